@@ -1,0 +1,143 @@
+"""A whole pipeline file, validated into frozen types."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, Field, ValidationError
+
+from lakefit.config.features import Features
+from lakefit.config.file import Key, PipelineSource, Problem, nearest, read_pipeline_source
+from lakefit.config.rows import Clean, Deduplicate, Label, Reject, Split
+from lakefit.config.sections import Section
+from lakefit.config.source import Name, PathText, Source
+from lakefit.config.train import Train
+
+
+class Output(Section):
+    """Where everything goes. Files hold about `rows_per_file` rows of all splits, row groups `rows_per_group`."""
+
+    path: PathText
+    rows_per_file: Annotated[int, Field(ge=1)] = 1_000_000
+    # Measured: groups of 100 k rows are read faster than 10 k and 1 M.
+    rows_per_group: Annotated[int, Field(ge=1)] = 100_000
+
+
+class Evaluate(Section):
+    """`baseline_rows`: how many rows of the training split gradient boosting sees at most."""
+
+    baseline_rows: Annotated[int, Field(ge=1)] = 500_000
+
+
+class Score(Section):
+    """What `lakefit run` scores once the model is exported; `lakefit score --input --output` scores anything else."""
+
+    input: PathText
+    output: PathText
+    keys: tuple[str, ...] = ()
+
+
+class Pipeline(Section):
+    """The sections of a pipeline file, in the order of the flow."""
+
+    name: Name
+    source: Source
+    clean: tuple[Clean, ...] = ()
+    deduplicate: Deduplicate | None = None
+    reject: tuple[Reject, ...] = ()
+    split: Split = Field(default_factory=Split)
+    features: Features
+    label: Label
+    output: Output
+    train: Train
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+    score: Score | None = None
+
+    def dump(self, *sections: str) -> dict[str, Any]:
+        """Return the named sections (all where none is named) as plain JSON data, defaults included."""
+        return self.model_dump(mode="json", by_alias=True, include=set(sections) if sections else None)
+
+
+def load_pipeline(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Pipeline, PipelineSource]:
+    """Read and validate a pipeline file; no file that it names is touched.
+
+    Raises:
+        ConfigError: every problem of the file at once, each with line and column.
+    """
+    source = read_pipeline_source(path, overrides)
+    return validate_pipeline(source), source
+
+
+def validate_pipeline(source: PipelineSource) -> Pipeline:
+    """Return the checked pipeline of data already read. Raises ConfigError as `load_pipeline` does."""
+    try:
+        # JSON mode is strict about scalars and still takes lists for tuples.
+        return Pipeline.model_validate_json(json.dumps(source.data), strict=True)
+    except ValidationError as error:
+        raise source.error(*_problems(error, source.data)) from None
+
+
+def _problems(error: ValidationError, data: Any) -> list[Problem]:
+    problems: dict[Key, Problem] = {}
+    for detail in error.errors(include_url=False):
+        key = _existing_key(detail["loc"], data)
+        kind = detail["type"]
+        if kind == "extra_forbidden":
+            name = str(key[-1])
+            message = f"unknown key{nearest(name, _valid_keys(key[:-1]))}"
+        elif kind == "missing":
+            missing = ".".join(str(part) for part in detail["loc"][len(key) :])
+            message = f"the key {missing!r} is missing"
+        else:
+            text = detail["msg"].removeprefix("Value error, ")
+            came = f", found {_shown(detail['input'])}" if kind != "value_error" else ""
+            message = f"{text[:1].lower()}{text[1:]}{came}"
+        if key in problems and kind not in ("missing", "extra_forbidden"):
+            # The alternatives of a union, told together.
+            message = f"{problems[key].message.split(', found')[0]}; or {message}"
+        problems[key if kind != "missing" else (*key, *detail["loc"][len(key) :])] = Problem(key, message)
+    return list(problems.values())
+
+
+def _existing_key(location: tuple[int | str, ...], data: Any) -> Key:
+    """Drop the parts of pydantic's location that name a union's member rather than a key of the file."""
+    key: list[int | str] = []
+    here = data
+    for part in location:
+        inside = isinstance(here, dict) and part in here
+        if inside or (isinstance(here, list) and isinstance(part, int) and part < len(here)):
+            key.append(part)
+            here = here[part]
+    return tuple(key)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _valid_keys(key: Key) -> list[str]:
+    """Return the keys that the section at `key` may have."""
+    models: list[Any] = [Pipeline]
+    for part in key:
+        models = [inner for model in models for inner in _inner_models(model, part)]
+    names: list[str] = []
+    for model in models:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            names += [field.alias or name for name, field in model.model_fields.items()]
+    return names
+
+
+def _inner_models(model: Any, part: str | int) -> list[Any]:
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        for name, field in model.model_fields.items():
+            if part in (name, field.alias):
+                return _members(field.annotation)
+        return []
+    return [model]
+
+
+def _members(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation]
+    return [member for argument in get_args(annotation) for member in _members(argument)]

@@ -1,0 +1,25 @@
+"""What can go wrong, by exit code (docs/exit-codes.md). Each message says what, where, and what to do."""
+
+from typing import ClassVar
+
+
+class LakefitError(Exception):
+    """A failure whose message is written for the person who has to act on it. Exit code 3."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class InputError(LakefitError):
+    """The pipeline file, its inputs or the place are wrong; running again changes nothing. Exit code 2."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class FeedError(LakefitError):
+    """The feed did not deliver exactly the rows of the manifest. Exit code 3."""
+
+
+class StoppedError(LakefitError):
+    """Stopped from outside; run again to go on. Exit code 4."""
+
+    exit_code: ClassVar[int] = 4
