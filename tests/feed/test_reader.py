@@ -1,0 +1,368 @@
+"""Row groups come in the planned order, whole, counted by what was decoded, or the read fails and says where."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lakefit.errors import FeedError
+from lakefit.feed import petastorm_engine
+from lakefit.feed.reader import Block, Columns, RowGroup, read_row_groups
+
+COLUMNS = Columns(numeric=("half", "third"), categorical=("index",), label="label")
+GROUPS_PER_FILE = (5, 3, 1, 6)
+ROWS_PER_GROUP = 7  # the last group of each file has 4
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture
+def own_dataset_dir(tmp_path: Path) -> Path:
+    """A dataset to be damaged."""
+    return write_dataset(tmp_path)
+
+
+def write_dataset(folder: Path) -> Path:
+    """Each value tells the row's position in the split."""
+    (folder / "train").mkdir()
+    position = 0
+    for number, groups in enumerate(GROUPS_PER_FILE):
+        rows = groups * ROWS_PER_GROUP - 3
+        write_file(folder / file_name(number), np.arange(position, position + rows))
+        position += rows
+    return folder
+
+
+def write_file(path: Path, at: np.ndarray[Any, np.dtype[np.int64]], **other_columns: Any) -> None:
+    columns = {
+        "third": (at / 3).astype(np.float32),
+        "half": (at / 2).astype(np.float32),
+        "index": at.astype(np.int32),
+        "label": (at % 2).astype(np.float32),
+        "_row": [b"sixteen bytes...".ljust(16)] * len(at),
+    }
+    pq.write_table(pa.table(columns | other_columns), path, row_group_size=ROWS_PER_GROUP)
+
+
+def file_name(number: int) -> str:
+    return f"train/part-{number:05}.parquet"
+
+
+def groups_in_file_order() -> list[RowGroup]:
+    groups: list[RowGroup] = []
+    position = 0
+    for number, count in enumerate(GROUPS_PER_FILE):
+        for index in range(count):
+            rows = ROWS_PER_GROUP if index < count - 1 else ROWS_PER_GROUP - 3
+            groups.append(RowGroup(file_name(number), index, rows, position))
+            position += rows
+    return groups
+
+
+def planned(seed: int = 1) -> list[RowGroup]:
+    """All row groups in an order that no listing gives."""
+    groups = groups_in_file_order()
+    return [groups[i] for i in np.random.Generator(np.random.PCG64(seed)).permutation(len(groups))]
+
+
+def positions_of(groups: list[RowGroup]) -> list[int]:
+    return [position for g in groups for position in range(g.first_position, g.first_position + g.rows)]
+
+
+def read(dataset_dir: Path, groups: list[RowGroup], columns: Columns = COLUMNS, workers: int = 2) -> list[Block]:
+    with read_row_groups(dataset_dir, groups, columns, workers=workers) as blocks:
+        return list(blocks)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left_behind() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_blocks_come_in_the_order_of_the_plan(dataset_dir: Path, workers: int) -> None:
+    groups = planned() + planned(seed=2)
+
+    blocks = read(dataset_dir, groups, workers=workers)
+
+    assert [block.group for block in blocks] == groups
+    assert [p for block in blocks for p in block.position.tolist()] == positions_of(groups)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_order_holds_when_row_groups_are_decoded_in_another(
+    dataset_dir: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = planned()
+    decoded: list[RowGroup] = []
+    decode = petastorm_engine.decode_row_group
+
+    def slow_for_some(path: Path, group: RowGroup, columns: Columns) -> Block:
+        time.sleep(0.02 if groups.index(group) % 3 == 0 else 0)
+        block = decode(path, group, columns)
+        decoded.append(group)
+        return block
+
+    monkeypatch.setattr(petastorm_engine, "decode_row_group", slow_for_some)
+
+    assert [block.group for block in read(dataset_dir, groups, workers=workers)] == groups
+    assert sorted(decoded, key=groups.index) == groups
+    assert (decoded == groups) == (workers == 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_every_row_comes_exactly_once_with_its_own_values(dataset_dir: Path, workers: int) -> None:
+    blocks = read(dataset_dir, planned(), workers=workers)
+
+    at = np.concatenate([block.position for block in blocks])
+    assert sorted(at) == list(range(sum(g.rows for g in groups_in_file_order())))
+    assert at.tolist() != sorted(at)
+    numeric = np.concatenate([block.numeric for block in blocks])
+    assert np.array_equal(numeric, np.stack([at / 2, at / 3], axis=1).astype(np.float32))
+    assert np.array_equal(np.concatenate([block.categorical for block in blocks]), at.astype(np.int32)[:, None])
+    assert np.array_equal(np.concatenate([block.label for block in blocks]), (at % 2).astype(np.float32))
+
+
+def test_a_block_is_made_of_contiguous_arrays_that_are_its_own(dataset_dir: Path) -> None:
+    block, again = read(dataset_dir, [groups_in_file_order()[0]] * 2)
+
+    arrays = (block.numeric, block.categorical, block.label, block.position)
+    assert [a.dtype for a in arrays] == [np.float32, np.int32, np.float32, np.int64]
+    assert [a.shape for a in arrays] == [(7, 2), (7, 1), (7,), (7,)]
+    assert all(a.flags.c_contiguous and a.flags.writeable and a.flags.owndata for a in arrays)
+    block.numeric[:] = block.label[:] = -1
+    assert (again.numeric >= 0).all()
+    assert (again.label >= 0).all()
+
+
+def test_columns_may_be_of_one_kind_only(dataset_dir: Path) -> None:
+    (block,) = read(dataset_dir, groups_in_file_order()[:1], Columns((), ("index",), None))
+
+    assert (block.numeric.shape, block.categorical.shape, block.label.shape) == ((7, 0), (7, 1), (0,))
+    assert block.position.tolist() == list(range(7))
+
+
+def test_positions_are_counted_from_what_was_decoded(dataset_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = groups_in_file_order()[1]
+    values = petastorm_engine._values
+    monkeypatch.setattr(petastorm_engine, "_values", lambda *arguments: values(*arguments)[:5])
+
+    block = petastorm_engine.decode_row_group(dataset_dir / group.file, group, COLUMNS)
+
+    assert block.position.tolist() == [7, 8, 9, 10, 11]
+
+
+def test_an_empty_plan_gives_no_blocks_and_opens_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path / "nowhere", []) == []
+
+
+def test_nothing_but_the_plan_decides_what_is_read(own_dataset_dir: Path) -> None:
+    (own_dataset_dir / "train" / "part-00000-left-over.parquet").write_bytes(b"not Parquet")
+    groups = planned()[:4]
+
+    assert [block.group for block in read(own_dataset_dir, groups)] == groups
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_more_than_workers_and_two_blocks_exist_before_they_are_taken(
+    dataset_dir: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_may_end = threading.Event()
+    groups = planned() * 2
+    started: list[RowGroup] = []
+    decode = petastorm_engine.decode_row_group
+
+    def first_is_slow(path: Path, group: RowGroup, columns: Columns) -> Block:
+        started.append(group)
+        if len(started) == 1:
+            first_may_end.wait(timeout=10)
+        return decode(path, group, columns)
+
+    monkeypatch.setattr(petastorm_engine, "decode_row_group", first_is_slow)
+    with read_row_groups(dataset_dir, groups, COLUMNS, workers=workers) as blocks:
+        time.sleep(0.1)
+        assert len(started) <= workers + 2
+        first_may_end.set()
+        for taken, _ in enumerate(blocks, start=1):
+            time.sleep(0.005)
+            assert len(started) <= taken + workers + 2
+    assert len(started) == len(groups)
+
+
+def test_blocks_that_wait_for_an_earlier_one_count_as_well(dataset_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = 2
+    arrivals: list[Any] = []
+    started_when_first_came: list[int] = []
+    started: list[RowGroup] = []
+    decode, read_next = petastorm_engine.decode_row_group, petastorm_engine._Results.read_next
+
+    def counted(path: Path, group: RowGroup, columns: Columns) -> Block:
+        started.append(group)
+        return decode(path, group, columns)
+
+    def first_comes_last_of_four(*arguments: Any) -> Any:
+        if not arrivals:
+            arrivals.extend(read_next(*arguments) for _ in range(workers + 2))
+            time.sleep(0.1)
+            started_when_first_came.append(len(started))
+            arrivals.sort(key=lambda arrival: -arrival[0])
+        return arrivals.pop(0)
+
+    monkeypatch.setattr(petastorm_engine, "decode_row_group", counted)
+    monkeypatch.setattr(petastorm_engine._Results, "read_next", first_comes_last_of_four)
+    groups = (planned() + planned())[:28]
+
+    assert [block.group for block in read(dataset_dir, groups, workers=workers)] == groups
+    assert started_when_first_came == [4, 8, 12, 16, 20, 24, 28]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_stopping_early_leaves_no_thread(dataset_dir: Path, taken: int, workers: int) -> None:
+    before = threading.active_count()
+    with read_row_groups(dataset_dir, planned() * 10, COLUMNS, workers=workers) as blocks:
+        for _ in range(taken):
+            next(blocks)
+        assert threading.active_count() > before
+    assert threading.active_count() == before
+
+
+def test_an_exception_of_the_consumer_passes_and_leaves_no_thread(dataset_dir: Path) -> None:
+    def consume() -> None:
+        with read_row_groups(dataset_dir, planned() * 10, COLUMNS) as blocks:
+            next(blocks)
+            raise KeyError("the consumer's own")
+
+    before = threading.active_count()
+    with pytest.raises(KeyError, match="the consumer's own"):
+        consume()
+    assert threading.active_count() == before
+
+
+def test_reading_on_after_the_context_is_refused_not_ended(dataset_dir: Path) -> None:
+    with read_row_groups(dataset_dir, planned(), COLUMNS) as blocks:
+        next(blocks)
+    with pytest.raises(FeedError, match="it has ended"):
+        next(blocks)
+
+
+def cut_short(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def overwritten_inside(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * (len(content) // 4) + content[4 + len(content) // 4 :])
+
+
+def one_row_less(path: Path) -> None:
+    write_file(path, np.arange(ROWS_PER_GROUP - 4))
+
+
+def without_column(path: Path) -> None:
+    pq.write_table(pq.read_table(path).rename_columns(["thrid", "half", "index", "label", "_row"]), path)
+
+
+def with_nulls(path: Path) -> None:
+    at = np.arange(ROWS_PER_GROUP - 3)
+    write_file(path, at, third=pa.array([None] * len(at), pa.float32()))
+
+
+def of_another_type(path: Path) -> None:
+    at = np.arange(ROWS_PER_GROUP - 3)
+    write_file(path, at, index=at)
+
+
+@pytest.mark.parametrize("place", [0, 9])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (Path.unlink, "FileNotFoundError"),
+        (cut_short, "ArrowInvalid"),
+        (overwritten_inside, "Error"),
+        (one_row_less, "It has 3 rows where the plan has 4"),
+        (without_column, "no column 'third'; the nearest to 'third' of its 5 is 'thrid'"),
+        (with_nulls, "'third' has 4 nulls"),
+        (of_another_type, "'index' is int64, not int32"),
+    ],
+)
+def test_a_damaged_file_is_named_where_the_plan_comes_to_it(
+    own_dataset_dir: Path, damage: Any, said: str, place: int
+) -> None:
+    groups = [group for group in planned() if group.file != file_name(2)]
+    groups.insert(place, next(group for group in planned() if group.file == file_name(2)))
+    damage(own_dataset_dir / file_name(2))
+
+    read_before: list[RowGroup] = []
+    with (
+        pytest.raises(FeedError, match=r"Row group 0 of .*train/part-00002\.parquet") as raised,
+        read_row_groups(own_dataset_dir, groups, COLUMNS, workers=3) as blocks,
+    ):
+        read_before.extend(block.group for block in blocks)
+
+    assert said in str(raised.value)
+    assert "prepare the dataset again" in str(raised.value)
+    assert read_before == groups[:place]
+
+
+def test_a_row_group_that_the_file_does_not_have_is_named(dataset_dir: Path) -> None:
+    beyond = replace(groups_in_file_order()[0], index=5)
+
+    with pytest.raises(FeedError, match=r"Row group 5 of .*part-00000\.parquet.*has 5 row groups"):
+        read(dataset_dir, [*planned(), beyond])
+
+
+def test_an_unforeseen_exception_in_a_worker_reaches_the_consumer(
+    dataset_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(petastorm_engine, "decode_row_group", lambda *_: 1 // 0)
+    groups = planned()
+
+    with pytest.raises(FeedError, match=f"Row group {groups[0].index} of .*ZeroDivisionError"):
+        read(dataset_dir, groups)
+
+
+def test_a_pool_that_ends_early_fails_the_read(dataset_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = petastorm_engine.ThreadPool.get_results
+    calls = iter(range(100))
+
+    def ends_after_two(pool: Any) -> Any:
+        if next(calls) == 2:
+            raise petastorm_engine.EmptyResultError
+        return results(pool)
+
+    monkeypatch.setattr(petastorm_engine.ThreadPool, "get_results", ends_after_two)
+
+    with pytest.raises(FeedError, match=r"ended after 2 of 15 planned row groups"):
+        read(dataset_dir, planned(), workers=1)
+
+
+def test_a_row_group_delivered_twice_fails_the_read(dataset_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Twice(petastorm_engine._Worker):
+        def process(self, task: Any) -> None:
+            super().process(task)
+            super().process(task)
+
+    monkeypatch.setattr(petastorm_engine, "_Worker", Twice)
+
+    with pytest.raises(FeedError, match="row group 0 of the plan twice"):
+        read(dataset_dir, planned(), workers=1)
+
+
+@pytest.mark.parametrize(("columns", "workers"), [(Columns((), (), None), 1), (COLUMNS, 0)])
+def test_what_can_not_be_meant_is_refused(dataset_dir: Path, columns: Columns, workers: int) -> None:
+    with pytest.raises(ValueError, match=r"name at least one|workers must be 1 or more"):
+        read(dataset_dir, planned(), columns, workers)
