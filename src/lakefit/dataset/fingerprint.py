@@ -1,0 +1,45 @@
+"""Fingerprints: what a result depends on, as 16 hexadecimal digits."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lakefit.config.pipeline import Pipeline
+from lakefit.dataset.inputs import InputFile
+from lakefit.dataset.manifest import FORMAT_VERSION
+
+DATASET_SECTIONS = ("clean", "deduplicate", "reject", "split", "features", "label")
+
+
+def fingerprint(value: Any) -> str:
+    """Return the same digits for equal JSON data, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def dataset_fingerprint(pipeline: Pipeline, inputs: Mapping[str, Sequence[InputFile]]) -> str:
+    """Return the fingerprint of the dataset that a pipeline makes of its input files.
+
+    Paths of this machine don't count: a file is its name under its source's root, its size and modification time.
+    """
+    source = pipeline.source
+    tables = {
+        name: {"format": table.format, "options": table.options, "schema": table.columns, "files": _listed(inputs[name])}
+        for name, table in source.tables.items()
+    }
+    output = pipeline.output
+    return fingerprint(
+        {
+            "format": FORMAT_VERSION,
+            "tables": tables,
+            "rows": source.rows,
+            "query": source.query,
+            "sections": pipeline.dump(*DATASET_SECTIONS),
+            "output": [output.rows_per_file, output.rows_per_group],
+        }
+    )
+
+
+def _listed(files: Iterable[InputFile]) -> list[list[Any]]:
+    return [[file.name, file.size, file.modified_ns] for file in files]

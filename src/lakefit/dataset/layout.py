@@ -1,0 +1,34 @@
+"""Where everything lies under `<output.path>/<name>/`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lakefit.config.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The folders and files of one pipeline's output."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> "Layout":
+        return cls(Path(pipeline.output.path) / pipeline.name)
+
+    def dataset(self, fingerprint: str) -> Path:
+        return self.root / "datasets" / fingerprint
+
+    def run(self, fingerprint: str) -> Path:
+        return self.root / "runs" / fingerprint
+
+    def artifact(self, fingerprint: str) -> Path:
+        return self.root / "artifacts" / fingerprint
+
+    @property
+    def current(self) -> Path:
+        return self.root / "current.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"

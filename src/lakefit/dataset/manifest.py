@@ -1,0 +1,78 @@
+"""The manifest of a dataset: all that training, evaluation and export need to know of it, and all it proves."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lakefit.config.sections import Section
+from lakefit.dataset.features import Features
+from lakefit.dataset.ledger import Ledger
+from lakefit.errors import InputError
+
+FORMAT_VERSION = 1
+"""Raised with every change of the files' layout, order or values: it is a part of the dataset fingerprint."""
+MANIFEST = "manifest.json"
+
+
+class DataFile(Section):
+    """A Parquet file: its path in the dataset, the rows of each row group, size in bytes and SHA-256."""
+
+    path: str
+    row_groups: tuple[int, ...]
+    bytes: int
+    sha256: str
+
+    @property
+    def rows(self) -> int:
+        return sum(self.row_groups)
+
+
+class SplitFiles(Section):
+    """The files of a split in the order of their rows, the rows, and how many have label 1."""
+
+    rows: int
+    positives: int
+    files: tuple[DataFile, ...]
+
+
+class Manifest(Section):
+    """What stands in manifest.json; immutable once it is there."""
+
+    format_version: int
+    fingerprint: str
+    name: str
+    created: str
+    versions: dict[str, str]
+    inputs: tuple[dict[str, Any], ...]
+    pipeline: dict[str, Any]
+    features: Features
+    splits: dict[str, SplitFiles]
+    duplicates: tuple[DataFile, ...]
+    rejects: tuple[DataFile, ...]
+    ledger: Ledger
+
+
+def read_manifest(dataset_dir: str | Path) -> Manifest:
+    """Return the manifest of a published dataset.
+
+    Raises:
+        InputError: there is none, or it is not one that this version reads.
+    """
+    path = Path(dataset_dir) / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file: {dataset_dir} is not a finished dataset; run `lakefit prepare`.") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error}.") from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path}: not a manifest of this version of Lakefit (format {FORMAT_VERSION}): {where}: {first['msg']}. "
+            "Remove the dataset's folder and run `lakefit prepare` again."
+        ) from None
+    return manifest

@@ -1,0 +1,75 @@
+"""The Spark session: the one that is running, else a local one of ours that is stopped at the end."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark.sql import SparkSession
+
+from lakefit.launch.conf import conf_path
+from lakefit.launch.java import java_environment
+
+
+@contextmanager
+def spark_session() -> Iterator[SparkSession]:
+    """Yield the active session and leave it running; where there is none, build a local one and stop it afterwards.
+
+    Raises:
+        InputError: no Java of 17 or newer (for a session of our own).
+    """
+    active = SparkSession.getActiveSession() or _submitted_session()
+    if active is not None:
+        yield active
+        return
+    os.environ.update(java_environment())
+    # Without these Python workers would be whichever python3 is first on PATH.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    log4j = conf_path("spark/log4j2.properties")
+    builder = SparkSession.builder
+    for key, value in spark_defaults().items():
+        builder = builder.config(key, value)
+    builder = builder.config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile=file:{log4j}")
+    with tempfile.TemporaryDirectory(prefix="lakefit-spark-") as scratch:
+        builder = builder.config("spark.sql.warehouse.dir", f"file://{scratch}/warehouse")
+        if "SPARK_LOCAL_DIRS" not in os.environ:
+            builder = builder.config("spark.local.dir", scratch)
+        session = builder.getOrCreate()
+        try:
+            yield session
+        finally:
+            session.stop()
+            _end_gateway()
+
+
+def spark_defaults() -> dict[str, str]:
+    """Return the settings of conf/spark/spark-defaults.conf."""
+    lines = conf_path("spark/spark-defaults.conf").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split(None, 1) for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    return {key: value.strip() for key, value in pairs}
+
+
+def _submitted_session() -> SparkSession | None:
+    """Under spark-submit a JVM is waiting with the submitted settings: the session is built from those."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return None
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    return SparkSession.builder.getOrCreate()
+
+
+def _end_gateway() -> None:
+    """End the JVM of a stopped local session, whose memory training can use."""
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway
+    if gateway is None:
+        return
+    gateway.shutdown()
+    process = getattr(gateway, "proc", None)
+    if process is not None:
+        process.stdin.close()
+        process.wait(timeout=30)
+    SparkContext._gateway = None
+    SparkContext._jvm = None

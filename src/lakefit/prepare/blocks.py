@@ -1,0 +1,127 @@
+"""Rows to Arrow blocks, one per hash bucket: what Spark shuffles instead of rows."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lakefit.config.sql import ROW
+from lakefit.prepare.hashing import HIGH_SEED, LOW_SEED, Hashes, hash_rows
+
+KEY_HIGH, KEY_LOW = "_key_hi", "_key_lo"
+ROW_HIGH, ROW_LOW = "_row_hi", "_row_lo"
+FILE, RECORD, HEADER = "_file", "_record", "_header"
+
+BLOCKS_SCHEMA = "bucket INT, rows BIGINT, hi_sum DECIMAL(20, 0), lo_sum DECIMAL(20, 0), block BINARY"
+_ARROW_SCHEMA = pa.schema(
+    [
+        ("bucket", pa.int32()),
+        ("rows", pa.int64()),
+        ("hi_sum", pa.decimal128(20, 0)),
+        ("lo_sum", pa.decimal128(20, 0)),
+        ("block", pa.binary()),
+    ]
+)
+# A map task gathers this many bytes before it cuts blocks: what it holds at a time, and what makes blocks large.
+FLUSH_BYTES = 96 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Keying:
+    """How rows are keyed: the key's columns (all of `content` where there is no key) and the bits of a bucket."""
+
+    content: tuple[str, ...]
+    key: tuple[str, ...]
+    bucket_bits: int
+
+
+def make_blocks(batches: Iterable[pa.RecordBatch], keying: Keying) -> Iterator[pa.RecordBatch]:
+    """Turn batches of judged rows into rows of `BLOCKS_SCHEMA`; rows and identity sums are counted here, on arrival."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        held.append(batch)
+        size += batch.nbytes
+        if size >= FLUSH_BYTES:
+            yield from _cut(held, keying)
+            held, size = [], 0
+    if held:
+        yield from _cut(held, keying)
+
+
+def _cut(batches: list[pa.RecordBatch], keying: Keying) -> Iterator[pa.RecordBatch]:
+    table = keyed(pa.Table.from_batches(batches), keying)
+    buckets = bucket_of(table[KEY_HIGH].to_numpy(), keying.bucket_bits)
+    order = np.argsort(buckets, kind="stable")
+    table = table.take(pa.array(order)).combine_chunks()
+    sorted_buckets = buckets[order]
+    present, starts = np.unique(sorted_buckets, return_index=True)
+    ends = np.append(starts[1:], len(sorted_buckets))
+    for bucket, start, end in zip(present, starts, ends, strict=True):
+        rows = table.slice(start, end - start)
+        cell = to_bytes(rows)
+        hi, lo = identity_sums(rows)
+        values = [[int(bucket)], [len(rows)], [Decimal(hi)], [Decimal(lo)], [cell]]
+        arrays = [pa.array(value, field.type) for value, field in zip(values, _ARROW_SCHEMA, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=_ARROW_SCHEMA)
+
+
+def keyed(table: pa.Table, keying: Keying) -> pa.Table:
+    """Replace the struct `_row` by flat columns and add the 128-bit hash of the key.
+
+    A line that did not parse is keyed by its own identity: it has no key.
+    """
+    rows = len(table)
+    struct = table[ROW].combine_chunks()
+    struct = struct if isinstance(struct, pa.StructArray) else pa.concat_arrays(struct.chunks)
+    hi, lo = (pc.struct_field(struct, name).to_numpy().view(np.uint64) for name in ("hi", "lo"))
+    columns = [table[name] for name in keying.key]
+    key_hi, key_lo = (hash_rows(columns, rows, seed) for seed in (HIGH_SEED, LOW_SEED))
+    record = pc.struct_field(struct, "record")
+    broken = pc.is_valid(record).to_numpy(zero_copy_only=False)
+    key_hi[broken], key_lo[broken] = hi[broken], lo[broken]
+    flat = {
+        KEY_HIGH: pa.array(key_hi),
+        KEY_LOW: pa.array(key_lo),
+        ROW_HIGH: pa.array(hi),
+        ROW_LOW: pa.array(lo),
+        FILE: pc.struct_field(struct, "file").dictionary_encode(),
+        RECORD: record,
+        HEADER: pc.struct_field(struct, "header"),
+    }
+    table = table.drop_columns([ROW])
+    for name, array in flat.items():
+        table = table.append_column(name, array)
+    return table
+
+
+def bucket_of(key_high: Hashes, bits: int) -> NDArray[np.int64]:
+    """Return the first `bits` bits of each hash: buckets are ranges of hashes. Shape as given."""
+    if bits == 0:
+        return np.zeros(len(key_high), np.int64)
+    return (key_high >> np.uint64(64 - bits)).astype(np.int64)
+
+
+def identity_sums(table: pa.Table) -> tuple[int, int]:
+    """Return the sums modulo 2^64 of both halves of the rows' identities."""
+    hi, lo = (int(table[name].to_numpy().sum(dtype=np.uint64)) for name in (ROW_HIGH, ROW_LOW))
+    return hi, lo
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """Return the table as one Arrow IPC stream, uncompressed: Spark compresses what it shuffles."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_cells(cells: pa.ChunkedArray) -> pa.Table:
+    """Return the rows of all blocks in a column of IPC streams, as one table of unified dictionaries."""
+    tables = [pa.ipc.open_stream(cell.as_buffer()).read_all() for cell in cells]
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+

@@ -1,0 +1,211 @@
+"""What happens to a bucket after the shuffle: deduplicate, reject, split, count, stage. Arrow in, Parquet out."""
+
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lakefit.config.features import Features
+from lakefit.config.rows import Split
+from lakefit.prepare.blocks import FILE, HEADER, KEY_HIGH, KEY_LOW, RECORD, ROW_HIGH, ROW_LOW, from_cells
+from lakefit.prepare.clean import LABEL, NOT_FINITE, RULE
+from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, sort_rows
+from lakefit.prepare.features import model_input
+from lakefit.prepare.split import SPLITS, assign_split
+from lakefit.prepare.statistics import LEAF_BITS, Moments, leaf_moments, merge_up
+
+IDENTITY = "_row"
+SPLIT = "_split"
+STAGED = ("kept", "duplicates", "rejects")
+UNPARSABLE, HEADER_INSIDE, NULL_KEY = -1, -2, -3
+REASONS = {
+    UNPARSABLE: "the line does not fit the schema",
+    HEADER_INSIDE: "a header line inside the file",
+    NULL_KEY: "every column of the deduplication key is null",
+}
+RESULT_SCHEMA = "bucket INT, summary STRING, moments BINARY, categories BINARY"
+_KEPT, _DUPLICATE, _REJECTED, _HEADER = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlan:
+    """All that a task needs to know to finish a bucket."""
+
+    staging: str
+    bucket_bits: int
+    columns: tuple[str, ...]
+    deduplication: Deduplication
+    key: tuple[str, ...]
+    reasons: tuple[str, ...]
+    split: Split
+    features: Features
+
+
+def finish_buckets(batches: Iterable[pa.RecordBatch], plan: BucketPlan) -> Iterator[pa.RecordBatch]:
+    """Finish the buckets of a partition (rows of `blocks.BLOCKS_SCHEMA`); yield one row of `RESULT_SCHEMA` for each."""
+    arrived = [batch for batch in batches if batch.num_rows]
+    if not arrived:
+        return
+    blocks = pa.Table.from_batches(arrived)
+    for bucket in sorted(set(blocks["bucket"].to_pylist())):
+        mine = blocks.filter(pc.equal(blocks["bucket"], bucket))
+        summary, moments, categories = _finish(bucket, mine, plan)
+        yield pa.RecordBatch.from_pydict(
+            {
+                "bucket": pa.array([bucket], pa.int32()),
+                "summary": pa.array([json.dumps(summary)]),
+                "moments": pa.array([moments], pa.binary()),
+                "categories": pa.array([categories], pa.binary()),
+            }
+        )
+
+
+def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, Any], bytes, bytes]:
+    table = sort_rows(from_cells(blocks["block"]), plan.deduplication)
+    state, first, rule = _judge(table, plan)
+    table = table.append_column(IDENTITY, _identity(table))
+    kept = table.filter(pa.array(state == _KEPT))
+    split = assign_split(kept, plan.split)
+    files = {
+        "kept": _stage(_kept_rows(kept, split, plan), "kept", bucket, plan),
+        "duplicates": _stage(_duplicate_rows(table, state, first, plan), "duplicates", bucket, plan),
+        "rejects": _stage(_rejected_rows(table, state, rule, plan), "rejects", bucket, plan),
+    }
+    training = kept.filter(pa.array(split == 0))
+    moments, categories = _statistics(training, plan)
+    label = kept[LABEL].to_numpy()
+    sums = [sum(int(value) for value in blocks[name].to_pylist()) % (1 << 64) for name in ("hi_sum", "lo_sum")]
+    summary = {
+        "arrived": [sum(blocks["rows"].to_pylist()), *sums],
+        "headers": int((state == _HEADER).sum()),
+        "not_finite": int(pc.sum(pc.fill_null(table[NOT_FINITE], 0)).as_py() or 0),
+        "kept": {name: int((split == number).sum()) for number, name in enumerate(SPLITS)},
+        "duplicates": int((state == _DUPLICATE).sum()),
+        "rejected": {int(k): int(v) for k, v in Counter(rule[state == _REJECTED].tolist()).items()},
+        "labels": {name: _label_counts(label[split == number]) for number, name in enumerate(SPLITS)},
+        "files": _by_file(table, state),
+        "staged": files,
+    }
+    return summary, moments, categories
+
+
+def _judge(table: pa.Table, plan: BucketPlan) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.int32]]:
+    """Return per row its state, the row kept for its key, and the rule that rejects it."""
+    header = table[HEADER].to_numpy()
+    broken = pc.is_valid(table[RECORD]).to_numpy() & ~header
+    state = np.full(len(table), _KEPT, np.int8)
+    rule = pc.fill_null(table[RULE], 0).to_numpy().astype(np.int32)
+    judged = pc.is_valid(table[RULE]).to_numpy()
+    first = first_of_key(table, plan.deduplication)
+    keyless = np.zeros(len(table), bool)
+    if plan.key and plan.deduplication.remove:
+        keyless = np.logical_and.reduce([pc.is_null(table[name]).to_numpy() for name in plan.key])
+    for where, number in ((judged, None), (keyless, NULL_KEY), (broken, UNPARSABLE), (header, HEADER_INSIDE)):
+        state[where] = _REJECTED
+        if number is not None:
+            rule[where] = number
+    outside = broken | header | keyless
+    state[(first != np.arange(len(table))) & ~outside] = _DUPLICATE
+    # Each file has one header, as its first line; further lines like it are rows that are none.
+    headers = np.flatnonzero(header)
+    files = table[FILE].take(pa.array(headers)).to_pylist()
+    own = {file: int(row) for row, file in reversed(list(zip(headers, files, strict=True)))}
+    state[list(own.values())] = _HEADER
+    return state, first, rule
+
+
+def _identity(table: pa.Table) -> pa.Array:
+    """Return the 128-bit identities as 16 bytes, big-endian: byte order is number order."""
+    words = np.empty((len(table), 2), ">u8")
+    words[:, 0], words[:, 1] = table[ROW_HIGH].to_numpy(), table[ROW_LOW].to_numpy()
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(table), [None, pa.py_buffer(words.tobytes())])
+
+
+def _kept_rows(kept: pa.Table, split: NDArray[np.int8], plan: BucketPlan) -> pa.Table:
+    columns = {name: kept[name] for name in (IDENTITY, OCCURRENCE, KEY_HIGH)}
+    columns[SPLIT] = pa.array(split)
+    columns["label"] = kept[LABEL].cast(pa.float32())
+    return pa.table({**columns, **model_input(kept, plan.features)})
+
+
+def _duplicate_rows(
+    table: pa.Table, state: NDArray[np.int8], first: NDArray[np.int64], plan: BucketPlan
+) -> pa.Table:
+    rows = np.flatnonzero(state == _DUPLICATE)
+    kept = pa.array(first[rows])
+    rows = pa.array(rows)
+    found = table.select([IDENTITY, OCCURRENCE, KEY_HIGH, *plan.columns]).take(rows)
+    found = found.add_column(2, "_kept_row", table[IDENTITY].take(kept))
+    return found.add_column(3, "_kept_occurrence", table[OCCURRENCE].take(kept))
+
+
+def _rejected_rows(table: pa.Table, state: NDArray[np.int8], rule: NDArray[np.int32], plan: BucketPlan) -> pa.Table:
+    rows = np.flatnonzero(state == _REJECTED)
+    rules = rule[rows].tolist()
+    reasons = [plan.reasons[number] if number >= 0 else REASONS[number] for number in rules]
+    found = table.select([IDENTITY, OCCURRENCE, KEY_HIGH, FILE, RECORD, *plan.columns]).take(pa.array(rows))
+    found = found.set_column(3, FILE, found[FILE].cast(pa.string()))
+    found = found.add_column(2, "_reason", pa.array(reasons, pa.string()))
+    return found.add_column(2, "_rule", pa.array(rules, pa.int32()))
+
+
+def _stage(rows: pa.Table, kind: str, bucket: int, plan: BucketPlan) -> str | None:
+    """Write a bucket's rows under a name of this attempt's own; return it, or None where there are no rows."""
+    if not len(rows):
+        return None
+    name = os.path.join(plan.staging, f"{kind}-{bucket:05d}-{uuid.uuid4().hex}.parquet")
+    pq.write_table(rows.combine_chunks(), name, compression="lz4", use_dictionary=False)
+    return name
+
+
+def _statistics(training: pa.Table, plan: BucketPlan) -> tuple[bytes, bytes]:
+    columns = model_input(training, plan.features)
+    numeric = plan.features.numeric.columns if plan.features.numeric else ()
+    values = np.empty((len(training), len(numeric)))
+    for place, name in enumerate(numeric):
+        values[:, place] = columns[name].to_numpy(zero_copy_only=False)
+    moments = merge_up(leaf_moments(values, training[KEY_HIGH].to_numpy()), LEAF_BITS, plan.bucket_bits)
+    counts: list[dict[str, Any]] = []
+    for place, name in enumerate(plan.features.categorical.columns if plan.features.categorical else ()):
+        for entry in pc.value_counts(columns[name]).to_pylist():
+            counts.append({"column": place, "value": entry["values"], "count": entry["counts"]})
+    return pack_moments(moments), json.dumps(counts).encode()
+
+
+def pack_moments(moments: Moments) -> bytes:
+    """Return the nodes as bytes: ids, then the five arrays, float64 (ids are exact up to 2^53)."""
+    parts = [moments.count, moments.mean, moments.squares, moments.low, moments.high]
+    return b"".join([moments.ids.astype(np.float64).tobytes(), *(part.tobytes() for part in parts)])
+
+
+def unpack_moments(packed: bytes, columns: int) -> Moments:
+    """Return what `pack_moments` packed; `columns` is the number of numeric features."""
+    flat = np.frombuffer(packed, np.float64)
+    nodes = len(flat) // (1 + 5 * columns)
+    parts = flat[nodes:].reshape(5, nodes, columns)
+    return Moments(flat[:nodes].astype(np.int64), *parts)
+
+
+def _label_counts(label: NDArray[np.float64]) -> dict[str, int]:
+    valid = label[~np.isnan(label)]
+    zeros, ones = int((valid == 0).sum()), int((valid == 1).sum())
+    return {"0": zeros, "1": ones, "null": len(label) - len(valid), "other": len(valid) - zeros - ones}
+
+
+def _by_file(table: pa.Table, state: NDArray[np.int8]) -> dict[str, list[int]]:
+    """Return per file the rows kept, duplicate and rejected."""
+    dictionary = table[FILE].combine_chunks()
+    dictionary = dictionary if isinstance(dictionary, pa.DictionaryArray) else pa.concat_arrays(dictionary.chunks)
+    names = dictionary.dictionary.to_pylist()
+    files = dictionary.indices.to_numpy()
+    counts = np.bincount(files[state != _HEADER] * 3 + state[state != _HEADER], minlength=3 * len(names))
+    return {name: counts[3 * i : 3 * i + 3].tolist() for i, name in enumerate(names)}

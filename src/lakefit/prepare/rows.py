@@ -1,0 +1,97 @@
+"""The rows of a pipeline before the shuffle: read, queried, cleaned. Preparation and scoring share them."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql.types import BooleanType, DataType, DateType, NumericType, StringType, TimestampNTZType, TimestampType
+
+from lakefit.config import Pipeline, PipelineSource
+from lakefit.config.check import check_columns
+from lakefit.config.sql import ROW, Kind
+from lakefit.dataset.inputs import InputFile
+from lakefit.errors import InputError, LakefitError
+from lakefit.prepare.clean import NOT_FINITE, clean
+from lakefit.prepare.read import observe_identity, read_rows, read_side_table
+
+
+def cleaned_rows(
+    spark: SparkSession,
+    pipeline: Pipeline,
+    source: PipelineSource,
+    inputs: Mapping[str, Sequence[InputFile]],
+    observation: Observation,
+    *,
+    query: bool = True,
+) -> DataFrame:
+    """Return the rows after source and clean: the value columns, `_row` and `_not_finite`.
+
+    Rows and identities are observed as they are read; `query=False` reads them and stops there.
+
+    Raises:
+        InputError: the query does not run, or a column that the pipeline file names is missing or of a wrong type.
+    """
+    section = pipeline.source
+    # A session of its own keeps our views and settings out of the one that we were given.
+    session = spark.newSession()
+    session.conf.set("spark.sql.session.timeZone", "UTC")
+    session.conf.set("spark.sql.ansi.enabled", "true")
+    try:
+        rows = read_rows(session, section.tables[section.rows], inputs[section.rows])
+        rows = observe_identity(rows, observation)
+        if not query:
+            return rows
+        if section.query is not None:
+            for name, table in section.tables.items():
+                frame = rows if name == section.rows else read_side_table(session, name, table, inputs[name])
+                frame.createOrReplaceTempView(name)
+            rows = session.sql(section.query)
+    except PySparkException as error:
+        raise spark_problem(error, f"{source.path}: source") from error
+    if ROW not in rows.columns:
+        raise InputError(
+            f"{source.path}: source.query does not hand {ROW} through, by which each row of {section.rows!r} is "
+            f"followed: select {section.rows}.* or add {section.rows}.{ROW}."
+        )
+    problems = check_columns(pipeline, {field.name: _kind(field.dataType) for field in rows.schema if field.name != ROW})
+    if problems:
+        raise source.error(*problems)
+    try:
+        return clean(rows, pipeline.clean)
+    except PySparkException as error:
+        raise spark_problem(error, f"{source.path}: clean") from error
+
+
+def value_columns(rows: DataFrame) -> tuple[str, ...]:
+    """Return the columns of cleaned rows that are the row's values."""
+    return tuple(name for name in rows.columns if name not in (ROW, NOT_FINITE))
+
+
+def spark_problem(error: PySparkException, where: str) -> LakefitError:
+    """Return Spark's error as one of ours: the sentence that says what is wrong, without the stack of the JVM."""
+    text = str(error)
+    ours = re.search(r"LAKEFIT: (.*)", text)
+    if ours:
+        return InputError(ours.group(1).strip())
+    raised = re.findall(r"^(?:lakefit\.errors\.\w+|\w*Error): (.*)$", text, re.MULTILINE)
+    if raised:
+        return LakefitError(f"{where}: {raised[-1]}")
+    first = next((line for line in text.splitlines() if re.match(r"^(?:.*\.)?\[?[A-Z_.]+\]? ", line)), text.split("\n")[0])
+    condition = error.getCondition() or ""
+    sql_state = error.getSqlState() or ""
+    # Data exceptions (class 22) and syntax or access errors (42) are in what the user wrote or gave.
+    kind = InputError if sql_state[:2] in ("22", "42") or "CAST_INVALID" in text else LakefitError
+    causes = re.findall(r"(?:Caused by: )[\w.$]+: (\[.*)", text)
+    message = causes[-1] if causes and not first.startswith("[") else first
+    return kind(f"{where}: Spark refused: {message or condition}")
+
+
+def _kind(data_type: DataType) -> Kind:
+    if isinstance(data_type, NumericType):
+        return "number"
+    if isinstance(data_type, BooleanType):
+        return "boolean"
+    if isinstance(data_type, StringType):
+        return "text"
+    return "time" if isinstance(data_type, (DateType, TimestampType, TimestampNTZType)) else "other"

@@ -1,0 +1,310 @@
+"""`prepare`: the stage that makes a dataset. Spark up to the one shuffle, Arrow after it, one rename at the end."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import pyarrow as pa
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+
+from lakefit import __version__
+from lakefit.config import Pipeline, PipelineSource
+from lakefit.dataset.features import Features
+from lakefit.dataset.inputs import InputFile
+from lakefit.dataset.ledger import FileLedger, Ledger
+from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, DataFile, Manifest, SplitFiles
+from lakefit.dataset.publish import remove_staging, staged_folder, write_json
+from lakefit.errors import InputError, LakefitError
+from lakefit.prepare.blocks import BLOCKS_SCHEMA, Keying, make_blocks
+from lakefit.prepare.bucket import REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
+from lakefit.prepare.clean import judge
+from lakefit.prepare.deduplicate import Deduplication
+from lakefit.prepare.learn import learn_features
+from lakefit.prepare.rows import cleaned_rows, spark_problem, value_columns
+from lakefit.prepare.read import identity_of
+from lakefit.prepare.split import SPLITS
+from lakefit.prepare.write import WritePlan, range_bits, write_range
+
+Inputs = Mapping[str, Sequence[InputFile]]
+
+# A bucket of this many raw bytes takes some times as much in the worker that holds it.
+BUCKET_BYTES = 64 << 20
+MAX_BUCKET_BITS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to prepare, and where to."""
+
+    pipeline: Pipeline
+    source: PipelineSource
+    inputs: Inputs
+    fingerprint: str
+    target: Path
+    bucket_bytes: int = BUCKET_BYTES
+
+
+def prepare(spark: SparkSession, job: Job) -> Manifest:
+    """Make the dataset and publish it at `job.target` by one rename; return its manifest.
+
+    Raises:
+        InputError: the query loses or multiplies rows, a split is empty, a label is null or has one class, a column is
+            missing or of a wrong type. LakefitError: the ledger does not add up.
+    """
+    remove_staging(job.target.parent)
+    with staged_folder(job.target) as folder:
+        scratch = folder / ".scratch"
+        scratch.mkdir()
+        manifest = _make(spark, job, folder, scratch)
+        for left in scratch.iterdir():
+            left.unlink()
+        scratch.rmdir()
+        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifest:
+    observation = Observation("lakefit_rows")
+    rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
+    bits = bucket_bits(sum(file.size for file in job.inputs[job.pipeline.source.rows]), job.bucket_bytes)
+    results = _shuffle_and_finish(spark, job, rows, bits, scratch)
+    summaries = [json.loads(text) for text in results["summary"].to_pylist()]
+    _check_query(spark, job, observation, summaries)
+    ledger = _ledger(job, summaries)
+    _check_splits(job.pipeline, summaries)
+    staged = {
+        kind: tuple(
+            (bucket, summary["staged"][kind])
+            for bucket, summary in sorted(zip(results["bucket"].to_pylist(), summaries, strict=True), key=lambda b: b[0])
+            if summary["staged"][kind] is not None
+        )
+        for kind in STAGED
+    }
+    features = learn_features(spark, job.pipeline, results, [path for _, path in staged["kept"]], bits)
+    kept_rows = sum(ledger.kept.values())
+    plan = WritePlan(
+        target=str(folder),
+        staged=staged,
+        bucket_bits=bits,
+        range_bits=range_bits(kept_rows, job.pipeline.output.rows_per_file),
+        rows_per_group=job.pipeline.output.rows_per_group,
+        features=features,
+    )
+    files = _write(spark, plan)
+    return _manifest(job, features, ledger, summaries, files)
+
+
+def bucket_bits(raw_bytes: int, bucket_bytes: int) -> int:
+    """Return how many bits of the hash name a bucket; no part of the result depends on it."""
+    bits = 2  # a few buckets even of little data, so that every core has one
+    while raw_bytes > bucket_bytes << bits and bits < MAX_BUCKET_BITS:
+        bits += 1
+    return bits
+
+
+def _shuffle_and_finish(spark: SparkSession, job: Job, rows: DataFrame, bits: int, scratch: Path) -> pa.Table:
+    pipeline = job.pipeline
+    columns = value_columns(rows)
+    judged = _judged(job, rows)
+    deduplicate = pipeline.deduplicate
+    key = (deduplicate.key if deduplicate else None) or columns
+    plan = BucketPlan(
+        staging=str(scratch.absolute()),
+        bucket_bits=bits,
+        columns=columns,
+        deduplication=Deduplication(columns, deduplicate.order if deduplicate else None, deduplicate is not None),
+        key=key if deduplicate and deduplicate.key else (),
+        reasons=tuple(rule.because for rule in pipeline.reject),
+        split=pipeline.split,
+        features=pipeline.features,
+    )
+    blocks = judged.mapInArrow(partial(make_blocks, keying=Keying(columns, key, bits)), BLOCKS_SCHEMA)
+    # By id, not by hash of it: a partition is a bucket, none gets two while others get none.
+    buckets = blocks.repartitionById(1 << bits, F.col("bucket"))
+    try:
+        return buckets.mapInArrow(partial(finish_buckets, plan=plan), RESULT_SCHEMA).toArrow()
+    except PySparkException as error:
+        raise spark_problem(error, "prepare") from error
+
+
+def _judged(job: Job, rows: DataFrame) -> DataFrame:
+    try:
+        return judge(rows, job.pipeline.reject, job.pipeline.label)
+    except PySparkException as error:
+        raise spark_problem(error, "reject or label") from error
+
+
+def _check_query(
+    spark: SparkSession, job: Job, observation: Observation, summaries: Sequence[Mapping[str, Any]]
+) -> None:
+    """Compare the rows that went into the query with those that came out, by count and by sum of identities."""
+    arrived = [sum(summary["arrived"][i] for summary in summaries) for i in range(3)]
+    out = (arrived[0], arrived[1] % (1 << 64), arrived[2] % (1 << 64))
+    if not summaries or identity_of(observation.get) == out:
+        return
+    # Observed metrics count a task's rows twice when it is retried: before anyone is blamed, count once more.
+    recount = Observation("lakefit_recount")
+    cleaned_rows(spark, job.pipeline, job.source, job.inputs, recount, query=False).select(
+        F.count(F.lit(1))
+    ).collect()
+    rows_in = identity_of(recount.get)
+    if rows_in == out:
+        return
+    table = job.pipeline.source.rows
+    what = (
+        f"{out[0]:,} rows come out for {rows_in[0]:,} that go in"
+        if out[0] != rows_in[0]
+        else f"{out[0]:,} rows come out, as many as go in, but not the same ones: some are dropped, others multiplied"
+    )
+    raise InputError(
+        f"{job.source.path}: source.query: each row of {table!r} must come out exactly once, but {what}. "
+        "Join tables whose keys are unique, with LEFT JOIN, and filter rows under `reject`. Nothing was published."
+    )
+
+
+def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
+    pipeline = job.pipeline
+    headers = sum(summary["headers"] for summary in summaries)
+    table = pipeline.source.tables[pipeline.source.rows]
+    expected = len(job.inputs[pipeline.source.rows]) if table.header else 0
+    if headers != expected:
+        raise LakefitError(f"{headers} header lines were found in {expected} files with a header; nothing was published.")
+    rejected: Counter[str] = Counter({rule.because: 0 for rule in pipeline.reject})
+    files: dict[str, list[int]] = {}
+    names = {file.path: file.name for file in job.inputs[pipeline.source.rows]}
+    for summary in summaries:
+        for number, count in summary["rejected"].items():
+            rejected[_reason(pipeline, int(number))] += count
+        for uri, counts in summary["files"].items():
+            name = names.get(local_path(uri), uri)
+            files[name] = [a + b for a, b in zip(files.get(name, [0, 0, 0]), counts, strict=True)]
+    ledger = Ledger(
+        rows_in=sum(summary["arrived"][0] for summary in summaries) - headers,
+        kept={split: sum(summary["kept"][split] for summary in summaries) for split in SPLITS},
+        rejected=dict(rejected),
+        duplicates=sum(summary["duplicates"] for summary in summaries),
+        not_finite=sum(summary["not_finite"] for summary in summaries),
+        files={
+            name: FileLedger(rows_in=kept + duplicates + rejects, kept=kept, duplicates=duplicates, rejected=rejects)
+            for name, (kept, duplicates, rejects) in sorted(files.items())
+        },
+    )
+    ledger.check()
+    return ledger
+
+
+def _reason(pipeline: Pipeline, number: int) -> str:
+    return pipeline.reject[number].because if number >= 0 else REASONS[number]
+
+
+def local_path(uri: str) -> str:
+    """Return the path of a `file:` URI as Spark writes it."""
+    parsed = urlparse(uri)
+    return unquote(parsed.path) if parsed.scheme == "file" else uri
+
+
+def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) -> None:
+    by = f"by {', '.join(pipeline.split.by)}" if pipeline.split.by else "by row"
+    for split in SPLITS:
+        counts: Counter[str] = Counter()
+        for summary in summaries:
+            counts.update(summary["labels"][split])
+        rows = sum(counts.values())
+        if not rows:
+            raise InputError(
+                f"The {split} split is empty: no group ({by}, seed {pipeline.split.seed}) fell into it. Give it a larger "
+                "share, split by columns with more distinct values, or choose another seed. Nothing was published."
+            )
+        if counts["null"]:
+            raise InputError(
+                f"label.expression ({pipeline.label.expression}) is NULL in {counts['null']:,} of {rows:,} kept rows of "
+                f"the {split} split. Reject such rows: reject: [{{when: \"({pipeline.label.expression}) IS NULL\", "
+                "because: no label}]. Nothing was published."
+            )
+        if counts["other"]:
+            raise InputError(
+                f"label.expression ({pipeline.label.expression}) is neither 0 nor 1 (false nor true) in "
+                f"{counts['other']:,} of {rows:,} kept rows of the {split} split; expected a yes-or-no question, such as "
+                "\"delay > 15\". Nothing was published."
+            )
+        if not (counts["0"] and counts["1"]):
+            only = "1 (true)" if counts["1"] else "0 (false)"
+            raise InputError(
+                f"The label has one class: all {rows:,} rows of the {split} split have {only} for label.expression "
+                f"({pipeline.label.expression}). Check the expression, or split by smaller groups. Nothing was published."
+            )
+
+
+def _write(spark: SparkSession, plan: WritePlan) -> list[dict[str, Any]]:
+    ranges = 1 << plan.range_bits
+    numbers = spark.range(0, ranges, 1, numPartitions=min(ranges, 10_000))
+    try:
+        written = numbers.mapInArrow(partial(_write_ranges, plan=plan), "entries STRING").toArrow()
+    except PySparkException as error:
+        raise spark_problem(error, "write") from error
+    entries = [entry for text in written["entries"].to_pylist() for entry in json.loads(text)]
+    return sorted(entries, key=lambda entry: str(entry["path"]))
+
+
+def _write_ranges(batches: Iterable[pa.RecordBatch], plan: WritePlan) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for number in batch["id"].to_pylist():
+            entries = json.dumps(write_range(number, plan))
+            yield pa.RecordBatch.from_pydict({"entries": pa.array([entries])})
+
+
+def _manifest(
+    job: Job,
+    features: Features,
+    ledger: Ledger,
+    summaries: Sequence[Mapping[str, Any]],
+    entries: Sequence[Mapping[str, Any]],
+) -> Manifest:
+    def files(folder: str) -> tuple[DataFile, ...]:
+        return tuple(
+            DataFile(
+                path=entry["path"], row_groups=tuple(entry["row_groups"]), bytes=entry["bytes"], sha256=entry["sha256"]
+            )
+            for entry in entries
+            if entry["split"] == folder
+        )
+
+    splits = {}
+    for split in SPLITS:
+        positives = sum(summary["labels"][split]["1"] for summary in summaries)
+        splits[split] = SplitFiles(rows=ledger.kept[split], positives=positives, files=files(split))
+    written = {
+        **{name: sum(file.rows for file in split.files) for name, split in splits.items()},
+        "duplicates": sum(file.rows for file in files("duplicates")),
+        "rejects": sum(file.rows for file in files("rejects")),
+    }
+    counted = {**ledger.kept, "duplicates": ledger.duplicates, "rejects": sum(ledger.rejected.values())}
+    if written != counted:
+        raise LakefitError(f"The files hold {written} rows, the ledger says {counted}; nothing was published.")
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        fingerprint=job.fingerprint,
+        name=job.pipeline.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"lakefit": __version__, **{name: version(name) for name in ("pyspark", "pyarrow", "numpy")}},
+        inputs=tuple(
+            {"table": table, "name": file.name, "bytes": file.size, "modified_ns": file.modified_ns}
+            for table, files in job.inputs.items()
+            for file in files
+        ),
+        pipeline=job.pipeline.dump(),
+        features=features,
+        splits=splits,
+        duplicates=files("duplicates"),
+        rejects=files("rejects"),
+        ledger=ledger,
+    )

@@ -1,0 +1,169 @@
+"""The last pass: staged rows of one hash range, encoded and written as Parquet files of fixed cuts."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lakefit.dataset.features import Features
+from lakefit.prepare.blocks import KEY_HIGH, bucket_of
+from lakefit.prepare.bucket import IDENTITY, SPLIT, STAGED
+from lakefit.prepare.deduplicate import OCCURRENCE
+from lakefit.prepare.features import encode
+from lakefit.prepare.split import SPLITS
+
+_READ_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class WritePlan:
+    """`staged`: kind -> (bucket, file), by bucket; files hold one of 2^range_bits hash ranges."""
+
+    target: str
+    staged: dict[str, tuple[tuple[int, str], ...]]
+    bucket_bits: int
+    range_bits: int
+    rows_per_group: int
+    features: Features
+
+
+def range_bits(kept_rows: int, rows_per_file: int) -> int:
+    """Return the number of bits of a file's hash range: a function of the kept rows alone, never of the partitioning."""
+    bits = 0
+    while kept_rows > rows_per_file << bits and bits < 16:
+        bits += 1
+    return bits
+
+
+def write_range(number: int, plan: WritePlan) -> list[dict[str, Any]]:
+    """Write the files of hash range `number`; return for each its split, path in the dataset, rows and checksum.
+
+    The rows of each file, their order and its bytes depend on the rows alone: a second attempt writes the same file.
+    """
+    written: list[dict[str, Any]] = []
+    for kind in STAGED:
+        folders = SPLITS if kind == "kept" else (kind,)
+        outputs = [_Output(plan, folder, number) for folder in folders]
+        for rows in _rows_of_range(number, plan, kind):
+            if kind == "kept":
+                split = rows[SPLIT].to_numpy()
+                for place, output in enumerate(outputs):
+                    output.add(_encoded(rows.filter(pa.array(split == place)), plan.features))
+            else:
+                outputs[0].add(rows.drop_columns([KEY_HIGH]))
+        written += [entry for output in outputs if (entry := output.close()) is not None]
+    return written
+
+
+def _encoded(rows: pa.Table, features: Features) -> pa.Table:
+    columns = {name: rows[name] for name in (IDENTITY, OCCURRENCE)}
+    return pa.table({**columns, **encode(rows, features), "label": rows["label"]})
+
+
+def _rows_of_range(number: int, plan: WritePlan, kind: str) -> Iterator[pa.Table]:
+    """Yield the staged rows of the range in hash order, a bounded number at a time."""
+    for path in files_of_range(plan.staged[kind], number, plan.bucket_bits, plan.range_bits):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_READ_ROWS):
+                rows = pa.Table.from_batches([batch])
+                if plan.range_bits > plan.bucket_bits:
+                    mine = bucket_of(rows[KEY_HIGH].to_numpy(), plan.range_bits) == number
+                    rows = rows.filter(pa.array(mine))
+                if len(rows):
+                    yield rows
+
+
+def files_of_range(
+    staged: Sequence[tuple[int, str]], number: int, bucket_bits: int, bits_of_range: int
+) -> list[str]:
+    """Return the staged files that hold rows of a hash range, in hash order."""
+    if bits_of_range >= bucket_bits:
+        return [path for bucket, path in staged if bucket == number >> (bits_of_range - bucket_bits)]
+    return [path for bucket, path in staged if bucket >> (bucket_bits - bits_of_range) == number]
+
+
+class _Output:
+    """One file being written: row groups of exactly `rows_per_group` rows, whatever the pieces that come in."""
+
+    def __init__(self, plan: WritePlan, folder: str, number: int) -> None:
+        self._plan = plan
+        self._name = f"{folder}/part-{number:05d}.parquet"
+        self._temporary = os.path.join(plan.target, folder, f".part-{number:05d}.{uuid.uuid4().hex}")
+        self._folder = folder
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._groups: list[int] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, rows: pa.Table) -> None:
+        if not len(rows):
+            return
+        self._pending.append(rows)
+        self._pending_rows += len(rows)
+        while self._pending_rows >= self._plan.rows_per_group:
+            self._write_group(self._plan.rows_per_group)
+
+    def close(self) -> dict[str, Any] | None:
+        if self._pending_rows:
+            self._write_group(self._pending_rows)
+        if self._writer is None:
+            return None
+        self._writer.close()
+        final = os.path.join(self._plan.target, self._name)
+        checksum = _sha256(self._temporary)
+        # Attempts write the same bytes, so the last one to come may replace the others.
+        os.replace(self._temporary, final)
+        return {
+            "split": self._folder,
+            "path": self._name,
+            "row_groups": self._groups,
+            "bytes": os.path.getsize(final),
+            "sha256": checksum,
+        }
+
+    def _write_group(self, rows: int) -> None:
+        table = pa.concat_tables(self._pending)
+        # One chunk a column: the writer's pages follow the chunks, and the chunks follow the partitioning.
+        group = _one_chunk(table.slice(0, rows))
+        rest = table.slice(rows)
+        self._pending, self._pending_rows = ([rest] if len(rest) else []), len(rest)
+        if self._writer is None:
+            os.makedirs(os.path.dirname(self._temporary), exist_ok=True)
+            self._writer = pq.ParquetWriter(
+                self._temporary, group.schema, compression="snappy", use_dictionary=_dictionary_columns(group.schema)
+            )
+        self._writer.write_table(group, row_group_size=rows)
+        self._groups.append(rows)
+
+
+def _one_chunk(table: pa.Table) -> pa.Table:
+    """Copy the rows so that no buffer's offset or spare validity bitmap can show in the file."""
+    return table.take(pa.array(np.arange(len(table)))).combine_chunks()
+
+
+def _dictionary_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns worth a dictionary; for floats it would cost size (46 % for wide-ranging ones)."""
+    return [field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_string(field.type)]
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def training_values(files: Sequence[str], column: str) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Yield a staged column's values in the training split, without nulls, a row group at a time."""
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, columns=[column, SPLIT])
+                training = rows.filter(pc.equal(rows[SPLIT], 0))
+                yield training[column].drop_null().to_numpy()
+
