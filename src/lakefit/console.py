@@ -1,0 +1,100 @@
+"""What a run says: rich for people at a terminal, plain lines elsewhere, one JSON object a line for programs."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+Mode = Literal["rich", "plain", "json"]
+Advance = Callable[[int, str], None]
+"""Called with the steps done so far and a short text about them."""
+
+
+class Console:
+    """Writes events to standard output. `verbose` adds details that are silent otherwise."""
+
+    def __init__(self, mode: Mode | None = None, *, verbose: bool = False) -> None:
+        self.mode: Mode = mode or ("rich" if sys.stdout.isatty() else "plain")
+        self.verbose = verbose
+
+    def event(self, event: str, text: str, **fields: Any) -> None:
+        """Say one thing that happened; `fields` are what a program reads of it."""
+        if self.mode == "json":
+            self._json({"event": event, "message": text, **fields})
+        elif self.mode == "rich":
+            from rich import print as rich_print
+            from rich.markup import escape
+
+            name, _, rest = text.partition(" ")
+            rich_print(f"[bold]{escape(name)}[/bold] {escape(rest)}" if rest else escape(text), flush=True)
+        else:
+            print(text, flush=True)
+
+    def detail(self, event: str, text: str, **fields: Any) -> None:
+        """Say it where details were asked for."""
+        if self.verbose:
+            self.event(event, text, **fields)
+
+    def result(self, fields: dict[str, Any], sections: Sequence[tuple[str, Sequence[tuple[str, ...]]]]) -> None:
+        """Say how it ended: one JSON line, or a table a section with a title and rows of cells."""
+        if self.mode == "json":
+            self._json({"event": "result", **fields})
+            return
+        for title, rows in sections:
+            if self.mode == "rich":
+                self._rich_table(title, rows)
+            else:
+                self._plain_table(title, rows)
+
+    @contextmanager
+    def progress(self, title: str, total: int) -> Iterator[Advance]:
+        """Show how far a loop of `total` steps is: a bar at a terminal, a line every 30 s elsewhere."""
+        if self.mode == "rich":
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            with Progress(*columns, transient=True) as progress:
+                task = progress.add_task(title, total=total, note="")
+                yield lambda done, note: progress.update(task, completed=done, note=note)
+            return
+        said = time.monotonic()
+
+        def advance(done: int, note: str) -> None:
+            nonlocal said
+            if time.monotonic() - said >= 30:
+                said = time.monotonic()
+                self.event("progress", f"{title} {done}/{total} {note}", done=done, total=total)
+
+        yield advance
+
+    def _json(self, value: dict[str, Any]) -> None:
+        print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+    def _rich_table(self, title: str, rows: Sequence[tuple[str, ...]]) -> None:
+        from rich import print as rich_print
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+        for place in range(max(len(row) for row in rows)):
+            numbers = all(len(row) <= place or _is_number(row[place]) for row in rows[1:])
+            table.add_column(justify="right" if place and numbers else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        rich_print(table)
+        print()
+
+    def _plain_table(self, title: str, rows: Sequence[tuple[str, ...]]) -> None:
+        widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(max(len(row) for row in rows))]
+        print(title)
+        for row in rows:
+            cells = [
+                cell.rjust(widths[i]) if i and _is_number(cell) else cell.ljust(widths[i]) for i, cell in enumerate(row)
+            ]
+            print("  " + "  ".join(cells).rstrip())
+        print(flush=True)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").replace("%", "").strip().isdigit()
