@@ -58,18 +58,24 @@ class SplitFeed:
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Read one epoch. Raises FeedError at its end unless exactly the manifest's rows were handed out."""
+        """Read one epoch. Raises FeedError, in place of its last batch, unless it is exactly the manifest's rows."""
         epoch = self.epoch
         self._checked_epoch = None
         receipt = Receipt(self.groups)
         order = epoch_groups(self.groups, self._seed, epoch) if self._shuffle else list(self.groups)
+        last: Batch | None = None
         with read_row_groups(self._dataset_dir, order, self._columns) as blocks:
             for batch in _cut(blocks, self.batch_size, (self._seed, epoch) if self._shuffle else None):
+                if last is not None:
+                    yield last
                 # What is handed out is noted from the batch itself, after all that could lose or double a row.
                 receipt.add(batch.position)
-                yield batch
+                last = batch
+        # Before the last batch leaves: nobody need ask for one more, and a wrong epoch never ends well.
         receipt.check(f"Epoch {epoch} of the {self.split} split")
         self._checked_epoch = epoch
+        if last is not None:
+            yield last
 
     def check(self) -> None:
         """Raise what went wrong in the feed, or RuntimeError where the epoch was not read to its end."""

@@ -1,0 +1,176 @@
+"""`train`: fit the model on the training split, watch it on the validation split, end with its weights on disk."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lakefit.config import Pipeline, PipelineSource
+from lakefit.console import Advance, Console
+from lakefit.dataset.manifest import Manifest
+from lakefit.dataset.publish import write_json
+from lakefit.feed.split import SplitFeed
+from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
+from lakefit.train.devices import strategy
+from lakefit.train.model import build_callbacks, build_model
+
+MODEL = "model.keras"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """What to train on, and where its checkpoints, history, TensorBoard logs and model go."""
+
+    pipeline: Pipeline
+    source: PipelineSource
+    manifest: Manifest
+    dataset_dir: Path
+    run_dir: Path
+
+
+def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
+    """Train to the end, from the last checkpoint where there is one; return the history, a list a metric.
+
+    The model of numbers (the dataset's prepared columns) is written as `model.keras` in the run's folder.
+
+    Raises:
+        ConfigError: what the pipeline file names is none of Keras's. FeedError: an epoch was not delivered whole.
+    """
+    section = job.pipeline.train
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(section.seed)
+    tf.config.experimental.enable_op_determinism()
+    devices = strategy(section.devices)
+    with devices.scope():
+        model = build_model(job.manifest.features, section, job.source)
+        model.optimizer.build(model.trainable_variables)
+        callbacks = build_callbacks(section, job.source)
+    batch_size = section.fit.batch_size
+    training = SplitFeed(job.dataset_dir, job.manifest, "train", batch_size=batch_size, seed=section.seed)
+    validation = SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=batch_size, shuffle=False)
+    checkpoints = job.run_dir / "checkpoints"
+    found = latest_checkpoint(checkpoints)
+    history: dict[str, list[float]] = {}
+    first_epoch = 0
+    if found is not None:
+        path, state = found
+        with devices.scope():
+            restore_variables(path, model)
+        history = state["history"]
+        first_epoch = section.fit.epochs if state["stopped"] else state["epoch"]
+        console.event("resume", f"train goes on after epoch {state['epoch']}", epoch=state["epoch"])
+    with console.progress("train", training.batches * section.fit.epochs) as advance:
+        keeper = _EpochKeeper(
+            feeds=(training, validation),
+            callbacks=callbacks,
+            checkpoints=checkpoints,
+            restore_from=found[0] if found is not None else None,
+            history=history,
+            console=console,
+            advance=advance,
+            epochs=section.fit.epochs,
+        )
+        board = keras.callbacks.TensorBoard(str(job.run_dir / "tensorboard"), write_graph=False)
+        try:
+            model.fit(
+                training.to_tf(),
+                validation_data=validation.to_tf(),
+                epochs=section.fit.epochs,
+                initial_epoch=first_epoch,
+                # Ours comes last: what it writes down is what the others have made of the epoch.
+                callbacks=[*callbacks, board, keeper],
+                shuffle=False,  # the feed shuffles; Keras would warn that it can not
+                verbose=0,
+            )
+        except tf.errors.OpError:
+            for feed in (training, validation):
+                if feed.error is not None:
+                    raise feed.error from None
+            raise
+    write_json(job.run_dir / "history.json", history)
+    _save_model(model, job.run_dir / MODEL)
+    return history
+
+
+def load_trained(run_dir: Path) -> keras.Model:
+    """Return the model of numbers that `train` has written; loaded in Keras's safe mode."""
+    return keras.saving.load_model(run_dir / MODEL, safe_mode=True)
+
+
+def _save_model(model: keras.Model, path: Path) -> None:
+    # The weights after the last callback, on a model outside of any strategy and without an optimizer.
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    model.save(temporary, include_optimizer=False)
+    os.replace(temporary, path)
+
+
+class _EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
+    """At each epoch's end: check the receipts, write the checkpoint, say how it went."""
+
+    def __init__(
+        self,
+        *,
+        feeds: tuple[SplitFeed, SplitFeed],
+        callbacks: list[keras.callbacks.Callback],
+        checkpoints: Path,
+        restore_from: Path | None,
+        history: dict[str, list[float]],
+        console: Console,
+        advance: Advance,
+        epochs: int,
+    ) -> None:
+        super().__init__()
+        self._training, self._validation = feeds
+        self._others = callbacks
+        self._checkpoints = checkpoints
+        self._restore_from = restore_from
+        self._history = history
+        self._console = console
+        self._advance = advance
+        self._epochs = epochs
+        self._epoch = 0
+        self._began = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self._restore_from is not None:
+            restore_callbacks(self._restore_from, self._others)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # Keras asks for a new iteration after this, and the feed reads the epoch that is named here.
+        self._epoch = epoch
+        self._training.epoch = epoch
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        done = self._epoch * self._training.batches + batch + 1
+        loss = f"loss {float(logs['loss']):.4f}" if logs and "loss" in logs else ""
+        self._advance(done, f"epoch {self._epoch + 1}/{self._epochs} {loss}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._training.check()
+        self._validation.check()
+        seconds = time.monotonic() - self._began
+        values = {name: float(np.asarray(value)) for name, value in (logs or {}).items()}
+        for name, value in values.items():
+            self._history.setdefault(name, []).append(value)
+        save_checkpoint(
+            self._checkpoints,
+            epoch + 1,
+            self.model,
+            self._others,
+            {"history": self._history, "stopped": bool(self.model.stop_training)},
+        )
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        rows_per_s = self._training.rows / seconds if seconds else 0.0
+        self._console.event(
+            "epoch",
+            f"epoch {epoch + 1}/{self._epochs}  {shown}  {rows_per_s:,.0f} rows/s",
+            epoch=epoch + 1,
+            **values,
+            rows_per_s=round(rows_per_s),
+        )
