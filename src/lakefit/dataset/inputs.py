@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,6 +66,12 @@ def _files_of(pattern: str) -> list[InputFile]:
                 status = os.stat(name)
                 found.append(InputFile(relative.replace(os.sep, "/"), name, status.st_size, status.st_mtime_ns))
     return found
+
+
+def local_path(uri: str) -> str:
+    """Return the path of a `file:` URI as Spark writes it."""
+    parsed = urlparse(uri)
+    return unquote(parsed.path) if parsed.scheme == "file" else uri
 
 
 def csv_header(path: str, separator: str = ",", quote: str = '"') -> tuple[str, list[str]]:

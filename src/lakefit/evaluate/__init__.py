@@ -1,0 +1,1 @@
+"""`evaluate`: the trained model on validation and test, beside the baselines."""

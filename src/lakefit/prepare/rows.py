@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, DateType, NumericType, StringType, TimestampNTZType, TimestampType
 
 from lakefit.config import Pipeline, PipelineSource
@@ -13,7 +14,7 @@ from lakefit.config.sql import ROW, Kind
 from lakefit.dataset.inputs import InputFile
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.clean import NOT_FINITE, clean
-from lakefit.prepare.read import observe_identity, read_rows, read_side_table
+from lakefit.prepare.read import identity_of, observe_identity, read_rows, read_side_table
 
 
 def cleaned_rows(
@@ -61,6 +62,42 @@ def cleaned_rows(
         return clean(rows, pipeline.clean)
     except PySparkException as error:
         raise spark_problem(error, f"{source.path}: clean") from error
+
+
+def check_identities(
+    spark: SparkSession,
+    pipeline: Pipeline,
+    source: PipelineSource,
+    inputs: Mapping[str, Sequence[InputFile]],
+    observation: Observation,
+    arrived: Sequence[tuple[int, int, int]],
+) -> None:
+    """Compare the rows that went into the query with those that came out, by count and by sums of identities.
+
+    arrived: (rows, sum of hi, sum of lo) of each block or task, counted after the query.
+
+    Raises:
+        InputError: the query drops or multiplies rows, also where it does so equally often.
+    """
+    rows, hi, lo = (sum(part[i] for part in arrived) for i in range(3))
+    out = (rows, hi % (1 << 64), lo % (1 << 64))
+    if not arrived or identity_of(observation.get) == out:
+        return
+    # Observed metrics count a task's rows twice when it is retried: before anyone is blamed, count once more.
+    recount = Observation("lakefit_recount")
+    cleaned_rows(spark, pipeline, source, inputs, recount, query=False).agg(F.count(F.lit(1))).collect()
+    rows_in = identity_of(recount.get)
+    if rows_in == out:
+        return
+    what = (
+        f"{out[0]:,} rows come out for {rows_in[0]:,} that go in"
+        if out[0] != rows_in[0]
+        else f"{out[0]:,} rows come out, as many as go in, but not the same ones: some are dropped, others multiplied"
+    )
+    raise InputError(
+        f"{source.path}: source.query: each row of {pipeline.source.rows!r} must come out exactly once, but {what}. "
+        "Join tables whose keys are unique, with LEFT JOIN, and filter rows under `reject`. Nothing was published."
+    )
 
 
 def value_columns(rows: DataFrame) -> tuple[str, ...]:

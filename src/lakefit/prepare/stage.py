@@ -9,7 +9,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -19,7 +18,7 @@ from pyspark.sql import functions as F
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.dataset.features import Features
-from lakefit.dataset.inputs import InputFile
+from lakefit.dataset.inputs import InputFile, local_path
 from lakefit.dataset.ledger import FileLedger, Ledger
 from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, DataFile, Manifest, SplitFiles
 from lakefit.dataset.publish import remove_staging, staged_folder, write_json
@@ -29,8 +28,7 @@ from lakefit.prepare.bucket import REASONS, RESULT_SCHEMA, STAGED, BucketPlan, f
 from lakefit.prepare.clean import judge
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.learn import learn_features
-from lakefit.prepare.rows import cleaned_rows, spark_problem, value_columns
-from lakefit.prepare.read import identity_of
+from lakefit.prepare.rows import check_identities, cleaned_rows, spark_problem, value_columns
 from lakefit.prepare.split import SPLITS
 from lakefit.prepare.write import WritePlan, range_bits, write_range
 
@@ -78,7 +76,8 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     bits = bucket_bits(sum(file.size for file in job.inputs[job.pipeline.source.rows]), job.bucket_bytes)
     results = _shuffle_and_finish(spark, job, rows, bits, scratch)
     summaries = [json.loads(text) for text in results["summary"].to_pylist()]
-    _check_query(spark, job, observation, summaries)
+    arrived = [tuple(summary["arrived"]) for summary in summaries]
+    check_identities(spark, job.pipeline, job.source, job.inputs, observation, arrived)
     ledger = _ledger(job, summaries)
     _check_splits(job.pipeline, summaries)
     staged = {
@@ -143,34 +142,6 @@ def _judged(job: Job, rows: DataFrame) -> DataFrame:
         raise spark_problem(error, "reject or label") from error
 
 
-def _check_query(
-    spark: SparkSession, job: Job, observation: Observation, summaries: Sequence[Mapping[str, Any]]
-) -> None:
-    """Compare the rows that went into the query with those that came out, by count and by sum of identities."""
-    arrived = [sum(summary["arrived"][i] for summary in summaries) for i in range(3)]
-    out = (arrived[0], arrived[1] % (1 << 64), arrived[2] % (1 << 64))
-    if not summaries or identity_of(observation.get) == out:
-        return
-    # Observed metrics count a task's rows twice when it is retried: before anyone is blamed, count once more.
-    recount = Observation("lakefit_recount")
-    cleaned_rows(spark, job.pipeline, job.source, job.inputs, recount, query=False).select(
-        F.count(F.lit(1))
-    ).collect()
-    rows_in = identity_of(recount.get)
-    if rows_in == out:
-        return
-    table = job.pipeline.source.rows
-    what = (
-        f"{out[0]:,} rows come out for {rows_in[0]:,} that go in"
-        if out[0] != rows_in[0]
-        else f"{out[0]:,} rows come out, as many as go in, but not the same ones: some are dropped, others multiplied"
-    )
-    raise InputError(
-        f"{job.source.path}: source.query: each row of {table!r} must come out exactly once, but {what}. "
-        "Join tables whose keys are unique, with LEFT JOIN, and filter rows under `reject`. Nothing was published."
-    )
-
-
 def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
     pipeline = job.pipeline
     headers = sum(summary["headers"] for summary in summaries)
@@ -204,12 +175,6 @@ def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
 
 def _reason(pipeline: Pipeline, number: int) -> str:
     return pipeline.reject[number].because if number >= 0 else REASONS[number]
-
-
-def local_path(uri: str) -> str:
-    """Return the path of a `file:` URI as Spark writes it."""
-    parsed = urlparse(uri)
-    return unquote(parsed.path) if parsed.scheme == "file" else uri
 
 
 def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) -> None:

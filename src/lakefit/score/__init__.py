@@ -1,0 +1,1 @@
+"""`score`: new raw rows through source and clean on Spark, then through the exported model."""

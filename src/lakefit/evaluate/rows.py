@@ -1,0 +1,46 @@
+"""The rows of a split in memory, read through the feed, for evaluation and the baselines."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lakefit.dataset.manifest import Manifest
+from lakefit.feed.split import SplitFeed
+
+READ_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRows:
+    """numeric (n, k) float32, categorical (n, m) int32, label (n,) float32, in the order of the files."""
+
+    numeric: NDArray[np.float32]
+    categorical: NDArray[np.int32]
+    label: NDArray[np.float32]
+
+
+def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int | None = None) -> SplitRows:
+    """Return the first `max_rows` rows of a split (all where None): files are in hash order, so they are a sample."""
+    feed = SplitFeed(dataset_dir, manifest, split, batch_size=READ_ROWS, shuffle=False)
+    parts = []
+    rows = 0
+    for batch in feed:
+        parts.append(batch)
+        rows += len(batch.label)
+        if max_rows is not None and rows >= max_rows:
+            break
+    return SplitRows(
+        np.concatenate([part.numeric for part in parts])[:max_rows],
+        np.concatenate([part.categorical for part in parts])[:max_rows],
+        np.concatenate([part.label for part in parts])[:max_rows, 0],
+    )
+
+
+def read_identities(dataset_dir: Path, manifest: Manifest, split: str) -> pa.Table:
+    """Return `_row` and `_occurrence` of a split's rows, in the order of the files."""
+    names = [str(dataset_dir / file.path) for file in manifest.splits[split].files]
+    return pa.concat_tables([pq.read_table(name, columns=["_row", "_occurrence"]) for name in names])

@@ -1,0 +1,81 @@
+"""`export`: the artifact, a folder that holds all that scoring needs."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+from ruamel.yaml import YAML
+
+from lakefit import __version__
+from lakefit.config import Pipeline
+from lakefit.dataset.manifest import Manifest
+from lakefit.dataset.publish import remove_staging, staged_folder, write_atomically, write_json
+from lakefit.export.model import exported_model
+
+ARTIFACT = "artifact.json"
+KERAS_MODEL = "model.keras"
+SAVED_MODEL = "saved_model"
+PIPELINE = "pipeline.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """What goes into the artifact at `target`."""
+
+    pipeline: Pipeline
+    manifest: Manifest
+    report: dict[str, Any]
+    fingerprint: str
+    run_fingerprint: str
+    target: Path
+
+
+def export(job: ExportJob, trained: keras.Model) -> None:
+    """Write the artifact and publish it by one rename.
+
+    model.keras and saved_model/: the model of cleaned rows. pipeline.yaml: the pipeline file as it was run, with every
+    default. metrics.json: what `evaluate` found. artifact.json: inputs, features and versions.
+    """
+    remove_staging(job.target.parent)
+    model = exported_model(trained, job.manifest.features)
+    with staged_folder(job.target) as folder:
+        model.save(folder / KERAS_MODEL)
+        model.export(folder / SAVED_MODEL, verbose=False)
+        write_atomically(folder / PIPELINE, rendered(job.pipeline))
+        write_json(folder / "metrics.json", {key: job.report[key] for key in ("metrics", "baselines")})
+        features = job.manifest.features
+        description = {
+            "fingerprint": job.fingerprint,
+            "run": job.run_fingerprint,
+            "dataset": job.manifest.fingerprint,
+            "name": job.pipeline.name,
+            "inputs": {
+                **{feature.name: "float64, NaN for null" for feature in features.numeric},
+                **{feature.name: 'string, "" for null' for feature in features.categorical},
+            },
+            "output": "probability",
+            "features": features.model_dump(mode="json"),
+            "versions": {"lakefit": __version__, "keras": keras.__version__, **job.manifest.versions},
+        }
+        write_json(folder / ARTIFACT, description)
+
+
+def rendered(pipeline: Pipeline) -> str:
+    """Return the pipeline as a YAML file with every default, which loads as the same pipeline."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 110
+    sink = io.StringIO()
+    yaml.dump(_without_none(pipeline.dump()), sink)  # type: ignore[no-untyped-call]
+    return sink.getvalue()
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value

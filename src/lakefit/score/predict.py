@@ -1,0 +1,135 @@
+"""The exported model inside Spark's Python workers: batches of cleaned rows in, Parquet files out."""
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lakefit.config.features import Features
+from lakefit.config.sql import ROW
+from lakefit.prepare.features import model_input
+
+RESULT_SCHEMA = "result STRING"
+REJECTS = "_rejects"
+# Measured: prediction is twice as fast at 8,192 rows a batch as at 1,024.
+BATCH_ROWS = 8_192
+Predict = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
+_loaded: dict[str, Predict] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePlan:
+    """All that a task needs: where the model is, where its files go, what stands beside the probability."""
+
+    model: str
+    target: str
+    features: Features
+    keys: tuple[str, ...]
+    versions: dict[str, str]
+
+
+def score_partition(batches: Iterable[pa.RecordBatch], plan: ScorePlan) -> Iterator[pa.RecordBatch]:
+    """Score one partition into one file; yield its counts as one row of `RESULT_SCHEMA`.
+
+    The file's name is the partition's, so a second attempt replaces the first instead of standing beside it.
+    """
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    number = context.partitionId() if context is not None else 0
+    scored = _File(os.path.join(plan.target, f"part-{number:05d}.parquet"))
+    rejects = _File(os.path.join(plan.target, REJECTS, f"part-{number:05d}.parquet"))
+    counts = {"arrived": [0, 0, 0], "headers": 0}
+    for batch in batches:
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            _score_rows(pa.Table.from_batches([batch.slice(start, BATCH_ROWS)]), plan, scored, rejects, counts)
+    result = {**counts, "scored": scored.close(), "rejected": rejects.close()}
+    yield pa.RecordBatch.from_pydict({"result": pa.array([json.dumps(result)])})
+
+
+def _score_rows(table: pa.Table, plan: ScorePlan, scored: "_File", rejects: "_File", counts: dict[str, Any]) -> None:
+    struct = pa.concat_arrays(table[ROW].chunks)
+    hi, lo = (pc.struct_field(struct, name).to_numpy().view(np.uint64) for name in ("hi", "lo"))
+    sums = (len(table), int(hi.sum(dtype=np.uint64)), int(lo.sum(dtype=np.uint64)))
+    counts["arrived"] = [a + b for a, b in zip(counts["arrived"], sums, strict=True)]
+    words = np.stack([hi, lo], axis=1).astype(">u8")
+    identity = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(table), [None, pa.py_buffer(words.tobytes())])
+    header = pc.struct_field(struct, "header")
+    record = pc.struct_field(struct, "record")
+    counts["headers"] += int(pc.sum(header).as_py() or 0)
+    broken = pc.and_(pc.is_valid(record), pc.invert(header))
+    lines = pa.table({"_row": identity, "_file": pc.struct_field(struct, "file"), "_record": record}).filter(broken)
+    rejects.add(lines.append_column("_reason", pa.array(["the line does not fit the schema"] * len(lines), pa.string())))
+    good = pc.is_null(record)
+    rows = table.append_column("_identity", identity).filter(good)
+    if not len(rows):
+        return
+    probability = _model(plan.model)(_arrays(rows, plan.features))
+    columns = {"_row": rows["_identity"], **{name: rows[name] for name in plan.keys}}
+    versions = {name: pa.array([value] * len(rows)).dictionary_encode() for name, value in plan.versions.items()}
+    scored.add(pa.table({**columns, "probability": pa.array(probability), **versions}))
+
+
+def _arrays(rows: pa.Table, features: Features) -> dict[str, NDArray[Any]]:
+    """Return the model's inputs, each (n, 1): float64 with NaN for null, text with "" for null."""
+    arrays = {}
+    for name, column in model_input(rows, features).items():
+        if pa.types.is_floating(column.type):
+            arrays[name] = column.to_numpy(zero_copy_only=False)[:, None]
+        else:
+            arrays[name] = np.array(pc.fill_null(column, "").to_pylist(), object)[:, None]
+    return arrays
+
+
+def _model(path: str) -> Predict:
+    """Load the model once a Python worker."""
+    if path not in _loaded:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import keras
+        import tensorflow as tf
+
+        if not _loaded:
+            # Spark runs one task a core: TensorFlow's own threads would only get in their way.
+            tf.config.threading.set_intra_op_parallelism_threads(1)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        model = keras.saving.load_model(path, safe_mode=True)
+        signature = {tensor.name: tf.TensorSpec((None, 1), tensor.dtype) for tensor in model.inputs}
+        call = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
+        _loaded[path] = lambda arrays: call(
+            {name: tf.constant(array, signature[name].dtype) for name, array in arrays.items()}
+        ).numpy()[:, 0]
+    return _loaded[path]
+
+
+class _File:
+    """A Parquet file written in pieces under a name of its own and renamed at the end; none where no row came."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}")
+        self._writer: pq.ParquetWriter | None = None
+        self._rows = 0
+
+    def add(self, rows: pa.Table) -> None:
+        if not len(rows):
+            return
+        if self._writer is None:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            self._writer = pq.ParquetWriter(self._temporary, rows.schema)
+        self._writer.write_table(rows)
+        self._rows += len(rows)
+
+    def close(self) -> int:
+        """Publish the file; return its rows."""
+        if self._writer is not None:
+            self._writer.close()
+            os.replace(self._temporary, self._path)
+        return self._rows

@@ -1,0 +1,108 @@
+"""`score`: the rows of any raw files of the pipeline's source, with their probabilities, as Parquet."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Observation, SparkSession
+from pyspark.sql import functions as F
+
+from lakefit import __version__
+from lakefit.config import Pipeline, PipelineSource
+from lakefit.config.sql import ROW
+from lakefit.dataset.inputs import InputFile
+from lakefit.dataset.publish import read_json, staged_folder, write_json
+from lakefit.errors import InputError, LakefitError
+from lakefit.export.stage import ARTIFACT, KERAS_MODEL
+from lakefit.prepare.rows import check_identities, cleaned_rows, spark_problem
+from lakefit.score.predict import RESULT_SCHEMA, ScorePlan, score_partition
+
+SCORE = "_score.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """What to score with which artifact. `pipeline` and `source` are the artifact's own; `inputs` are the raw files."""
+
+    pipeline: Pipeline
+    source: PipelineSource
+    inputs: Mapping[str, Sequence[InputFile]]
+    artifact: Path
+    output: Path
+    fingerprint: str
+
+
+def score_keys(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the columns that stand beside each probability: `score.keys`, else the deduplication key."""
+    if pipeline.score is not None and pipeline.score.keys:
+        return pipeline.score.keys
+    return (pipeline.deduplicate.key or ()) if pipeline.deduplicate else ()
+
+
+def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
+    """Write `_row`, the keys, `probability` and versions of each row; return the counts, also in `_score.json`.
+
+    Rows are neither deduplicated nor rejected by rules; lines that do not parse go to `_rejects/`, which readers of
+    Parquet folders pass over. The folder appears by one rename, when all rows are accounted for.
+
+    Raises:
+        InputError: the output is a folder that `score` did not write; the query loses or multiplies rows.
+    """
+    ensure_ours(job.output)
+    features = job.pipeline.features
+    keys = score_keys(job.pipeline)
+    description = read_json(job.artifact / ARTIFACT)
+    if description is None:
+        raise InputError(f"{job.artifact / ARTIFACT}: no such artifact; run `lakefit export` first.")
+    observation = Observation("lakefit_score")
+    rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
+    needed = [F.col(f"`{name}`") for name in dict.fromkeys((ROW, *features.columns, *keys))]
+    with staged_folder(job.output) as folder:
+        plan = ScorePlan(
+            model=str((job.artifact / KERAS_MODEL).absolute()),
+            target=str(folder.absolute()),
+            features=features,
+            keys=keys,
+            versions={
+                "_artifact": description["fingerprint"],
+                "_dataset": description["dataset"],
+                "_lakefit": __version__,
+            },
+        )
+        try:
+            results = rows.select(*needed).mapInArrow(partial(score_partition, plan=plan), RESULT_SCHEMA).toArrow()
+        except PySparkException as error:
+            raise spark_problem(error, "score") from error
+        counts = [json.loads(text) for text in results["result"].to_pylist()]
+        arrived = [tuple(count["arrived"]) for count in counts]
+        check_identities(spark, job.pipeline, job.source, job.inputs, observation, arrived)
+        summary = _account(job, counts)
+        write_json(folder / SCORE, {"fingerprint": job.fingerprint, "artifact": description["fingerprint"], **summary})
+    return summary
+
+
+def ensure_ours(output: Path) -> None:
+    """Raise InputError where the output holds anything that an earlier `score` did not write."""
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / SCORE).is_file())):
+        raise InputError(
+            f"{output}: exists and was not written by `lakefit score`; it would be replaced. Name another output, or "
+            "remove it."
+        )
+
+
+def _account(job: ScoreJob, counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    table = job.pipeline.source.tables[job.pipeline.source.rows]
+    headers = len(job.inputs[job.pipeline.source.rows]) if table.header else 0
+    lines, found = (sum(count["arrived"][0] for count in counts), sum(count["headers"] for count in counts))
+    scored, broken = (sum(count[name] for count in counts) for name in ("scored", "rejected"))
+    if found < headers or lines != scored + broken + found:
+        raise LakefitError(
+            f"score: {lines:,} lines were read, {scored:,} scored, {broken:,} do not parse, {found:,} are headers of "
+            f"{headers} files: the rows do not add up, so nothing was published."
+        )
+    rejected = {"the line does not fit the schema": broken, "a header line inside the file": found - headers}
+    return {"rows_in": lines - headers, "scored": scored, "rejected": {k: v for k, v in rejected.items() if v}}
