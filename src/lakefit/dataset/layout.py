@@ -6,6 +6,19 @@ from pathlib import Path
 from lakefit.config.pipeline import Pipeline
 
 
+RUN = "run.json"
+MODEL = "model.keras"
+HISTORY = "history.json"
+METRICS = "metrics.json"
+PREDICTIONS = "predictions"
+TENSORBOARD = "tensorboard"
+CHECKPOINTS = "checkpoints"
+ARTIFACT = "artifact.json"
+SAVED_MODEL = "saved_model"
+PIPELINE = "pipeline.yaml"
+SCORE = "_score.json"
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The folders and files of one pipeline's output."""

@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakefit.config.pipeline import Evaluate
+from lakefit.dataset.layout import METRICS, PREDICTIONS
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import staged_folder, write_json
 from lakefit.evaluate.baselines import gradient_boosting_metrics, prior_metrics
 from lakefit.evaluate.metrics import binary_metrics
 from lakefit.evaluate.rows import SplitRows, read_identities, read_split
 
-METRICS = "metrics.json"
-PREDICTIONS = "predictions"
 EVALUATED = ("validation", "test")
 # Measured: prediction is twice as fast at 8,192 rows a batch as at 1,024.
 BATCH_SIZE = 8_192

@@ -10,14 +10,10 @@ from ruamel.yaml import YAML
 
 from lakefit import __version__
 from lakefit.config import Pipeline
+from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, PIPELINE, SAVED_MODEL
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import remove_staging, staged_folder, write_atomically, write_json
 from lakefit.export.model import exported_model
-
-ARTIFACT = "artifact.json"
-KERAS_MODEL = "model.keras"
-SAVED_MODEL = "saved_model"
-PIPELINE = "pipeline.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +37,10 @@ def export(job: ExportJob, trained: keras.Model) -> None:
     remove_staging(job.target.parent)
     model = exported_model(trained, job.manifest.features)
     with staged_folder(job.target) as folder:
-        model.save(folder / KERAS_MODEL)
+        model.save(folder / MODEL)
         model.export(folder / SAVED_MODEL, verbose=False)
         write_atomically(folder / PIPELINE, rendered(job.pipeline))
-        write_json(folder / "metrics.json", {key: job.report[key] for key in ("metrics", "baselines")})
+        write_json(folder / METRICS, {key: job.report[key] for key in ("metrics", "baselines")})
         features = job.manifest.features
         description = {
             "fingerprint": job.fingerprint,

@@ -15,13 +15,11 @@ from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.sql import ROW
 from lakefit.dataset.inputs import InputFile
+from lakefit.dataset.layout import ARTIFACT, MODEL, SCORE
 from lakefit.dataset.publish import read_json, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
-from lakefit.export.stage import ARTIFACT, KERAS_MODEL
 from lakefit.prepare.rows import check_identities, cleaned_rows, spark_problem
 from lakefit.score.predict import RESULT_SCHEMA, ScorePlan, score_partition
-
-SCORE = "_score.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
     needed = [F.col(f"`{name}`") for name in dict.fromkeys((ROW, *features.columns, *keys))]
     with staged_folder(job.output) as folder:
         plan = ScorePlan(
-            model=str((job.artifact / KERAS_MODEL).absolute()),
+            model=str((job.artifact / MODEL).absolute()),
             target=str(folder.absolute()),
             features=features,
             keys=keys,

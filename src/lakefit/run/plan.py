@@ -1,0 +1,127 @@
+"""Which stages of a pipeline are current, by fingerprints and what stands on disk; pure reading."""
+
+import importlib.metadata
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lakefit.config import Pipeline
+from lakefit.dataset.fingerprint import dataset_fingerprint, fingerprint
+from lakefit.dataset.inputs import InputFile, list_inputs
+from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, RUN, SCORE, Layout
+from lakefit.dataset.manifest import MANIFEST
+from lakefit.dataset.publish import read_json
+from lakefit.run.validate import Validated
+
+StageName = Literal["prepare", "train", "evaluate", "export", "score"]
+STAGES: tuple[StageName, ...] = ("prepare", "train", "evaluate", "export", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """What each stage's result depends on."""
+
+    dataset: str
+    run: str
+    evaluation: str
+    artifact: str
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """Whether a stage is current, and why."""
+
+    stage: StageName
+    current: bool
+    why: str
+
+
+def fingerprints(valid: Validated) -> Fingerprints:
+    """Return the fingerprints of everything that a validated pipeline makes of its files as they are now."""
+    pipeline = valid.pipeline
+    dataset = dataset_fingerprint(pipeline, valid.inputs)
+    run = fingerprint({"dataset": dataset, "train": pipeline.dump("train"), "versions": _versions()})
+    evaluation = fingerprint({"run": run, "evaluate": pipeline.dump("evaluate")})
+    # Names and keys of the artifact's pipeline file; its paths are of this machine and don't count.
+    score = pipeline.score
+    artifact = fingerprint({"evaluation": evaluation, "name": pipeline.name, "keys": score.keys if score else ()})
+    return Fingerprints(dataset, run, evaluation, artifact)
+
+
+def score_fingerprint(artifact: str, inputs: dict[str, tuple[InputFile, ...]]) -> str:
+    """Return what a scored output depends on: the artifact and all raw files."""
+    files = {name: [[file.name, file.size, file.modified_ns] for file in files] for name, files in inputs.items()}
+    return fingerprint({"artifact": artifact, "inputs": files})
+
+
+def score_inputs(valid: Validated, path: str) -> dict[str, tuple[InputFile, ...]]:
+    """Return the pipeline's input files with those at `path` in place of the followed table's."""
+    return {**valid.inputs, valid.pipeline.source.rows: list_inputs((path,), "score: input")}
+
+
+def plan(valid: Validated, prints: Fingerprints) -> tuple[StagePlan, ...]:
+    """Return for each stage whether it is current; a stage after one that is not, is not."""
+    layout = Layout.of(valid.pipeline)
+    run_dir = layout.run(prints.run)
+    artifact = layout.artifact(prints.artifact)
+    trained = (run_dir / MODEL).is_file() and stage_state(run_dir, "train") == "done"
+    plans = [
+        _made("prepare", (layout.dataset(prints.dataset) / MANIFEST).is_file(), layout.dataset(prints.dataset), layout.root / "datasets"),
+        _made("train", trained, run_dir, layout.root / "runs", begun=(run_dir / RUN).is_file()),
+        _made("evaluate", _print_of(run_dir / METRICS) == prints.evaluation, run_dir / METRICS, None),
+        _made("export", (artifact / ARTIFACT).is_file(), artifact, layout.root / "artifacts"),
+    ]
+    if valid.pipeline.score is not None:
+        plans.append(_score_plan(valid, prints, valid.pipeline))
+    result: list[StagePlan] = []
+    for step in plans:
+        if step.current and result and not result[-1].current:
+            step = StagePlan(step.stage, False, f"{result[-1].stage} runs first")
+        result.append(step)
+    return tuple(result)
+
+
+def stage_state(run_dir: Path, stage: StageName) -> str | None:
+    """Return what run.json says of a stage: running, done, failed, or None."""
+    stages: dict[str, Any] = (read_json(run_dir / RUN) or {}).get("stages", {})
+    state = stages.get(stage, {}).get("state")
+    return state if isinstance(state, str) else None
+
+
+def _made(stage: StageName, current: bool, at: Path, siblings: Path | None, begun: bool = False) -> StagePlan:
+    if current:
+        return StagePlan(stage, True, f"{at} is there")
+    others = siblings is not None and siblings.is_dir() and any(not p.name.startswith(".") for p in siblings.iterdir())
+    if begun and at.name and (at / RUN).is_file():
+        return StagePlan(stage, False, f"{at} is not finished")
+    return StagePlan(stage, False, "its inputs or its settings have changed" if others else "there is no result yet")
+
+
+def _score_plan(valid: Validated, prints: Fingerprints, pipeline: Pipeline) -> StagePlan:
+    assert pipeline.score is not None
+    wanted = score_fingerprint(prints.artifact, score_inputs(valid, pipeline.score.input))
+    return _made("score", _print_of(Path(pipeline.score.output) / SCORE) == wanted, Path(pipeline.score.output), None)
+
+
+def _print_of(path: Path) -> str | None:
+    found = (read_json(path) or {}).get("fingerprint")
+    return found if isinstance(found, str) else None
+
+
+def _versions() -> dict[str, str]:
+    """Return the minor versions of Keras and TensorFlow, without importing them."""
+    versions = {"keras": importlib.metadata.version("keras")}
+    for name in ("tensorflow", "tensorflow-cpu"):
+        try:
+            versions["tensorflow"] = importlib.metadata.version(name)
+            break
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {name: ".".join(version.split(".")[:2]) for name, version in versions.items()}
+
+
+def relative(path: Path) -> str:
+    """Return a path as a person would type it here."""
+    shown = os.path.relpath(path)
+    return str(path) if shown.startswith("..") else shown

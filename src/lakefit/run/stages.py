@@ -1,0 +1,262 @@
+"""The stages as a run executes them: what is not current, in order, under the lock, written down in run.json."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lakefit.config import Pipeline
+from lakefit.config.pipeline import Score
+from lakefit.console import Console
+from lakefit.dataset.layout import METRICS, PIPELINE, RUN, TENSORBOARD, Layout
+from lakefit.dataset.manifest import MANIFEST, read_manifest
+from lakefit.dataset.publish import ensure_writable, read_json, write_json
+from lakefit.errors import InputError, LakefitError, StoppedError
+from lakefit.run.lock import run_lock
+from lakefit.run.plan import (
+    Fingerprints,
+    StageName,
+    StagePlan,
+    fingerprints,
+    plan,
+    relative,
+    score_fingerprint,
+    score_inputs,
+)
+from lakefit.run.validate import Validated, validate
+
+
+class Run:
+    """One command over a validated pipeline: its fingerprints, its folders, and who is told."""
+
+    def __init__(self, valid: Validated, console: Console) -> None:
+        self.valid = valid
+        self.console = console
+        self.prints: Fingerprints = fingerprints(valid)
+        self.layout = Layout.of(valid.pipeline)
+        self.dataset_dir = self.layout.dataset(self.prints.dataset)
+        self.run_dir = self.layout.run(self.prints.run)
+        self.artifact_dir = self.layout.artifact(self.prints.artifact)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.valid.pipeline
+
+    def plan(self) -> tuple[StagePlan, ...]:
+        """Return which stages are current now."""
+        return plan(self.valid, self.prints)
+
+
+def run_stages(valid: Validated, console: Console, only: StageName | None = None) -> Run:
+    """Run the stages that are not current, in order, or `only` one whose predecessors are current.
+
+    Raises:
+        LakefitError: a stage failed; run.json has the exit code and the reason.
+    """
+    run = Run(valid, console)
+    if all(step.current for step in run.plan() if only is None or step.stage == only):
+        # Nothing will be written, so a read-only place or a held lock is no reason to fail.
+        for step in run.plan():
+            if only in (None, step.stage):
+                console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
+        return run
+    ensure_writable(run.layout.root)
+    with run_lock(run.layout.lock), _stopping(), _recorded(run):
+        for step in run.plan():
+            if only is not None and step.stage != only:
+                if not step.current and _before(step.stage, only):
+                    raise InputError(
+                        f"{only} needs what {step.stage} makes, and {step.why}. Run `lakefit {step.stage} "
+                        f"{valid.source.path}` first, or `lakefit run`."
+                    )
+                continue
+            if step.current:
+                console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
+            else:
+                _run_stage(run, step)
+        _set_current(run)
+    return run
+
+
+def _before(stage: StageName, other: StageName) -> bool:
+    order: Sequence[StageName] = ("prepare", "train", "evaluate", "export", "score")
+    return order.index(stage) < order.index(other)
+
+
+def _run_stage(run: Run, step: StagePlan) -> None:
+    run.console.event("start", f"{step.stage} starts: {step.why}", stage=step.stage)
+    began = time.monotonic()
+    _note(run, step.stage, "running")
+    try:
+        _STAGES[step.stage](run)
+    except BaseException:
+        _note(run, step.stage, "failed")
+        raise
+    seconds = round(time.monotonic() - began, 1)
+    _note(run, step.stage, "done", seconds=seconds)
+    run.console.event("done", f"{step.stage} is done in {seconds:.0f} s", stage=step.stage, seconds=seconds)
+
+
+def _prepare(run: Run) -> None:
+    from lakefit.launch.session import spark_session
+    from lakefit.prepare.stage import Job, prepare
+
+    job = Job(run.pipeline, run.valid.source, run.valid.inputs, run.prints.dataset, run.dataset_dir)
+    with spark_session() as spark:
+        prepare(spark, job)
+
+
+def _train(run: Run) -> None:
+    quiet_tensorflow()
+    from lakefit.train.stage import TrainJob, train
+
+    manifest = read_manifest(run.dataset_dir)
+    job = TrainJob(run.pipeline, run.valid.source, manifest, run.dataset_dir, run.run_dir)
+    train(job, run.console)
+
+
+def _evaluate(run: Run) -> None:
+    quiet_tensorflow()
+    from lakefit.evaluate.stage import EvaluateJob, evaluate
+    from lakefit.train.stage import load_trained
+
+    job = EvaluateJob(
+        run.pipeline.evaluate, read_manifest(run.dataset_dir), run.dataset_dir, run.run_dir, run.prints.evaluation
+    )
+    evaluate(job, load_trained(run.run_dir))
+
+
+def _export(run: Run) -> None:
+    quiet_tensorflow()
+    from lakefit.export.stage import ExportJob, export
+    from lakefit.train.stage import load_trained
+
+    report = read_json(run.run_dir / METRICS)
+    assert report is not None, "evaluate is current"
+    manifest = read_manifest(run.dataset_dir)
+    job = ExportJob(run.pipeline, manifest, report, run.prints.artifact, run.prints.run, run.artifact_dir)
+    export(job, load_trained(run.run_dir))
+
+
+def _score(run: Run) -> None:
+    assert run.pipeline.score is not None, "the plan has a score stage"
+    score_with_artifact(run, run.pipeline.score)
+
+
+_STAGES: dict[StageName, Callable[[Run], None]] = {
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "export": _export,
+    "score": _score,
+}
+
+
+def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
+    """Score `section.input` into `section.output` by the artifact's own pipeline file; return the counts."""
+    from lakefit.launch.session import spark_session
+    from lakefit.score.stage import ScoreJob, ensure_ours, score
+
+    if not run.artifact_dir.is_dir():
+        raise InputError(
+            f"{relative(run.artifact_dir)}: there is no exported model for this pipeline file and its data as they are "
+            f"now. Run `lakefit run {run.valid.source.path}` first."
+        )
+    output = Path(section.output)
+    ensure_ours(output)
+    ensure_writable(output.parent)
+    # Source and clean as they were at export, and side tables from where they are now.
+    shipped = validate(run.artifact_dir / PIPELINE)
+    inputs = score_inputs(shipped, section.input)
+    wanted = score_fingerprint(run.prints.artifact, inputs)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with spark_session() as spark:
+        return score(spark, ScoreJob(shipped.pipeline, shipped.source, inputs, run.artifact_dir, output, wanted))
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's start-up notes off the terminal; its errors stay."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
+
+
+def _note(run: Run, stage: StageName, state: str, **fields: Any) -> None:
+    """Write a stage's state into run.json."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    content = read_json(run.run_dir / RUN) or {}
+    content |= {"fingerprint": run.prints.run, "dataset": run.prints.dataset}
+    content.setdefault("stages", {})[stage] = {"state": state, "at": now, **fields}
+    write_json(run.run_dir / RUN, content)
+
+
+@contextmanager
+def _recorded(run: Run) -> Iterator[None]:
+    """Write exit code and reason into run.json, however the block ends short of a SIGKILL."""
+    try:
+        yield
+    except BaseException as error:
+        code = error.exit_code if isinstance(error, LakefitError) else 3
+        _record(run, code, str(error) or type(error).__name__)
+        raise
+    _record(run, 0, "done")
+
+
+def _record(run: Run, exit_code: int, reason: str) -> None:
+    content = read_json(run.run_dir / RUN) or {"fingerprint": run.prints.run, "dataset": run.prints.dataset}
+    write_json(run.run_dir / RUN, {**content, "exit_code": exit_code, "reason": reason})
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Turn SIGTERM into StoppedError, so that a stopped run lets go of everything and says how to go on."""
+
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        raise StoppedError("Stopped by SIGTERM; what is finished is kept.")
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        # Not the main thread: whoever owns the process decides on signals.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _set_current(run: Run) -> None:
+    """Name what is in use now, last and in one write."""
+    current = read_json(run.layout.current) or {}
+    found = {
+        "dataset": run.prints.dataset if (run.dataset_dir / MANIFEST).is_file() else current.get("dataset"),
+        "run": run.prints.run if (run.run_dir / METRICS).is_file() else current.get("run"),
+        "artifact": run.prints.artifact if run.artifact_dir.is_dir() else current.get("artifact"),
+    }
+    if found != current:
+        write_json(run.layout.current, found)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Return what a run ends with: ledger, metrics, baselines and paths of whatever there is."""
+    fields: dict[str, Any] = {"pipeline": run.pipeline.name}
+    paths: dict[str, str] = {}
+    if (run.dataset_dir / MANIFEST).is_file():
+        ledger = read_manifest(run.dataset_dir).ledger
+        fields["ledger"] = ledger.model_dump(mode="json")
+        paths["dataset"] = relative(run.dataset_dir)
+    report = read_json(run.run_dir / METRICS)
+    if report is not None:
+        fields |= {"metrics": report["metrics"], "baselines": report["baselines"]}
+    if (run.run_dir / TENSORBOARD).is_dir():
+        paths |= {"run": relative(run.run_dir), "tensorboard": relative(run.run_dir / TENSORBOARD)}
+    if run.artifact_dir.is_dir():
+        paths["artifact"] = relative(run.artifact_dir)
+    if run.pipeline.score is not None and Path(run.pipeline.score.output).is_dir():
+        paths["predictions"] = relative(Path(run.pipeline.score.output))
+    return {**fields, "paths": paths}
