@@ -86,7 +86,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         run = Run(valid, console)
         for step in run.plan():
             verb = "is current" if step.current else "would run"
-            console.event("plan", f"{step.stage} {verb}: {step.why}", stage=step.stage, current=step.current, why=step.why)
+            console.event(
+                "plan", f"{step.stage} {verb}: {step.why}", stage=step.stage, current=step.current, why=step.why
+            )
         return 0
     before = Run(valid, console).plan()
     was_current = all(step.current for step in before if only in (None, step.stage))
@@ -162,7 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     for stage, what in stages.items():
         _command(commands, stage, what, _run).set_defaults(stage=stage)
     for name in ("run", *stages):
-        commands.choices[name].add_argument("--exit-code", action="store_true", help="exit with 10 where all is current")
+        commands.choices[name].add_argument(
+            "--exit-code", action="store_true", help="exit with 10 where all is current"
+        )
     score = _command(commands, "score", "new raw files with the exported model", _score)
     score.add_argument("--input", required=True, metavar="PATH", help="a file, folder or glob like the followed table")
     score.add_argument("--output", required=True, metavar="PATH", help="a folder, replaced when all rows are scored")

@@ -54,7 +54,13 @@ class Console:
         if self.mode == "rich":
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn(title),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             with Progress(*columns, transient=True) as progress:
                 task = progress.add_task(title, total=total, note="")
                 yield lambda done, note: progress.update(task, completed=done, note=note)
@@ -76,7 +82,9 @@ class Console:
         from rich import print as rich_print
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+        table = Table(
+            title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False
+        )
         for place in range(max(len(row) for row in rows)):
             numbers = all(len(row) <= place or _is_number(row[place]) for row in rows[1:])
             table.add_column(justify="right" if place and numbers else "left", overflow="fold")

@@ -20,7 +20,9 @@ def check_pipeline(
     source = pipeline.source
     problems: list[Problem] = []
     if source.rows not in source.tables:
-        problems.append(Problem(("source", "rows"), f"unknown table {source.rows!r}{nearest(source.rows, source.tables)}"))
+        problems.append(
+            Problem(("source", "rows"), f"unknown table {source.rows!r}{nearest(source.rows, source.tables)}")
+        )
         return None, problems
     for name, columns in tables.items():
         for column in columns:
@@ -92,9 +94,13 @@ def check_columns(pipeline: Pipeline, columns: Mapping[str, Kind] | None) -> lis
         for i, name in enumerate(section.columns if section else ()):
             key: Key = ("features", group, "columns", i)
             if name.lower() in in_label:
-                problems.append(Problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away"))
+                problems.append(
+                    Problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
+                )
             if name.lower() == "label":
-                problems.append(Problem(key, "'label' is the name of the label's own column; give the feature an alias"))
+                problems.append(
+                    Problem(key, "'label' is the name of the label's own column; give the feature an alias")
+                )
     for i, name in enumerate(pipeline.score.keys if pipeline.score else ()):
         must_exist(("score", "keys", i), name)
     return problems

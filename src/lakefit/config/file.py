@@ -137,7 +137,9 @@ def _construct(yaml: YAML, node: Node, key: Key, positions: dict[Key, Position],
     if len(key) > MAX_DEPTH or len(positions) > MAX_NODES:
         # An alias can contain itself, or double at every level ("billion laughs").
         if not problems:
-            problems.append(Problem(key[:1], f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_NODES:,} values"))
+            problems.append(
+                Problem(key[:1], f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_NODES:,} values")
+            )
         return None
     if isinstance(node, MappingNode):
         mapping: dict[str, Any] = {}

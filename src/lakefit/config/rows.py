@@ -20,7 +20,9 @@ class Clean(Section):
     @model_validator(mode="after")
     def _does_something(self) -> "Clean":
         if not self.text and not self.null_if:
-            raise ValueError("expected what to do with the column: text: [trim, upper, lower, collapse] or null_if: […]")
+            raise ValueError(
+                "expected what to do with the column: text: [trim, upper, lower, collapse] or null_if: […]"
+            )
         return self
 
 

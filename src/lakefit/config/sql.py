@@ -109,9 +109,7 @@ def query_columns(query: str, tables: Mapping[str, Mapping[str, str]], rows: str
 def expression_columns(sql: str) -> list[tuple[str, int]]:
     """Return the columns that an expression names, each with its line in the text. Raises SqlError."""
     expression = parse_statement(sql)
-    variables = {
-        parameter.name for function in expression.find_all(exp.Lambda) for parameter in function.expressions
-    }
+    variables = {parameter.name for function in expression.find_all(exp.Lambda) for parameter in function.expressions}
     return [
         (column.name, _line(column.this))
         for column in expression.find_all(exp.Column)

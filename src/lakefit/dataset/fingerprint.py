@@ -25,7 +25,12 @@ def dataset_fingerprint(pipeline: Pipeline, inputs: Mapping[str, Sequence[InputF
     """
     source = pipeline.source
     tables = {
-        name: {"format": table.format, "options": table.options, "schema": table.columns, "files": _listed(inputs[name])}
+        name: {
+            "format": table.format,
+            "options": table.options,
+            "schema": table.columns,
+            "files": _listed(inputs[name]),
+        }
         for name, table in source.tables.items()
     }
     output = pipeline.output

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from lakefit.config.pipeline import Pipeline
 
-
 RUN = "run.json"
 MODEL = "model.keras"
 HISTORY = "history.json"

@@ -63,7 +63,9 @@ def read_manifest(dataset_dir: str | Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file: {dataset_dir} is not a finished dataset; run `lakefit prepare`.") from None
+        raise InputError(
+            f"{path}: no such file: {dataset_dir} is not a finished dataset; run `lakefit prepare`."
+        ) from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error}.") from error
     try:

@@ -14,9 +14,7 @@ _MAX_CATEGORIES = 255
 
 def prior_metrics(training_share: float, splits: dict[str, SplitRows]) -> dict[str, dict[str, float]]:
     """Return the metrics of giving every row the training split's share of positives."""
-    return {
-        name: binary_metrics(rows.label, np.full(len(rows.label), training_share)) for name, rows in splits.items()
-    }
+    return {name: binary_metrics(rows.label, np.full(len(rows.label), training_share)) for name, rows in splits.items()}
 
 
 def gradient_boosting_metrics(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lakefit.dataset.manifest import Manifest
 from lakefit.feed.order import epoch_groups, row_order
-from lakefit.feed.receipt import Receipt
 from lakefit.feed.reader import Block, Columns, RowGroup, read_row_groups
+from lakefit.feed.receipt import Receipt
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -124,4 +124,3 @@ def from_cells(cells: pa.ChunkedArray) -> pa.Table:
     """Return the rows of all blocks in a column of IPC streams, as one table of unified dictionaries."""
     tables = [pa.ipc.open_stream(cell.as_buffer()).read_all() for cell in cells]
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-

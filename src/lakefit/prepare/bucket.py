@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lakefit.config.features import Features
 from lakefit.config.rows import Split
-from lakefit.prepare.blocks import FILE, HEADER, KEY_HIGH, KEY_LOW, RECORD, ROW_HIGH, ROW_LOW, from_cells
+from lakefit.prepare.blocks import FILE, HEADER, KEY_HIGH, RECORD, ROW_HIGH, ROW_LOW, from_cells
 from lakefit.prepare.clean import LABEL, NOT_FINITE, RULE
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, sort_rows
 from lakefit.prepare.features import model_input
@@ -137,9 +137,7 @@ def _kept_rows(kept: pa.Table, split: NDArray[np.int8], plan: BucketPlan) -> pa.
     return pa.table({**columns, **model_input(kept, plan.features)})
 
 
-def _duplicate_rows(
-    table: pa.Table, state: NDArray[np.int8], first: NDArray[np.int64], plan: BucketPlan
-) -> pa.Table:
+def _duplicate_rows(table: pa.Table, state: NDArray[np.int8], first: NDArray[np.int64], plan: BucketPlan) -> pa.Table:
     rows = np.flatnonzero(state == _DUPLICATE)
     kept = pa.array(first[rows])
     rows = pa.array(rows)

@@ -93,7 +93,10 @@ def _medians(spark: SparkSession, root: Moments, columns: Sequence[str], staged:
         ranks[name] = sorted({(count - 1) // 2, count // 2})
     selected = select_ranks(ranks, partial(_count_bins, spark, staged))
     # Halves first: the sum of two values near the largest float would overflow.
-    return {name: values[0] / 2 + values[-1] / 2 if values[0] != values[-1] else values[0] for name, values in selected.items()}
+    return {
+        name: values[0] / 2 + values[-1] / 2 if values[0] != values[-1] else values[0]
+        for name, values in selected.items()
+    }
 
 
 def _count_bins(

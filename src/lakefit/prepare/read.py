@@ -83,7 +83,9 @@ def identity_of(observed: Mapping[str, int | None]) -> tuple[int, int, int]:
 
 def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> DataFrame:
     assert table.columns is not None, "the configuration requires a schema for csv"
-    options = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in table.options.items()}
+    options = {
+        key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in table.options.items()
+    }
     line_options = {key: value for key, value in options.items() if key in _LINE_OPTIONS}
     parse_options = {key: value for key, value in options.items() if key not in (*_LINE_OPTIONS, "header")}
     parse_options |= {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}

@@ -55,7 +55,9 @@ def cleaned_rows(
             f"{source.path}: source.query does not hand {ROW} through, by which each row of {section.rows!r} is "
             f"followed: select {section.rows}.* or add {section.rows}.{ROW}."
         )
-    problems = check_columns(pipeline, {field.name: _kind(field.dataType) for field in rows.schema if field.name != ROW})
+    problems = check_columns(
+        pipeline, {field.name: _kind(field.dataType) for field in rows.schema if field.name != ROW}
+    )
     if problems:
         raise source.error(*problems)
     try:
@@ -114,7 +116,9 @@ def spark_problem(error: PySparkException, where: str) -> LakefitError:
     raised = re.findall(r"^(?:lakefit\.errors\.\w+|\w*Error): (.*)$", text, re.MULTILINE)
     if raised:
         return LakefitError(f"{where}: {raised[-1]}")
-    first = next((line for line in text.splitlines() if re.match(r"^(?:.*\.)?\[?[A-Z_.]+\]? ", line)), text.split("\n")[0])
+    first = next(
+        (line for line in text.splitlines() if re.match(r"^(?:.*\.)?\[?[A-Z_.]+\]? ", line)), text.split("\n")[0]
+    )
     condition = error.getCondition() or ""
     sql_state = error.getSqlState() or ""
     # Data exceptions (class 22) and syntax or access errors (42) are in what the user wrote or gave.

@@ -83,7 +83,9 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     staged = {
         kind: tuple(
             (bucket, summary["staged"][kind])
-            for bucket, summary in sorted(zip(results["bucket"].to_pylist(), summaries, strict=True), key=lambda b: b[0])
+            for bucket, summary in sorted(
+                zip(results["bucket"].to_pylist(), summaries, strict=True), key=lambda b: b[0]
+            )
             if summary["staged"][kind] is not None
         )
         for kind in STAGED
@@ -148,7 +150,9 @@ def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
     table = pipeline.source.tables[pipeline.source.rows]
     expected = len(job.inputs[pipeline.source.rows]) if table.header else 0
     if headers != expected:
-        raise LakefitError(f"{headers} header lines were found in {expected} files with a header; nothing was published.")
+        raise LakefitError(
+            f"{headers} header lines were found in {expected} files with a header; nothing was published."
+        )
     rejected: Counter[str] = Counter({rule.because: 0 for rule in pipeline.reject})
     files: dict[str, list[int]] = {}
     names = {file.path: file.name for file in job.inputs[pipeline.source.rows]}
@@ -192,14 +196,14 @@ def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) ->
         if counts["null"]:
             raise InputError(
                 f"label.expression ({pipeline.label.expression}) is NULL in {counts['null']:,} of {rows:,} kept rows of "
-                f"the {split} split. Reject such rows: reject: [{{when: \"({pipeline.label.expression}) IS NULL\", "
+                f'the {split} split. Reject such rows: reject: [{{when: "({pipeline.label.expression}) IS NULL", '
                 "because: no label}]. Nothing was published."
             )
         if counts["other"]:
             raise InputError(
                 f"label.expression ({pipeline.label.expression}) is neither 0 nor 1 (false nor true) in "
                 f"{counts['other']:,} of {rows:,} kept rows of the {split} split; expected a yes-or-no question, such as "
-                "\"delay > 15\". Nothing was published."
+                '"delay > 15". Nothing was published.'
             )
         if not (counts["0"] and counts["1"]):
             only = "1 (true)" if counts["1"] else "0 (false)"

@@ -114,9 +114,7 @@ def select_ranks(ranks: Mapping[str, Sequence[int]], count_bins: CountBins) -> d
             chosen = int(np.searchsorted(running, remaining, side="right"))
             before = int(running[chosen - 1]) if chosen else 0
             places[column, rank] = ((value << RADIX_BITS) | chosen, remaining - before)
-    return {
-        column: [_value_of_bits(places[column, rank][0]) for rank in wanted] for column, wanted in ranks.items()
-    }
+    return {column: [_value_of_bits(places[column, rank][0]) for rank in wanted] for column, wanted in ranks.items()}
 
 
 def count_bins_of(values: Floats, prefix: Prefix) -> NDArray[np.int64]:

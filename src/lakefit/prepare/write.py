@@ -80,9 +80,7 @@ def _rows_of_range(number: int, plan: WritePlan, kind: str) -> Iterator[pa.Table
                     yield rows
 
 
-def files_of_range(
-    staged: Sequence[tuple[int, str]], number: int, bucket_bits: int, bits_of_range: int
-) -> list[str]:
+def files_of_range(staged: Sequence[tuple[int, str]], number: int, bucket_bits: int, bits_of_range: int) -> list[str]:
     """Return the staged files that hold rows of a hash range, in hash order."""
     if bits_of_range >= bucket_bits:
         return [path for bucket, path in staged if bucket == number >> (bits_of_range - bucket_bits)]
@@ -166,4 +164,3 @@ def training_values(files: Sequence[str], column: str) -> Iterator[np.ndarray[tu
                 rows = file.read_row_group(group, columns=[column, SPLIT])
                 training = rows.filter(pc.equal(rows[SPLIT], 0))
                 yield training[column].drop_null().to_numpy()
-

@@ -67,7 +67,12 @@ def plan(valid: Validated, prints: Fingerprints) -> tuple[StagePlan, ...]:
     artifact = layout.artifact(prints.artifact)
     trained = (run_dir / MODEL).is_file() and stage_state(run_dir, "train") == "done"
     plans = [
-        _made("prepare", (layout.dataset(prints.dataset) / MANIFEST).is_file(), layout.dataset(prints.dataset), layout.root / "datasets"),
+        _made(
+            "prepare",
+            (layout.dataset(prints.dataset) / MANIFEST).is_file(),
+            layout.dataset(prints.dataset),
+            layout.root / "datasets",
+        ),
         _made("train", trained, run_dir, layout.root / "runs", begun=(run_dir / RUN).is_file()),
         _made("evaluate", _print_of(run_dir / METRICS) == prints.evaluation, run_dir / METRICS, None),
         _made("export", (artifact / ARTIFACT).is_file(), artifact, layout.root / "artifacts"),

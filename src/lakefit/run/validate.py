@@ -49,9 +49,7 @@ def check_inputs(pipeline: Pipeline, source: PipelineSource) -> Validated:
     return Validated(pipeline, source, inputs)
 
 
-def _table_columns(
-    key: Key, table: Table, files: Sequence[InputFile]
-) -> tuple[dict[str, str] | None, list[Problem]]:
+def _table_columns(key: Key, table: Table, files: Sequence[InputFile]) -> tuple[dict[str, str] | None, list[Problem]]:
     """Return the columns and SQL types of a table (None where they can't be told) and what is wrong with them."""
     declared: dict[str, str] | None = None
     if table.columns is not None:
@@ -61,7 +59,7 @@ def _table_columns(
             return None, [Problem((*key, "schema"), str(error))]
     if table.format == "csv":
         if declared is None:
-            return None, [Problem(key, "a csv table needs a schema: schema: \"year INT, carrier STRING, …\"")]
+            return None, [Problem(key, 'a csv table needs a schema: schema: "year INT, carrier STRING, …"')]
         return declared, _header_problems(key, table, files, declared) if table.header else []
     problems: list[Problem] = []
     first: dict[str, str] | None = None
@@ -83,9 +81,7 @@ def _table_columns(
     return declared or first, problems
 
 
-def _header_problems(
-    key: Key, table: Table, files: Sequence[InputFile], declared: dict[str, str]
-) -> list[Problem]:
+def _header_problems(key: Key, table: Table, files: Sequence[InputFile], declared: dict[str, str]) -> list[Problem]:
     """Compare the header of each file with the schema: columns are read by their place, not by their name."""
     separator = str(table.options.get("sep", table.options.get("delimiter", ",")))
     quote = str(table.options.get("quote", '"'))

@@ -67,7 +67,9 @@ def _score_rows(table: pa.Table, plan: ScorePlan, scored: "_File", rejects: "_Fi
     counts["headers"] += int(pc.sum(header).as_py() or 0)
     broken = pc.and_(pc.is_valid(record), pc.invert(header))
     lines = pa.table({"_row": identity, "_file": pc.struct_field(struct, "file"), "_record": record}).filter(broken)
-    rejects.add(lines.append_column("_reason", pa.array(["the line does not fit the schema"] * len(lines), pa.string())))
+    rejects.add(
+        lines.append_column("_reason", pa.array(["the line does not fit the schema"] * len(lines), pa.string()))
+    )
     good = pc.is_null(record)
     rows = table.append_column("_identity", identity).filter(good)
     if not len(rows):

@@ -30,7 +30,9 @@ def build_model(features: Features, train: Train, source: PipelineSource) -> ker
         inputs["categorical"] = keras.Input((len(features.categorical),), dtype="int32", name="categorical")
         for place, feature in enumerate(features.categorical):
             index = keras.ops.take(inputs["categorical"], place, axis=1)
-            embedding = keras.layers.Embedding(feature.size, embedding_size(feature.size), name=f"{feature.name}_embedding")
+            embedding = keras.layers.Embedding(
+                feature.size, embedding_size(feature.size), name=f"{feature.name}_embedding"
+            )
             parts.append(embedding(index))
     x = keras.layers.Concatenate(name="inputs")(parts) if len(parts) > 1 else parts[0]
     for place, spec in enumerate(train.model.sequential):
@@ -57,7 +59,8 @@ def embedding_size(categories: int) -> int:
 def build_callbacks(train: Train, source: PipelineSource) -> list[keras.callbacks.Callback]:
     """Return the callbacks that the pipeline file names. Raises ConfigError as `build_model` does."""
     return [
-        _make(keras.callbacks, spec, ("train", "callbacks", place), source) for place, spec in enumerate(train.callbacks)
+        _make(keras.callbacks, spec, ("train", "callbacks", place), source)
+        for place, spec in enumerate(train.callbacks)
     ]
 
 
