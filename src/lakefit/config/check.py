@@ -25,9 +25,11 @@ def check_pipeline(
         )
         return None, problems
     for name, columns in tables.items():
-        for column in columns:
-            if column.lower() in RESERVED[:-1]:
-                problems.append(Problem(("source", "tables", name), f"the column name {column!r} is Lakefit's own"))
+        problems.extend(
+            Problem(("source", "tables", name), f"the column name {column!r} is Lakefit's own")
+            for column in columns
+            if column.lower() in RESERVED[:-1]
+        )
     columns_out: dict[str, Kind] | None = None
     if len(tables) == len(source.tables):
         if source.query is None:

@@ -115,7 +115,7 @@ def read_pipeline_source(path: str | Path, overrides: Sequence[str] = ()) -> Pip
 def _compose(text: str, source: PipelineSource, positions: dict[Key, Position]) -> dict[str, Any]:
     yaml = YAML(typ="safe", pure=True)
     try:
-        node = yaml.compose(text)  # type: ignore[no-untyped-call]
+        node = yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
@@ -158,7 +158,7 @@ def _construct(yaml: YAML, node: Node, key: Key, positions: dict[Key, Position],
     if isinstance(node, SequenceNode):
         return [_construct(yaml, item, (*key, i), positions, problems) for i, item in enumerate(node.value)]
     # Dates stay text: only the schema of a table gives a value its type.
-    if node.tag.endswith(":timestamp"):
+    if str(node.tag).endswith(":timestamp"):
         return node.value
     try:
         return yaml.constructor.construct_object(node)
@@ -177,7 +177,7 @@ def _parse_override(override: str, source: PipelineSource) -> tuple[Key, Any]:
         raise InputError(f"--set {override}: expected section.key=value, such as train.fit.batch_size=512.")
     key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
     try:
-        value = YAML(typ="safe", pure=True).load(text)  # type: ignore[no-untyped-call]
+        value = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         raise InputError(f"--set {override}: the value is not valid YAML: {error}.") from error
     return key, value

@@ -42,7 +42,7 @@ class Deduplicate(Section):
 
 
 class Reject(Section):
-    """Rows for which the SQL predicate `when` is true are kept apart, with `because` as the reason; NULL is not true."""
+    """Rows for which the SQL predicate `when` is true are kept apart, `because` as the reason; NULL is not true."""
 
     when: Annotated[str, Field(min_length=1)]
     because: Annotated[str, Field(min_length=1)]

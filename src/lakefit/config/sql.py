@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import sqlglot
 from sqlglot import exp
@@ -129,7 +129,7 @@ def parse_statement(sql: str) -> exp.Expression:
         raise SqlError(f"not valid SQL: {_first_line(error)}") from None
     if len(statements) != 1:
         raise SqlError("expected exactly one SQL query or expression")
-    return statements[0]
+    return cast(exp.Expression, statements[0])
 
 
 def _unknown_column(message: str, tables: Mapping[str, Mapping[str, str]]) -> SqlError | None:

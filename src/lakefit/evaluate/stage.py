@@ -61,7 +61,7 @@ def evaluate(job: EvaluateJob, model: keras.Model) -> dict[str, Any]:
 
 def predict(model: keras.Model, rows: SplitRows) -> Any:
     """Return the probability of each row, float32 (n,)."""
-    inputs = {}
+    inputs: dict[str, Any] = {}
     if rows.numeric.shape[1]:
         inputs["numeric"] = rows.numeric
     if rows.categorical.shape[1]:

@@ -1,4 +1,4 @@
-"""The exported model: cleaned rows in, probability out. Only Keras layers and operations, so it loads without Lakefit."""
+"""The exported model: cleaned rows to probability. Keras layers and operations alone, so it loads without Lakefit."""
 
 from typing import Any
 

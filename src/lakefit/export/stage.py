@@ -65,7 +65,7 @@ def rendered(pipeline: Pipeline) -> str:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 110
     sink = io.StringIO()
-    yaml.dump(_without_none(pipeline.dump()), sink)  # type: ignore[no-untyped-call]
+    yaml.dump(_without_none(pipeline.dump()), sink)
     return sink.getvalue()
 
 

@@ -41,8 +41,8 @@ class Receipt:
         if wrong:
             raise FeedError(
                 f"{what}: the rows delivered are not those of the manifest: {'; '.join(wrong[:10])}"
-                f"{f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''} (a full count means that a row came twice "
-                "and another not at all). Nothing of this epoch can be trusted: run again."
+                f"{f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''} (a full count means that a row came "
+                "twice and another not at all). Nothing of this epoch can be trusted: run again."
             )
 
 

@@ -174,8 +174,10 @@ def _statistics(training: pa.Table, plan: BucketPlan) -> tuple[bytes, bytes]:
     moments = merge_up(leaf_moments(values, training[KEY_HIGH].to_numpy()), LEAF_BITS, plan.bucket_bits)
     counts: list[dict[str, Any]] = []
     for place, name in enumerate(plan.features.categorical.columns if plan.features.categorical else ()):
-        for entry in pc.value_counts(columns[name]).to_pylist():
-            counts.append({"column": place, "value": entry["values"], "count": entry["counts"]})
+        counts.extend(
+            {"column": place, "value": entry["values"], "count": entry["counts"]}
+            for entry in pc.value_counts(columns[name]).to_pylist()
+        )
     return pack_moments(moments), json.dumps(counts).encode()
 
 

@@ -11,7 +11,7 @@ from lakefit.prepare.blocks import KEY_HIGH, KEY_LOW, ROW_HIGH, ROW_LOW
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
 
 OCCURRENCE = "_occurrence"
-_CONTENT = "_content"
+_CONTENT, _UNDECIDED = "_content", "_undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,12 @@ def sort_rows(table: pa.Table, how: Deduplication) -> pa.Table:
     table = table.append_column(_CONTENT, pa.array(_content_where_keys_meet(table, how.content)))
     keys = [(KEY_HIGH, "ascending"), (KEY_LOW, "ascending")]
     if how.order is not None:
-        keys.append((how.order[0], "descending" if how.order[1] else "ascending"))
+        # A row without the deciding value never wins over one that has it.
+        table = table.append_column(_UNDECIDED, pc.is_null(table[how.order[0]]))
+        keys += [(_UNDECIDED, "ascending"), (how.order[0], "descending" if how.order[1] else "ascending")]
     keys += [(_CONTENT, "ascending"), (ROW_HIGH, "ascending"), (ROW_LOW, "ascending")]
-    # A row without the deciding value never wins over one that has it.
-    table = table.take(pc.sort_indices(table, sort_keys=keys, null_placement="at_end"))
-    table = table.drop_columns([_CONTENT]).combine_chunks()
+    table = table.take(pc.sort_indices(table, sort_keys=keys))
+    table = table.select([name for name in table.column_names if name not in (_CONTENT, _UNDECIDED)]).combine_chunks()
     occurrence = _number_in_run(_starts(table, ROW_HIGH, ROW_LOW)).astype(np.int32)
     return table.append_column(OCCURRENCE, pa.array(occurrence))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from lakefit.config.features import Features as FeaturesSection
 from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
@@ -38,10 +39,11 @@ def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
     return columns
 
 
-def _normalized(column: pa.Array, feature: NumericFeature) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def _normalized(column: pa.Array, feature: NumericFeature) -> NDArray[np.float32]:
     values = pc.fill_null(column, feature.fill).to_numpy(zero_copy_only=False)
     # In float64 until the end: a column of mean 1e9 and deviation 1e-3 would lose everything in float32.
-    return ((values - feature.offset) / feature.scale).astype(np.float32)
+    normalized: NDArray[np.float32] = ((values - feature.offset) / feature.scale).astype(np.float32)
+    return normalized
 
 
 def _indices(column: pa.Array, feature: CategoricalFeature) -> pa.Array:

@@ -190,26 +190,27 @@ def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) ->
         rows = sum(counts.values())
         if not rows:
             raise InputError(
-                f"The {split} split is empty: no group ({by}, seed {pipeline.split.seed}) fell into it. Give it a larger "
-                "share, split by columns with more distinct values, or choose another seed. Nothing was published."
+                f"The {split} split is empty: no group ({by}, seed {pipeline.split.seed}) fell into it. Give it a "
+                "larger share, split by columns with more distinct values, or choose another seed. Nothing was published."
             )
         if counts["null"]:
             raise InputError(
-                f"label.expression ({pipeline.label.expression}) is NULL in {counts['null']:,} of {rows:,} kept rows of "
-                f'the {split} split. Reject such rows: reject: [{{when: "({pipeline.label.expression}) IS NULL", '
+                f"label.expression ({pipeline.label.expression}) is NULL in {counts['null']:,} of {rows:,} kept rows "
+                f'of the {split} split. Reject such rows: reject: [{{when: "({pipeline.label.expression}) IS NULL", '
                 "because: no label}]. Nothing was published."
             )
         if counts["other"]:
             raise InputError(
                 f"label.expression ({pipeline.label.expression}) is neither 0 nor 1 (false nor true) in "
-                f"{counts['other']:,} of {rows:,} kept rows of the {split} split; expected a yes-or-no question, such as "
-                '"delay > 15". Nothing was published.'
+                f"{counts['other']:,} of {rows:,} kept rows of the {split} split; expected a yes-or-no question, such "
+                'as "delay > 15". Nothing was published.'
             )
         if not (counts["0"] and counts["1"]):
             only = "1 (true)" if counts["1"] else "0 (false)"
             raise InputError(
                 f"The label has one class: all {rows:,} rows of the {split} split have {only} for label.expression "
-                f"({pipeline.label.expression}). Check the expression, or split by smaller groups. Nothing was published."
+                f"({pipeline.label.expression}). Check the expression, or split by smaller groups. Nothing was "
+                "published."
             )
 
 

@@ -104,7 +104,7 @@ CountBins = Callable[[Sequence[Prefix]], Mapping[Prefix, NDArray[np.int64]]]
 
 
 def select_ranks(ranks: Mapping[str, Sequence[int]], count_bins: CountBins) -> dict[str, list[float]]:
-    """Return the values of given ranks (0 = smallest) of each column, exactly, in 64 / 16 = 4 passes of `count_bins`."""
+    """Return the values of given ranks (0 = smallest) of each column, exactly, in 64 / 16 passes of `count_bins`."""
     places = {(column, rank): (0, rank) for column, wanted in ranks.items() for rank in wanted}
     for bits in range(0, 64, RADIX_BITS):
         asked = {Prefix(column, bits, value) for (column, _), (value, _) in places.items()}

@@ -35,7 +35,7 @@ class WritePlan:
 
 
 def range_bits(kept_rows: int, rows_per_file: int) -> int:
-    """Return the number of bits of a file's hash range: a function of the kept rows alone, never of the partitioning."""
+    """Return the number of bits of a file's hash range: a function of the kept rows, never of the partitioning."""
     bits = 0
     while kept_rows > rows_per_file << bits and bits < 16:
         bits += 1

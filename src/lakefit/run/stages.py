@@ -1,6 +1,5 @@
 """The stages as a run executes them: what is not current, in order, under the lock, written down in run.json."""
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from lakefit.dataset.layout import METRICS, PIPELINE, RUN, TENSORBOARD, Layout
 from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.publish import ensure_writable, read_json, write_json
 from lakefit.errors import InputError, LakefitError, StoppedError
+from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.run.lock import run_lock
 from lakefit.run.plan import (
     Fingerprints,
@@ -112,7 +112,7 @@ def _prepare(run: Run) -> None:
 
 
 def _train(run: Run) -> None:
-    quiet_tensorflow()
+    import_tensorflow_quietly()
     from lakefit.train.stage import TrainJob, train
 
     manifest = read_manifest(run.dataset_dir)
@@ -121,7 +121,7 @@ def _train(run: Run) -> None:
 
 
 def _evaluate(run: Run) -> None:
-    quiet_tensorflow()
+    import_tensorflow_quietly()
     from lakefit.evaluate.stage import EvaluateJob, evaluate
     from lakefit.train.stage import load_trained
 
@@ -132,7 +132,7 @@ def _evaluate(run: Run) -> None:
 
 
 def _export(run: Run) -> None:
-    quiet_tensorflow()
+    import_tensorflow_quietly()
     from lakefit.export.stage import ExportJob, export
     from lakefit.train.stage import load_trained
 
@@ -174,15 +174,8 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
     shipped = validate(run.artifact_dir / PIPELINE)
     inputs = score_inputs(shipped, section.input)
     wanted = score_fingerprint(run.prints.artifact, inputs)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with spark_session() as spark:
         return score(spark, ScoreJob(shipped.pipeline, shipped.source, inputs, run.artifact_dir, output, wanted))
-
-
-def quiet_tensorflow() -> None:
-    """Keep TensorFlow's start-up notes off the terminal; its errors stay."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
 
 
 def _note(run: Run, stage: StageName, state: str, **fields: Any) -> None:

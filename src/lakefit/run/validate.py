@@ -1,4 +1,4 @@
-"""All that can be known of a pipeline from its file, the paths, CSV headers and Parquet footers: no Spark, no TensorFlow."""
+"""All that is known of a pipeline from its file, paths, CSV headers and Parquet footers: no Spark, no TensorFlow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,9 +75,11 @@ def _table_columns(key: Key, table: Table, files: Sequence[InputFile]) -> tuple[
             problems.append(
                 Problem((*key, "path"), f"{file.name} has other columns or types than {files[0].name}: {differing}")
             )
-        missing = [name for name in declared or () if name not in footer]
-        for name in missing:
-            problems.append(Problem((*key, "schema"), f"{file.name} has no column {name!r}{nearest(name, footer)}"))
+        problems.extend(
+            Problem((*key, "schema"), f"{file.name} has no column {name!r}{nearest(name, footer)}")
+            for name in declared or ()
+            if name not in footer
+        )
     return declared or first, problems
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lakefit.config.features import Features
 from lakefit.config.sql import ROW
+from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.prepare.features import model_input
 
 RESULT_SCHEMA = "result STRING"
@@ -94,7 +95,7 @@ def _arrays(rows: pa.Table, features: Features) -> dict[str, NDArray[Any]]:
 def _model(path: str) -> Predict:
     """Load the model once a Python worker."""
     if path not in _loaded:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import_tensorflow_quietly()
         import keras
         import tensorflow as tf
 

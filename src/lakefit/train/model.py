@@ -44,7 +44,10 @@ def build_model(features: Features, train: Train, source: PipelineSource) -> ker
             raise source.error(Problem(key, f"the layer does not fit its input {tuple(x.shape)}: {error}")) from error
     if tuple(x.shape) != (None, 1):
         last: Key = ("train", "model", "sequential", len(train.model.sequential) - 1)
-        problem = f"the last layer gives {tuple(x.shape)}; expected one probability a row: {{Dense: {{units: 1, activation: sigmoid}}}}"
+        problem = (
+            f"the last layer gives {tuple(x.shape)}; expected one probability a row: "
+            "{Dense: {units: 1, activation: sigmoid}}"
+        )
         raise source.error(Problem(last, problem))
     model = keras.Model(inputs, x, name="model")
     _compile(model, train.compile, source)

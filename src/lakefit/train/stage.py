@@ -108,7 +108,7 @@ def _save_model(model: keras.Model, path: Path) -> None:
     os.replace(temporary, path)
 
 
-class _EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
+class _EpochKeeper(keras.callbacks.Callback):
     """At each epoch's end: check the receipts, write the checkpoint, say how it went."""
 
     def __init__(

@@ -1,0 +1,32 @@
+"""What tests share: one Spark session, and the command as a process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Any]:
+    """The session that all in-process tests share; Lakefit finds it running and leaves it running."""
+    from lakefit.launch.session import spark_session
+
+    with spark_session() as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def lakefit() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `lakefit` as a process of its own, in a given folder."""
+
+    def run(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "lakefit", *arguments]
+        return subprocess.run(
+            command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
+        )
+
+    return run
