@@ -1,6 +1,7 @@
 """The demo, whole: raw flights to a scored model, by the command, in processes of their own."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -117,12 +118,12 @@ import json, sys
 import keras, numpy as np, tensorflow as tf
 folder = sys.argv[1]
 model = keras.saving.load_model(folder + "/model.keras", safe_mode=True)
-served = tf.saved_model.load(folder + "/saved_model").serve
+loaded = tf.saved_model.load(folder + "/saved_model")
 text = {"carrier": ["UA", ""], "origin": ["JFK", "?"], "dest": ["BOS", "nowhere"], "month": ["7", ""],
         "weekday": ["2", "9"], "hour": ["17", ""]}
 rows = {t.name: tf.constant([[v] for v in text[t.name]]) if t.name in text
         else tf.constant([[3.0], [float("nan")]], tf.float64) for t in model.inputs}
-a, b = model(rows).numpy(), served(rows).numpy()
+a, b = model(rows).numpy(), loaded.serve(rows).numpy()
 assert "lakefit" not in sys.modules
 assert np.allclose(a, b, atol=1e-6), (a, b)
 print(json.dumps(a[:, 0].tolist()))
@@ -163,7 +164,9 @@ def test_a_dry_run_says_what_a_changed_setting_would_run(demo: Demo, lakefit: Co
 def test_the_last_extract_is_scored_with_its_keys_and_versions(demo: Demo) -> None:
     table = pq.read_table(demo.path("predictions"))
     lines = demo.written.lines["flights-2013-12.csv"]
-    broken = pq.read_table(demo.path("predictions") / "_rejects") if (demo.path("predictions") / "_rejects").exists() else ()
+    broken = (
+        pq.read_table(demo.path("predictions") / "_rejects") if (demo.path("predictions") / "_rejects").exists() else ()
+    )
     assert len(table) + len(broken) == lines
     assert set(flights.KEY) | {"_row", "probability", "_artifact", "_dataset", "_lakefit"} == set(table.column_names)
 
@@ -191,9 +194,19 @@ def test_spark_submit_on_one_core_over_other_cuts_gives_the_same_bytes(demo: Dem
     cuts = [0, 40_000, 40_001, 200_000, len(lines)]
     for number, (start, end) in enumerate(zip(cuts, cuts[1:], strict=False)):
         (raw / f"flights-{9 - number}.csv").write_bytes(header + b"".join(lines[start:end]))
-    submit = Path(sys.executable).with_name("spark-submit")
-    job = [str(submit), "--master", "local[1]", str(ROOT / "jobs/prepare.py"), str(ROOT / "conf/flights.yaml"), "--json"]
-    done = subprocess.run(job, cwd=tmp_path, capture_output=True, text=True, check=False)
+    binaries = Path(sys.executable).parent
+    submit = binaries / "spark-submit"
+    # As in an activated environment: spark-submit looks for `python3` on PATH.
+    env = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable}
+    job = [
+        str(submit),
+        "--master",
+        "local[1]",
+        str(ROOT / "jobs/prepare.py"),
+        str(ROOT / "conf/flights.yaml"),
+        "--json",
+    ]
+    done = subprocess.run(job, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = events(done.stdout)[-1]
     assert parquet_bytes(tmp_path / result["paths"]["dataset"]) == parquet_bytes(demo.path("dataset"))

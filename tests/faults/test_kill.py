@@ -80,9 +80,9 @@ def weights(model: Path) -> str:
     digest = hashlib.sha256()
     with h5py.File(io.BytesIO(zipfile.ZipFile(model).read("model.weights.h5"))) as file:
         file.visititems(
-            lambda name, item: digest.update(name.encode() + np.asarray(item).tobytes())
-            if isinstance(item, h5py.Dataset)
-            else None
+            lambda name, item: (
+                digest.update(name.encode() + np.asarray(item).tobytes()) if isinstance(item, h5py.Dataset) else None
+            )
         )
     return digest.hexdigest()
 

@@ -4,10 +4,16 @@ from collections.abc import Iterable, Mapping
 
 from lakefit.config.file import Key, Problem, nearest
 from lakefit.config.pipeline import Pipeline
-from lakefit.config.sql import ROW, Kind, SqlError, expression_columns, kind_of, query_columns
+from lakefit.config.sql import Kind, SqlError, expression_columns, kind_of, query_columns
 
-RESERVED = (ROW, "_occurrence", "_kept_row", "_kept_occurrence", "_file", "_record", "_reason", "_rule", "label")
-"""Columns that Lakefit writes itself; `label` is reserved in the features alone, the rest everywhere."""
+RESERVED = frozenset(
+    f"_{name}"
+    for name in (
+        *("row", "row_hi", "row_lo", "key_hi", "key_lo", "occurrence", "kept_row", "kept_occurrence", "file", "record"),
+        *("header", "content", "reason", "rule", "label", "not_finite", "split"),
+    )
+)
+"""Columns that Lakefit adds to the rows; `_lakefit_…` are its own as well, and `label` is among the features."""
 
 
 def check_pipeline(
@@ -28,7 +34,7 @@ def check_pipeline(
         problems.extend(
             Problem(("source", "tables", name), f"the column name {column!r} is Lakefit's own")
             for column in columns
-            if column.lower() in RESERVED[:-1]
+            if _is_reserved(column)
         )
     columns_out: dict[str, Kind] | None = None
     if len(tables) == len(source.tables):
@@ -42,15 +48,20 @@ def check_pipeline(
     return columns_out, problems + check_columns(pipeline, columns_out)
 
 
-def check_columns(pipeline: Pipeline, columns: Mapping[str, Kind] | None) -> list[Problem]:
-    """Return every problem with the columns that the sections after `source` name; SQL is parsed in any case."""
+def check_columns(pipeline: Pipeline, columns: Mapping[str, Kind] | None, *, exact: bool = False) -> list[Problem]:
+    """Return every problem with the columns that the sections after `source` name; SQL is parsed in any case.
+
+    exact: `columns` are spelt as the rows will have them, and names outside of SQL must be too: Arrow tells `Day` from
+    `day`. sqlglot's are in lower case.
+    """
     problems: list[Problem] = []
     known = {name.lower(): kind for name, kind in columns.items()} if columns is not None else None
 
     def must_exist(key: Key, name: str, line: int = 0) -> Kind:
         if known is None:
             return "unknown"
-        if name.lower() not in known:
+        misspelt = exact and not line and name not in (columns or ())
+        if name.lower() not in known or misspelt:
             problems.append(Problem(key, f"unknown column {name!r}{nearest(name, columns or ())}", line))
         return known.get(name.lower(), "unknown")
 
@@ -69,6 +80,12 @@ def check_columns(pipeline: Pipeline, columns: Mapping[str, Kind] | None) -> lis
             must_exist(key, name, line)
         return {name.lower() for name, _ in named}
 
+    if pipeline.source.query is not None:
+        problems.extend(
+            Problem(("source", "query"), f"the column name {name!r} is Lakefit's own; give it another alias")
+            for name in columns or ()
+            if _is_reserved(name)
+        )
     for i, clean in enumerate(pipeline.clean):
         if clean.text:
             must_be(("clean", i, "column"), clean.column, ("text",), "text")
@@ -106,6 +123,10 @@ def check_columns(pipeline: Pipeline, columns: Mapping[str, Kind] | None) -> lis
     for i, name in enumerate(pipeline.score.keys if pipeline.score else ()):
         must_exist(("score", "keys", i), name)
     return problems
+
+
+def _is_reserved(column: str) -> bool:
+    return column.lower() in RESERVED or column.lower().startswith("_lakefit_")
 
 
 _KIND_WORDS: Mapping[Kind, str] = {

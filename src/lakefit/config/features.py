@@ -37,6 +37,10 @@ class Features(Section):
             if column in seen:
                 raise ValueError(f"the column {column!r} is listed twice")
             seen.add(column)
+        with_indicator = self.numeric.columns if self.numeric and self.numeric.indicator else ()
+        for column in (f"{name}_missing" for name in with_indicator):
+            if column in seen:
+                raise ValueError(f"the column {column!r} has the name of an indicator; give it an alias in the query")
         if not seen:
             raise ValueError("expected numeric or categorical columns")
         return self

@@ -18,6 +18,7 @@ Key = tuple[str | int, ...]
 
 MAX_DEPTH = 50
 MAX_NODES = 200_000
+_PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,23 @@ class PipelineSource:
         """Return `file:line:column: key: message`; a key set by `--set` is named as such instead of by line."""
         name = ".".join(str(part) for part in problem.key)
         prefix = f"{name}: " if name else ""
-        for length in range(len(problem.key), -1, -1):
-            key = problem.key[:length]
+        above = [problem.key[:length] for length in range(len(problem.key), -1, -1)]
+        for key in above:
             if key in self.overridden:
                 return f"--set {self.overridden[key]}: {prefix}{problem.message}"
+        for key in above:
             if key in self.positions:
                 position = self.positions[key]
-                if problem.line_in_text and position.block and length == len(problem.key):
+                if problem.line_in_text and position.block and key == problem.key:
                     return f"{self.path}:{position.line + problem.line_in_text}:1: {prefix}{problem.message}"
+                if key != problem.key and (override := self._override_below(problem.key)):
+                    return f"--set {override}: {prefix}{problem.message}"
                 return f"{self.path}:{position.line}:{position.column}: {prefix}{problem.message}"
         return f"{self.path}: {prefix}{problem.message}"
+
+    def _override_below(self, key: Key) -> str | None:
+        """Return the `--set` that made a section which the file does not have."""
+        return next((text for at, text in self.overridden.items() if at[: len(key)] == key), None)
 
     def error(self, *problems: Problem) -> ConfigError:
         """Return the problems as one error."""
@@ -106,7 +114,7 @@ def read_pipeline_source(path: str | Path, overrides: Sequence[str] = ()) -> Pip
     overridden: dict[Key, str] = {}
     source = PipelineSource(shown, data, positions, text, overridden)
     for override in overrides:
-        key, value = _parse_override(override, source)
+        key, value = _parse_override(override)
         _assign(source, data, key, value, override)
         overridden[key] = override
     return source
@@ -120,7 +128,7 @@ def _compose(text: str, source: PipelineSource, positions: dict[Key, Position]) 
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
         raise InputError(f"{source.path}{where}: not valid YAML: {error.problem or error.context}.") from error
-    except YAMLError as error:
+    except (YAMLError, RecursionError) as error:
         raise InputError(f"{source.path}: not valid YAML: {error}.") from error
     if not isinstance(node, MappingNode):
         raise InputError(f"{source.path}:1:1: a pipeline file is a mapping with the keys name, source, …; found none.")
@@ -141,9 +149,19 @@ def _construct(yaml: YAML, node: Node, key: Key, positions: dict[Key, Position],
                 Problem(key[:1], f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_NODES:,} values")
             )
         return None
+    # Dates stay text: only the schema of a table gives a value its type.
+    if isinstance(node, ScalarNode) and str(node.tag).endswith(":timestamp"):
+        return node.value
+    if node.tag not in _PLAIN_TAGS:
+        problems.append(Problem(key, f"the tag {node.tag!r} is not allowed: a pipeline file holds plain values only"))
+        return None
     if isinstance(node, MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            if not isinstance(key_node, ScalarNode):
+                line = key_node.start_mark.line + 1
+                problems.append(Problem(key, f"the key in line {line} is no plain text"))
+                continue
             name = str(key_node.value)
             child = (*key, name)
             if name in mapping:
@@ -157,13 +175,10 @@ def _construct(yaml: YAML, node: Node, key: Key, positions: dict[Key, Position],
         return mapping
     if isinstance(node, SequenceNode):
         return [_construct(yaml, item, (*key, i), positions, problems) for i, item in enumerate(node.value)]
-    # Dates stay text: only the schema of a table gives a value its type.
-    if str(node.tag).endswith(":timestamp"):
-        return node.value
     try:
         return yaml.constructor.construct_object(node)
-    except YAMLError:
-        problems.append(Problem(key, f"the tag {node.tag!r} is not allowed: a pipeline file holds plain values only"))
+    except (YAMLError, ValueError):
+        problems.append(Problem(key, f"{node.value!r} does not fit its tag {node.tag!r}"))
         return None
 
 
@@ -171,15 +186,21 @@ def _position(node: Node) -> Position:
     return Position(node.start_mark.line + 1, node.start_mark.column + 1)
 
 
-def _parse_override(override: str, source: PipelineSource) -> tuple[Key, Any]:
+def _parse_override(override: str) -> tuple[Key, Any]:
     name, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", name):
         raise InputError(f"--set {override}: expected section.key=value, such as train.fit.batch_size=512.")
     key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
+    yaml = YAML(typ="safe", pure=True)
     try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise InputError(f"--set {override}: the value is not valid YAML: {error}.") from error
+        node = yaml.compose(text)
+    except (YAMLError, RecursionError) as error:
+        reason = getattr(error, "problem", None) or str(error)
+        raise InputError(f"--set {override}: the value is not valid YAML: {reason}.") from error
+    problems: list[Problem] = []
+    value = None if node is None else _construct(yaml, node, (), {}, problems)
+    if problems:
+        raise InputError(f"--set {override}: {problems[0].message}.")
     return key, value
 
 

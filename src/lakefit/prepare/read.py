@@ -48,18 +48,8 @@ def read_side_table(spark: SparkSession, name: str, table: Table, files: Sequenc
     """Return a table that the query joins; a line that does not parse ends the run, since no ledger follows it."""
     if table.format == "parquet":
         return _parquet(spark, table, files).drop("_lakefit_file", "_lakefit_record", "_lakefit_header")
-    frame = _lines(spark, table, files).where(~F.col("_lakefit_header"))
-    refusal = F.raise_error(
-        F.concat(
-            F.lit(f"LAKEFIT: the table {name!r} has a line that does not fit its schema, in "),
-            F.col("_lakefit_file"),
-            F.lit(": "),
-            F.substring(F.col("_lakefit_record"), 1, 200),
-        )
-    )
-    # The refusal is a condition, not a column: a column that no one selects would never be computed.
-    kept = frame.where(F.when(F.col("_lakefit_record").isNotNull(), refusal.isNull()).otherwise(F.lit(True)))
-    return kept.drop("_lakefit_file", "_lakefit_record", "_lakefit_header")
+    frame = _lines(spark, table, files, refused_in=name).where(~F.col("_lakefit_header"))
+    return frame.drop("_lakefit_file", "_lakefit_record", "_lakefit_header")
 
 
 def observe_identity(frame: DataFrame, observation: Observation) -> DataFrame:
@@ -81,7 +71,9 @@ def identity_of(observed: Mapping[str, int | None]) -> tuple[int, int, int]:
     return observed["rows"] or 0, total("hi"), total("lo")
 
 
-def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> DataFrame:
+def _lines(
+    spark: SparkSession, table: Table, files: Sequence[InputFile], refused_in: str | None = None
+) -> DataFrame:
     assert table.columns is not None, "the configuration requires a schema for csv"
     options = {
         key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in table.options.items()
@@ -108,6 +100,17 @@ def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> Dat
     assert isinstance(struct, StructType)
     names = [name for name in struct.fieldNames() if name != _CORRUPT]
     good = F.when(~bad, F.col("parsed"))
+    if refused_in is not None:
+        refusal = F.raise_error(
+            F.concat(
+                F.lit(f"LAKEFIT: the table {refused_in!r} has a line that does not fit its schema, in "),
+                F.col("_lakefit_file"),
+                F.lit(": "),
+                F.substring("value", 1, 200),
+            )
+        )
+        # In the values themselves: a join puts its own filter (key IS NOT NULL) before any filter of ours.
+        good = good.when(~F.col("_lakefit_header"), refusal.cast(struct))
     marked = parsed.select(
         good.alias("parsed"),
         F.when(bad, F.col("value")).alias("_lakefit_record"),

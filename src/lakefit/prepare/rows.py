@@ -55,9 +55,8 @@ def cleaned_rows(
             f"{source.path}: source.query does not hand {ROW} through, by which each row of {section.rows!r} is "
             f"followed: select {section.rows}.* or add {section.rows}.{ROW}."
         )
-    problems = check_columns(
-        pipeline, {field.name: _kind(field.dataType) for field in rows.schema if field.name != ROW}
-    )
+    kinds = {field.name: _kind(field.dataType) for field in rows.schema if field.name != ROW}
+    problems = check_columns(pipeline, kinds, exact=True)
     if problems:
         raise source.error(*problems)
     try:

@@ -191,7 +191,8 @@ def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) ->
         if not rows:
             raise InputError(
                 f"The {split} split is empty: no group ({by}, seed {pipeline.split.seed}) fell into it. Give it a "
-                "larger share, split by columns with more distinct values, or choose another seed. Nothing was published."
+                "larger share, split by columns with more distinct values, or choose another seed. Nothing was "
+                "published."
             )
         if counts["null"]:
             raise InputError(

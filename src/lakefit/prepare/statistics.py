@@ -76,7 +76,7 @@ def concatenate(parts: Iterable[Moments], columns: int) -> Moments:
 def _merge_level(m: Moments) -> Moments:
     parents = m.ids >> 1
     ids, first = np.unique(parents, return_index=True)
-    last = np.append(first[1:], len(parents)) - 1
+    last = np.append(first, len(parents))[1:] - 1
     pair = (last > first)[:, None]
     n1, n2 = m.count[first], np.where(pair, m.count[last], 0.0)
     n = n1 + n2

@@ -1,0 +1,183 @@
+"""Rows as Spark hands them to the shuffle, and the way from there to Parquet files, without Spark."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lakefit.config.features import Categorical, Numeric
+from lakefit.config.features import Features as FeaturesSection
+from lakefit.config.rows import Split
+from lakefit.dataset.features import Features
+from lakefit.prepare import learn
+from lakefit.prepare.blocks import Keying, make_blocks
+from lakefit.prepare.bucket import STAGED, BucketPlan, finish_buckets
+from lakefit.prepare.deduplicate import Deduplication
+from lakefit.prepare.hashing import hash_rows
+from lakefit.prepare.split import SPLITS
+from lakefit.prepare.write import WritePlan, range_bits, write_range
+
+COLUMNS = ("key", "group", "stamp", "amount", "city", "flag")
+VALUES = pa.schema(
+    [
+        ("key", pa.int32()),
+        ("group", pa.string()),
+        ("stamp", pa.int64()),
+        ("amount", pa.float64()),
+        ("city", pa.string()),
+        ("flag", pa.bool_()),
+    ]
+)
+REASONS = ("refunded", "too old")
+SECTION = FeaturesSection(
+    numeric=Numeric(columns=("amount", "stamp"), indicator=True), categorical=Categorical(columns=("city", "flag"))
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A judged row: its values, or the text of a line that did not parse or is a header."""
+
+    values: tuple[Any, ...] = (None,) * len(COLUMNS)
+    rule: int | None = None
+    label: float | None = 0.0
+    file: str = "a.csv"
+    record: str | None = None
+    header: bool = False
+    not_finite: int = 0
+
+
+def random_rows(count: int, seed: int) -> list[Row]:
+    """Return rows with nulls, equal keys, equal rows, rejects and broken lines."""
+    draw = np.random.Generator(np.random.PCG64(seed))
+
+    def maybe(value: Any) -> Any:
+        return None if draw.random() < 0.1 else value
+
+    rows = []
+    for i in range(count):
+        values = (
+            maybe(int(draw.integers(count))),
+            maybe(f"group {draw.integers(40)}"),
+            maybe(int(draw.integers(5))),
+            maybe(float(draw.normal(1e3, 50))),
+            maybe(str(draw.choice(["Oslo", "Rome", "Bonn", "Łódź"]))),
+            maybe(bool(draw.integers(2))),
+        )
+        rule = int(draw.integers(2)) if draw.random() < 0.1 else None
+        rows.append(Row(values, rule, float(draw.integers(2)), f"{'ab'[i % 2]}.csv"))
+    rows += [rows[i] for i in range(0, count, 9)]
+    rows += [Row(label=None, record=f"broken {i % 3}") for i in range(5)]
+    headers = [Row(label=None, file=file, record="the,header", header=True) for file in ("a.csv", "b.csv", "b.csv")]
+    return rows + headers
+
+
+def batches_of(rows: Sequence[Row], size: int) -> list[pa.RecordBatch]:
+    """Return the rows as batches of at most `size`, with the identity of their raw values."""
+    table = pa.table(
+        {name: pa.array([row.values[i] for row in rows], VALUES.field(name).type) for i, name in enumerate(COLUMNS)}
+    )
+    record = pa.array([row.record for row in rows], pa.string())
+    raw = [record, *table.columns]
+    halves = [pa.array(hash_rows(raw, len(rows), seed).view(np.int64)) for seed in (1, 2)]
+    file = pa.array([row.file for row in rows], pa.string())
+    header = pa.array([row.header for row in rows], pa.bool_())
+    struct = pa.StructArray.from_arrays([*halves, file, record, header], ["hi", "lo", "file", "record", "header"])
+    table = table.append_column("_row", struct)
+    table = table.append_column("_not_finite", pa.array([row.not_finite for row in rows], pa.int32()))
+    table = table.append_column("_rule", pa.array([row.rule for row in rows], pa.int32()))
+    table = table.append_column("_label", pa.array([row.label for row in rows], pa.float64()))
+    return [batch for batch in table.to_batches(max_chunksize=size) if batch.num_rows]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a dataset is made; the first three must not show in it."""
+
+    bucket_bits: int = 2
+    batch_rows: int = 50
+    tasks: int = 1
+    key: tuple[str, ...] = ("key",)
+    order: tuple[str, bool] | None = ("stamp", True)
+    remove: bool = True
+    split: Split = field(default_factory=lambda: Split(by=("group",), train=0.6, validation=0.2, test=0.2))
+    features: FeaturesSection = SECTION
+    rows_per_file: int = 60
+    rows_per_group: int = 8
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came out: a summary a bucket, what was learned, and the files by path and content."""
+
+    summaries: tuple[dict[str, Any], ...]
+    features: Features
+    entries: tuple[dict[str, Any], ...]
+    files: dict[str, bytes]
+
+
+def blocks_of(rows: Sequence[Row], setup: Setup) -> list[pa.RecordBatch]:
+    """Return the blocks of all map tasks."""
+    keying = Keying(COLUMNS, setup.key or COLUMNS, setup.bucket_bits)
+    tasks = [rows[task :: setup.tasks] for task in range(setup.tasks)]
+    parts = [make_blocks(batches_of(part, setup.batch_rows), keying) for part in tasks if part]
+    return list(itertools.chain.from_iterable(parts))
+
+
+def make(rows: Sequence[Row], folder: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """Run everything between the shuffle and the manifest in this process."""
+    staging, target = folder / "staging", folder / "target"
+    for path in (staging, *(target / name for name in (*SPLITS, "duplicates", "rejects"))):
+        path.mkdir(parents=True)
+    plan = BucketPlan(
+        staging=str(staging),
+        bucket_bits=setup.bucket_bits,
+        columns=COLUMNS,
+        deduplication=Deduplication(COLUMNS, setup.order, setup.remove),
+        key=setup.key,
+        reasons=REASONS,
+        split=setup.split,
+        features=setup.features,
+    )
+    by_bucket: dict[int, list[pa.RecordBatch]] = {}
+    for block in blocks_of(rows, setup):
+        by_bucket.setdefault(block["bucket"][0].as_py(), []).append(block)
+    finished = [batch for number in sorted(by_bucket) for batch in finish_buckets(by_bucket[number], plan)]
+    results = pa.Table.from_batches(finished)
+    summaries = [json.loads(text) for text in results["summary"].to_pylist()]
+    staged = {
+        kind: tuple(
+            (bucket, summary["staged"][kind])
+            for bucket, summary in zip(results["bucket"].to_pylist(), summaries, strict=True)
+            if summary["staged"][kind]
+        )
+        for kind in STAGED
+    }
+    monkeypatch.setattr(learn, "_count_bins", count_bins)
+    pipeline: Any = SimpleNamespace(features=setup.features)
+    kept = [path for _, path in staged["kept"]]
+    no_spark: Any = None
+    features = learn.learn_features(no_spark, pipeline, results, kept, setup.bucket_bits)
+    bits = range_bits(sum(sum(summary["kept"].values()) for summary in summaries), setup.rows_per_file)
+    write = WritePlan(str(target), staged, setup.bucket_bits, bits, setup.rows_per_group, features)
+    entries = [entry for number in range(1 << bits) for entry in write_range(number, write)]
+    files = {str(path.relative_to(target)): path.read_bytes() for path in sorted(target.rglob("*.parquet"))}
+    assert sorted(files) == sorted(entry["path"] for entry in entries)
+    return Made(tuple(summaries), features, tuple(entries), files)
+
+
+def count_bins(spark: object, staged: Sequence[str], prefixes: Sequence[Any]) -> dict[Any, Any]:
+    """Stand in for the Spark job around `_bins_of_files`."""
+    ids = [pa.RecordBatch.from_pydict({"id": [i]}) for i in range(len(staged))]
+    found = {prefix: np.zeros(1 << 16, np.int64) for prefix in prefixes}
+    for batch in learn._bins_of_files(ids, staged, prefixes):
+        for row in batch.to_pylist():
+            found[prefixes[row["prefix"]]][row["bin"]] += row["count"]
+    return found
