@@ -40,7 +40,9 @@ features:
 label: {expression: late > 0}
 output: {path: lake}
 train:
-  model: {sequential: [{Dense: {units: 8, activation: relu}}, {Dropout: {rate: 0.2}}, {Dense: {units: 1, activation: sigmoid}}]}
+  model:
+    sequential: [{Dense: {units: 8, activation: relu}}, {Dropout: {rate: 0.2}},
+                 {Dense: {units: 1, activation: sigmoid}}]
   compile: {metrics: [AUC]}
   fit: {epochs: 3, batch_size: 64}
 """

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pydantic
 import pytest
-from shop import ROOT, write_shop
 
 from lakefit.config import ConfigError, load_pipeline
 from lakefit.errors import InputError
 from lakefit.run.validate import validate
+from shop import ROOT, write_shop
 
 Refusal = Callable[..., list[str]]
 
@@ -45,9 +45,17 @@ def at(fragment: str, key: str) -> str:
 
 # change; where the error points (a fragment of the changed file, the key in it); what it says
 WRONG = {
-    "unknown key": (("fit: {epochs", "fit: {epoch"), ("fit: {epoch: 3", "epoch"), "unknown key; did you mean 'epochs'?"),
+    "unknown key": (
+        ("fit: {epochs", "fit: {epoch"),
+        ("fit: {epoch: 3", "epoch"),
+        "unknown key; did you mean 'epochs'?",
+    ),
     "missing key": (("fit: {epochs: 3, ", "fit: {"), ("  fit: {", "fit"), "the key 'epochs' is missing"),
-    "unknown section": (("deduplicate:", "dedupe:"), ("dedupe: {", "dedupe"), "unknown key; did you mean 'deduplicate'?"),
+    "unknown section": (
+        ("deduplicate:", "dedupe:"),
+        ("dedupe: {", "dedupe"),
+        "unknown key; did you mean 'deduplicate'?",
+    ),
     "text for a number": (("epochs: 3", 'epochs: "3"'), ('epochs: "3"', "epochs"), 'valid integer, found "3"'),
     "fraction for an integer": (("epochs: 3", "epochs: 3.5"), ("epochs: 3.5", "epochs"), "valid integer, found 3.5"),
     "integer for a boolean": (("indicator: true", "indicator: 1"), ("indicator: 1", "indicator"), "valid boolean"),
@@ -67,20 +75,48 @@ WRONG = {
     "keep column": (("last by stamp", "last by stmp"), (", keep: last", "keep"), "did you mean 'stamp'?"),
     "keep": (("last by stamp", "newest"), ("keep: newest", "keep"), 'found "newest"'),
     "clean column": (("{column: city", "{column: cty"), ("{column: cty", "column"), "did you mean 'city'?"),
-    "clean text of numbers": (("{column: city", "{column: day"), ("{column: day", "column"), "holds numbers; expected text"),
-    "reject column": (('"amount < 0"', '"amunt < 0"'), ("{when: ", "when"), "unknown column 'amunt'; did you mean 'amount'?"),
+    "clean text of numbers": (
+        ("{column: city", "{column: day"),
+        ("{column: day", "column"),
+        "holds numbers; expected text",
+    ),
+    "reject column": (
+        ('"amount < 0"', '"amunt < 0"'),
+        ("{when: ", "when"),
+        "unknown column 'amunt'; did you mean 'amount'?",
+    ),
     "reject syntax": (('"amount < 0"', '"amount <"'), ("{when: ", "when"), "not valid SQL"),
     "label column": (("late > 0", "lait > 0"), ("expression: lait", "expression"), "did you mean 'late'?"),
     "label as feature": (("[amount, weight", "[late, weight"), ("[late, ", "late"), "gives the answer away"),
     "feature twice": (("[amount, weight", "[amount, amount"), ("features:\n", "features"), "'amount' is listed twice"),
-    "query column": (("c.size", "c.sise"), ("    SELECT o.*, c.sise", "    S"), "unknown column 'sise'; did you mean 'size'?"),
-    "query table": (("JOIN cities", "JOIN citys"), ("    FROM orders", "    F"), "unknown table 'citys'; did you mean 'cities'?"),
-    "rows": (("rows: orders", "rows: order"), ("rows: order\n", "rows"), "unknown table 'order'; did you mean 'orders'?"),
-    "schema": (("late INT", "late INT INT INT"), ("schema: \"id", "schema"), "not a list of columns"),
+    "query column": (
+        ("c.size", "c.sise"),
+        ("    SELECT o.*, c.sise", "    S"),
+        "unknown column 'sise'; did you mean 'size'?",
+    ),
+    "query table": (
+        ("JOIN cities", "JOIN citys"),
+        ("    FROM orders", "    F"),
+        "unknown table 'citys'; did you mean 'cities'?",
+    ),
+    "rows": (
+        ("rows: orders", "rows: order"),
+        ("rows: order\n", "rows"),
+        "unknown table 'order'; did you mean 'orders'?",
+    ),
+    "schema": (("late INT", "late INT INT INT"), ('schema: "id', "schema"), "not a list of columns"),
     "no file": (("orders-*.csv", "odrers-*.csv"), ("path: odrers", "path"), "no file matches 'odrers-*.csv'"),
-    "environment": (("path: lake", "path: '${LAKEFIT_NOT_SET}/lake'"), ("path: '${", "path"), "LAKEFIT_NOT_SET is not set"),
-    "two objects": (("{Dense: {units: 8, activation: relu}}", "{Dense: {}, Dropout: {}}"), ("sequential: [{Dense: {},", "{Dense: {}"), "at most 1"),
-}  # fmt: skip
+    "environment": (
+        ("path: lake", "path: '${LAKEFIT_NOT_SET}/lake'"),
+        ("path: '${", "path"),
+        "LAKEFIT_NOT_SET is not set",
+    ),
+    "two objects": (
+        ("{Dense: {units: 8, activation: relu}}", "{Dense: {}, Dropout: {}}"),
+        ("sequential: [{Dense: {},", "{Dense: {}"),
+        "at most 1",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -153,8 +189,14 @@ def test_a_missing_file_and_one_that_is_no_text_are_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("train.fit.batch_siz=1", "--set train.fit.batch_siz=1: train.fit.batch_siz: unknown key; did you mean 'batch_size'?"),
-        ("train.fit.epochs=x", '--set train.fit.epochs=x: train.fit.epochs: input should be a valid integer, found "x"'),
+        (
+            "train.fit.batch_siz=1",
+            "--set train.fit.batch_siz=1: train.fit.batch_siz: unknown key; did you mean 'batch_size'?",
+        ),
+        (
+            "train.fit.epochs=x",
+            '--set train.fit.epochs=x: train.fit.epochs: input should be a valid integer, found "x"',
+        ),
         ("trian.fit.epochs=1", "--set trian.fit.epochs=1: trian: unknown key; did you mean 'train'?"),
         ("split.by=[dey]", "--set split.by=[dey]: split.by.0: unknown column 'dey'; did you mean 'day'?"),
         ("name", "--set name: expected section.key=value"),
@@ -166,7 +208,7 @@ def test_a_missing_file_and_one_that_is_no_text_are_refused(tmp_path: Path) -> N
         ("split.by.7=day", "has no such place"),
         ("name.first.second=x", "has no name.first to set a key in"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_set_is_refused_by_its_own_words(refusal: Refusal, override: str, says: str) -> None:
     lines = refusal(overrides=(override,))
     assert any(says in line for line in lines), lines

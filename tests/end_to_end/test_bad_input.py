@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import write_shop
 
 from lakefit.cli import main
+from shop import write_shop
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The demo, whole: raw flights to a scored model, by the command, in processes of their own."""
 
+import itertools
 import json
 import os
 import shutil
@@ -14,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shop import ROOT, events, parquet_bytes
 from sklearn.metrics import roc_auc_score
 
 from lakefit.example import flights
+from shop import ROOT, events, parquet_bytes
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -192,7 +193,7 @@ def test_spark_submit_on_one_core_over_other_cuts_gives_the_same_bytes(demo: Dem
         header, *rest = file.read_bytes().splitlines(keepends=True)
         lines += rest
     cuts = [0, 40_000, 40_001, 200_000, len(lines)]
-    for number, (start, end) in enumerate(zip(cuts, cuts[1:], strict=False)):
+    for number, (start, end) in enumerate(itertools.pairwise(cuts)):
         (raw / f"flights-{9 - number}.csv").write_bytes(header + b"".join(lines[start:end]))
     binaries = Path(sys.executable).parent
     submit = binaries / "spark-submit"

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import parquet_bytes, write_shop
 
 from lakefit.dataset.manifest import Manifest
 from lakefit.prepare.stage import Job, prepare
 from lakefit.run.validate import validate
+from shop import parquet_bytes, write_shop
 
 ROWS = 12_000
 

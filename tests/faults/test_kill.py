@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from shop import events, parquet_bytes, write_shop
 
 ROWS = 6_000

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from buckets import COLUMNS, Row, batches_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from buckets import COLUMNS, Row, batches_of
 from lakefit.prepare.blocks import FILE, Keying, keyed
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, sort_rows
 
@@ -35,6 +35,7 @@ def values_at(table: pa.Table, places: Sequence[int]) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in table.select(list(COLUMNS)).take(pa.array(places, pa.int64())).to_pylist()]
 
 
+@settings(max_examples=50, deadline=None)
 @given(some_rows, orders)
 def test_each_key_keeps_one_row_and_the_right_one(rows: list[Row], order: tuple[str, bool] | None) -> None:
     how = Deduplication(COLUMNS, order, remove=True)
@@ -58,6 +59,7 @@ def test_each_key_keeps_one_row_and_the_right_one(rows: list[Row], order: tuple[
         assert (row[0], row[4]) == (survivor[0], survivor[4])
 
 
+@settings(max_examples=50, deadline=None)
 @given(some_rows, orders, st.randoms(use_true_random=False))
 def test_any_order_of_arrival_gives_the_same_rows(rows: list[Row], order: tuple[str, bool] | None, random: Any) -> None:
     how = Deduplication(COLUMNS, order, remove=True)

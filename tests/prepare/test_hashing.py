@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakefit.prepare.hashing import HIGH_SEED, LOW_SEED, hash_rows, mix64, mix_number
@@ -89,6 +89,7 @@ def test_widths_of_integers_and_floats_do_not_count() -> None:
 texts = st.lists(st.none() | st.text(max_size=20), max_size=30)
 
 
+@settings(max_examples=50, deadline=None)
 @given(texts, st.integers(0, 5), st.integers(0, 5))
 def test_layout_does_not_count(values: list[str | None], before: int, after: int) -> None:
     plain = pa.array(values, pa.string())
@@ -110,6 +111,7 @@ def test_layout_does_not_count(values: list[str | None], before: int, after: int
         assert hash_rows([layout], len(values), HIGH_SEED).tolist() == expected, name
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), max_size=30), st.integers(0, 70))
 def test_offsets_of_numbers_do_not_count(values: list[int | None], before: int) -> None:
     padded = pa.array([7] * before + values, pa.int64()).slice(before)
@@ -119,6 +121,7 @@ def test_offsets_of_numbers_do_not_count(values: list[int | None], before: int) 
     )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), unique=True, max_size=40))
 def test_different_rows_have_different_hashes(rows: list[tuple[str, str]]) -> None:
     columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(2)]

@@ -71,9 +71,7 @@ def identity_of(observed: Mapping[str, int | None]) -> tuple[int, int, int]:
     return observed["rows"] or 0, total("hi"), total("lo")
 
 
-def _lines(
-    spark: SparkSession, table: Table, files: Sequence[InputFile], refused_in: str | None = None
-) -> DataFrame:
+def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile], refused_in: str | None = None) -> DataFrame:
     assert table.columns is not None, "the configuration requires a schema for csv"
     options = {
         key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in table.options.items()

@@ -1,0 +1,123 @@
+"""What is current is told by fingerprints and what stands on disk; nothing after a stage that is not is."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, RUN, SCORE, Layout
+from lakefit.dataset.manifest import MANIFEST
+from lakefit.run.plan import STAGES, StagePlan, fingerprints, plan, score_fingerprint, score_inputs
+from lakefit.run.validate import Validated, validate
+from shop import write_shop
+
+SCORE_SECTION = "score: {input: orders-0.csv, output: scored, keys: [id]}\n"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = write_shop(tmp_path, rows=5)
+    path.write_text(path.read_text(encoding="utf-8") + SCORE_SECTION, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def valid(*overrides: str) -> Validated:
+    return validate("shop.yaml", overrides)
+
+
+def steps(*overrides: str) -> dict[str, StagePlan]:
+    pipeline = valid(*overrides)
+    planned = plan(pipeline, fingerprints(pipeline))
+    assert tuple(step.stage for step in planned) == STAGES
+    return {step.stage: step for step in planned}
+
+
+def current(*overrides: str) -> list[str]:
+    return [name for name, step in steps(*overrides).items() if step.current]
+
+
+def write(path: Path, **content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def finish(*stages: str) -> None:
+    """Put down what the stages leave when they are done."""
+    pipeline = valid()
+    prints, layout = fingerprints(pipeline), Layout.of(pipeline.pipeline)
+    run_dir = layout.run(prints.run)
+    if "prepare" in stages:
+        write(layout.dataset(prints.dataset) / MANIFEST)
+    if "train" in stages:
+        write(run_dir / MODEL)
+        write(run_dir / RUN, stages={"train": {"state": "done"}})
+    if "evaluate" in stages:
+        write(run_dir / METRICS, fingerprint=prints.evaluation)
+    if "export" in stages:
+        write(layout.artifact(prints.artifact) / ARTIFACT)
+    if "score" in stages:
+        wanted = score_fingerprint(prints.artifact, score_inputs(pipeline, "orders-0.csv"))
+        write(Path("scored") / SCORE, fingerprint=wanted)
+
+
+def test_at_first_nothing_is_current(shop: Path) -> None:
+    assert {step.why for step in steps().values()} == {"there is no result yet"}
+    assert current() == []
+
+
+@pytest.mark.parametrize("done", range(len(STAGES) + 1))
+def test_the_stages_that_are_done_are_current(shop: Path, done: int) -> None:
+    finish(*STAGES[:done])
+    assert current() == list(STAGES[:done])
+
+
+@pytest.mark.parametrize("missing", STAGES)
+def test_a_stage_after_one_that_runs_runs_too(shop: Path, missing: str) -> None:
+    finish(*(stage for stage in STAGES if stage != missing))
+    assert current() == list(STAGES[: STAGES.index(missing)])  # type: ignore[arg-type]
+    for stage in STAGES[STAGES.index(missing) + 1 :]:  # type: ignore[arg-type]
+        assert steps()[stage].why.endswith("runs first")
+
+
+@pytest.mark.parametrize(
+    ("override", "still"),
+    [
+        ("split.seed=9", []),
+        ("train.fit.epochs=9", ["prepare"]),
+        ("evaluate.baseline_rows=9", ["prepare", "train"]),
+        ("score.keys=[day]", ["prepare", "train", "evaluate"]),
+        ("score.input=orders-1.csv", ["prepare", "train", "evaluate", "export"]),
+        ("score.output=elsewhere", ["prepare", "train", "evaluate", "export"]),
+    ],
+)
+def test_a_changed_setting_runs_what_depends_on_it(shop: Path, override: str, still: list[str]) -> None:
+    finish(*STAGES)
+    assert current(override) == still
+    assert current() == list(STAGES)
+
+
+def test_changed_inputs_run_everything_and_say_why(shop: Path) -> None:
+    finish(*STAGES)
+    os.utime("orders-0.csv", ns=(1, 1))
+    assert current() == []
+    assert steps()["prepare"].why == "its inputs or its settings have changed"
+
+
+def test_a_run_that_was_stopped_is_not_current(shop: Path) -> None:
+    finish(*STAGES)
+    pipeline = valid()
+    run_dir = Layout.of(pipeline.pipeline).run(fingerprints(pipeline).run)
+    write(run_dir / RUN, stages={"train": {"state": "running"}})
+    assert current() == ["prepare"]
+    assert steps()["train"].why.endswith("is not finished")
+
+
+def test_a_damaged_record_is_no_result(shop: Path) -> None:
+    finish(*STAGES)
+    pipeline = valid()
+    run_dir = Layout.of(pipeline.pipeline).run(fingerprints(pipeline).run)
+    (run_dir / RUN).write_text("{", encoding="utf-8")
+    (Path("scored") / SCORE).write_text('{"fingerprint": 3}', encoding="utf-8")
+    assert current() == ["prepare"]
