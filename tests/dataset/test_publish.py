@@ -90,5 +90,5 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) 
     ensure_writable(tmp_path / "new" / "folder")
     assert os.listdir(tmp_path / "new" / "folder") == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"can't be written: .*Set output\.path"):
+    with pytest.raises(InputError, match=r"can't be written: .*Name a folder .*output\.path"):
         ensure_writable(tmp_path / "file" / "below")

@@ -303,6 +303,27 @@ def test_the_ledger_adds_up_for_any_rows(rows: list[Row], remove: bool, bits: in
     assert (written["duplicates"], written["rejects"]) == (duplicates, rejected.total())
 
 
+def test_rules_judge_the_row_that_is_kept_and_no_other() -> None:
+    """A stale copy never survives because its correction was rejected, nor is it rejected in its correction's place."""
+    stale, correction = (1, "g", 1, 1.5, "Oslo", True), (1, "g", 2, 1.5, "Oslo", True)
+    setup = replace(SETUP, features=Features(categorical=Categorical(columns=("city",))))
+    for rules, fate in (((None, 0), (0, 1, {"0": 1})), ((0, None), (1, 1, {}))):
+        rows = [Row(values, rule) for values, rule in zip((stale, correction), rules, strict=True)]
+        (summary,) = made(rows, setup).summaries
+        assert (sum(summary["kept"].values()), summary["duplicates"], summary["rejected"]) == fate
+
+
+def test_the_identities_of_all_rows_are_summed_on_arrival(dataset: Made) -> None:
+    identities = [
+        identity for name in (*SPLITS, "duplicates", "rejects") for identity in table(dataset, name)["_row"].to_pylist()
+    ]
+    header = hash_rows([pa.array(["the,header"]), *(pa.nulls(1, kind) for kind in VALUE_TYPES)], 1, 1)
+    halves = [sum(int.from_bytes(i[8 * half : 8 * half + 8], "big") for i in identities) for half in (0, 1)]
+    arrived = [sum(summary["arrived"][1 + half] for summary in dataset.summaries) for half in (0, 1)]
+    assert arrived[0] % 2**64 == (halves[0] + 2 * int(header[0])) % 2**64
+    assert arrived[1] % 2**64 != halves[1] % 2**64
+
+
 def test_the_split_of_a_group_is_the_hash_of_its_values(dataset: Made) -> None:
     """Rows of one group, kept in any split, carry the identity of a raw row of that group."""
     raw = [row for row in ROWS if row.record is None]

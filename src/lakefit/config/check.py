@@ -1,5 +1,6 @@
 """What the sections of a pipeline file say of each other and of the tables' columns."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from lakefit.config.file import Key, Problem, nearest
@@ -56,6 +57,24 @@ def check_columns(pipeline: Pipeline, columns: Mapping[str, Kind] | None, *, exa
     """
     problems: list[Problem] = []
     known = {name.lower(): kind for name, kind in columns.items()} if columns is not None else None
+
+    # Spark resolves a dot as a field of a struct wherever rows leave for Python.
+    problems.extend(
+        Problem(("source", "query"), f"the column name {name!r} holds a dot; give it an alias in source.query")
+        for name in columns or ()
+        if "." in name
+    )
+    for group in ("numeric", "categorical"):
+        section = getattr(pipeline.features, group)
+        problems.extend(
+            Problem(
+                ("features", group, "columns", place),
+                f"{name!r} can't name an input of the model: letters, digits and _ alone; give the column an alias in "
+                "source.query",
+            )
+            for place, name in enumerate(section.columns if section else ())
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+        )
 
     def must_exist(key: Key, name: str, line: int = 0) -> Kind:
         if known is None:

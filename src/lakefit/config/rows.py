@@ -30,7 +30,7 @@ class Deduplicate(Section):
     """Rows with equal `key` (all columns where it is not given) are reduced to the one that `keep` names."""
 
     key: Columns | None = None
-    keep: Annotated[str, Field(pattern=r"^(first|last) by \S+$")] | None = None
+    keep: Annotated[str, Field(pattern=r"^(first|last) by .+$")] | None = None
 
     @property
     def order(self) -> tuple[str, bool] | None:

@@ -72,6 +72,7 @@ def query_columns(query: str, tables: Mapping[str, Mapping[str, str]], rows: str
     Raises:
         SqlError: a syntax error, an unknown table or column, a column that comes out twice, or `_row` lost.
     """
+    refuse_chance(query)
     statement = parse_statement(query)
     known_tables = {name.lower() for name in tables} | {cte.alias.lower() for cte in statement.find_all(exp.CTE)}
     for table in statement.find_all(exp.Table):
@@ -108,6 +109,7 @@ def query_columns(query: str, tables: Mapping[str, Mapping[str, str]], rows: str
 
 def expression_columns(sql: str) -> list[tuple[str, int]]:
     """Return the columns that an expression names, each with its line in the text. Raises SqlError."""
+    refuse_chance(sql)
     expression = parse_statement(sql)
     variables = {parameter.name for function in expression.find_all(exp.Lambda) for parameter in function.expressions}
     return [
@@ -115,6 +117,21 @@ def expression_columns(sql: str) -> list[tuple[str, int]]:
         for column in expression.find_all(exp.Column)
         if column.name not in variables and not column.table
     ]
+
+
+_CHANCE = re.compile(
+    r"\b(?:(?:rand|randn|random|randstr|uniform|uuid|shuffle|monotonically_increasing_id|spark_partition_id|now"
+    r"|input_file_name|unix_timestamp)\s*\(|(?:current_timestamp|current_date|localtimestamp)\b)",
+    re.IGNORECASE,
+)
+
+
+def refuse_chance(sql: str) -> None:
+    """Raise SqlError where a query or expression depends on chance, on the time or on the partitioning."""
+    found = _CHANCE.search(re.sub(r"'(?:[^'\\]|\\.)*'", "''", sql))
+    if found is not None:
+        name = found.group(0).rstrip("( ")
+        raise SqlError(f"{name} gives another result in each run; the same input must give the same dataset")
 
 
 def parse_statement(sql: str) -> exp.Expression:

@@ -46,7 +46,7 @@ class Train(Section):
     """`devices: auto | cpu | gpu | gpu:2 | cpu:4`; cpu:4 makes four logical devices, for tests."""
 
     devices: Annotated[str, Field(pattern=r"^(auto|(cpu|gpu)(:[1-9]\d*)?)$")] = "auto"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     model: Model
     compile: Compile = Field(default_factory=Compile)
     fit: Fit

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from lakefit.errors import InputError
 
-_GLOB = "*?[{"
+_GLOB = "*?["
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,6 +98,11 @@ _SQL_TYPES: dict[str, str] = {
     "int16": "SMALLINT",
     "int32": "INT",
     "int64": "BIGINT",
+    "uint8": "SMALLINT",
+    "uint16": "INT",
+    "uint32": "BIGINT",
+    "uint64": "DECIMAL(20, 0)",
+    "halffloat": "FLOAT",
     "float": "FLOAT",
     "double": "DOUBLE",
     "string": "STRING",

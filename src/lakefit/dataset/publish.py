@@ -1,6 +1,7 @@
 """Writing so that nothing half-written is ever seen: a temporary name, flushed to disk, then one rename."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lakefit.dataset.layout import SCORE
 from lakefit.errors import InputError
 
 STAGING_PREFIX = ".staging-"
@@ -67,9 +69,18 @@ def staged_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def remove_staging(folder: Path) -> None:
-    """Remove what killed runs left in a folder; the caller holds the lock."""
-    for left in folder.glob(f"{STAGING_PREFIX}*"):
+def ensure_ours(output: Path) -> None:
+    """Raise InputError where a scoring output holds anything that an earlier `score` did not write."""
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / SCORE).is_file())):
+        raise InputError(
+            f"{output}: exists and was not written by `lakefit score`; it would be replaced. Name another output, or "
+            "remove it."
+        )
+
+
+def remove_staging(folder: Path, name: str = "") -> None:
+    """Remove what killed runs left in a folder (of one target, where it is named); the caller holds the lock."""
+    for left in folder.glob(f"{STAGING_PREFIX}{glob.escape(name)}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -82,8 +93,8 @@ def ensure_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(
-            f"{folder}: can't be written: {error.strerror or error}. Set output.path to a folder that this user may "
-            "write, or change its permissions."
+            f"{folder}: can't be written: {error.strerror or error}. Name a folder that this user may write "
+            "(output.path, or score --output), or change its permissions."
         ) from error
 
 

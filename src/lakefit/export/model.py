@@ -20,16 +20,16 @@ def exported_model(trained: keras.Model, features: Features) -> keras.Model:
         inputs |= {feature.name: column for feature, column in zip(features.numeric, columns, strict=True)}
         prepared["numeric"] = _numeric(columns, features.numeric)
     if features.categorical:
-        indices = []
+        indices: list[Any] = []
         for feature in features.categorical:
             inputs[feature.name] = keras.Input((1,), dtype="string", name=feature.name)
             # The mask token has index 0, what the vocabulary lacks has 1.
             lookup = keras.layers.StringLookup(
-                vocabulary=list(feature.vocabulary) or [_NEVER], mask_token="", name=f"{feature.name}_lookup"
+                vocabulary=list(feature.vocabulary) or [_NEVER], mask_token="", name=f"lakefit_lookup_{len(indices)}"
             )
             indices.append(keras.ops.cast(lookup(inputs[feature.name]), "int32"))
-        prepared["categorical"] = _side_by_side(indices, "indices")
-    return keras.Model(inputs, trained(prepared), name="lakefit")
+        prepared["categorical"] = _side_by_side(indices, "lakefit_indices")
+    return keras.Model(inputs, trained(prepared), name="lakefit_exported")
 
 
 # StringLookup refuses an empty vocabulary; no cleaned text holds NUL alone.
@@ -37,7 +37,7 @@ _NEVER = "\x00"
 
 
 def _numeric(columns: list[Any], features: tuple[NumericFeature, ...]) -> Any:
-    raw = _side_by_side(columns, "numbers")
+    raw = _side_by_side(columns, "lakefit_numbers")
     missing = keras.ops.isnan(raw)
     fill, offset, scale = (
         np.array([[getattr(feature, name) for feature in features]], np.float64) for name in ("fill", "offset", "scale")
@@ -48,7 +48,7 @@ def _numeric(columns: list[Any], features: tuple[NumericFeature, ...]) -> Any:
     if not marked:
         return normalized
     indicators = keras.ops.take(keras.ops.cast(missing, "float32"), np.array(marked, np.int32), axis=1)
-    return keras.layers.Concatenate(name="numeric_and_indicators")([normalized, indicators])
+    return keras.layers.Concatenate(name="lakefit_numeric_and_indicators")([normalized, indicators])
 
 
 def _side_by_side(columns: list[Any], name: str) -> Any:

@@ -97,7 +97,8 @@ def check_identities(
     )
     raise InputError(
         f"{source.path}: source.query: each row of {pipeline.source.rows!r} must come out exactly once, but {what}. "
-        "Join tables whose keys are unique, with LEFT JOIN, and filter rows under `reject`. Nothing was published."
+        "Join tables whose keys are unique, with LEFT JOIN, and filter rows under `reject` (header lines and lines "
+        "that do not parse pass through the query as rows of NULLs, which JOIN and WHERE drop). Nothing was published."
     )
 
 

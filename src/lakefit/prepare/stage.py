@@ -93,7 +93,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     features = learn_features(spark, job.pipeline, results, [path for _, path in staged["kept"]], bits)
     kept_rows = sum(ledger.kept.values())
     plan = WritePlan(
-        target=str(folder),
+        target=str(folder.absolute()),
         staged=staged,
         bucket_bits=bits,
         range_bits=range_bits(kept_rows, job.pipeline.output.rows_per_file),
@@ -101,7 +101,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
         features=features,
     )
     files = _write(spark, plan)
-    return _manifest(job, features, ledger, summaries, files)
+    return _manifest(job, folder, features, ledger, summaries, files)
 
 
 def bucket_bits(raw_bytes: int, bucket_bytes: int) -> int:
@@ -235,18 +235,19 @@ def _write_ranges(batches: Iterable[pa.RecordBatch], plan: WritePlan) -> Iterato
 
 def _manifest(
     job: Job,
+    folder: Path,
     features: Features,
     ledger: Ledger,
     summaries: Sequence[Mapping[str, Any]],
     entries: Sequence[Mapping[str, Any]],
 ) -> Manifest:
-    def files(folder: str) -> tuple[DataFile, ...]:
+    def files(kind: str) -> tuple[DataFile, ...]:
         return tuple(
             DataFile(
                 path=entry["path"], row_groups=tuple(entry["row_groups"]), bytes=entry["bytes"], sha256=entry["sha256"]
             )
             for entry in entries
-            if entry["split"] == folder
+            if entry["split"] == kind
         )
 
     splits = {}
@@ -259,6 +260,12 @@ def _manifest(
         "rejects": sum(file.rows for file in files("rejects")),
     }
     counted = {**ledger.kept, "duplicates": ledger.duplicates, "rejects": sum(ledger.rejected.values())}
+    gone = [file.path for split in splits.values() for file in split.files if not (folder / file.path).is_file()]
+    if gone:
+        raise LakefitError(
+            f"{folder}: {gone[0]} was written by a task but is not there: driver and executors must see the same "
+            "output.path (shared storage). Nothing was published."
+        )
     if written != counted:
         raise LakefitError(f"The files hold {written} rows, the ledger says {counted}; nothing was published.")
     return Manifest(

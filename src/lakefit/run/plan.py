@@ -73,8 +73,8 @@ def plan(valid: Validated, prints: Fingerprints) -> tuple[StagePlan, ...]:
             layout.dataset(prints.dataset),
             layout.root / "datasets",
         ),
-        _made("train", trained, run_dir, layout.root / "runs", begun=(run_dir / RUN).is_file()),
-        _made("evaluate", _print_of(run_dir / METRICS) == prints.evaluation, run_dir / METRICS, None),
+        _made("train", trained, run_dir, layout.root / "runs", begun=stage_state(run_dir, "train") is not None),
+        _made("evaluate", _print_of(run_dir / METRICS) == prints.evaluation, run_dir / METRICS, layout.root / "runs"),
         _made("export", (artifact / ARTIFACT).is_file(), artifact, layout.root / "artifacts"),
     ]
     if valid.pipeline.score is not None:
@@ -106,7 +106,12 @@ def _made(stage: StageName, current: bool, at: Path, siblings: Path | None, begu
 def _score_plan(valid: Validated, prints: Fingerprints, pipeline: Pipeline) -> StagePlan:
     assert pipeline.score is not None
     wanted = score_fingerprint(prints.artifact, score_inputs(valid, pipeline.score.input))
-    return _made("score", _print_of(Path(pipeline.score.output) / SCORE) == wanted, Path(pipeline.score.output), None)
+    return _made(
+        "score",
+        _print_of(Path(pipeline.score.output) / SCORE) == wanted,
+        Path(pipeline.score.output),
+        Path(pipeline.score.output),
+    )
 
 
 def _print_of(path: Path) -> str | None:

@@ -14,8 +14,8 @@ from lakefit.config.pipeline import Score
 from lakefit.console import Console
 from lakefit.dataset.layout import METRICS, PIPELINE, RUN, TENSORBOARD, Layout
 from lakefit.dataset.manifest import MANIFEST, read_manifest
-from lakefit.dataset.publish import ensure_writable, read_json, write_json
-from lakefit.errors import InputError, LakefitError, StoppedError
+from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, write_json
+from lakefit.errors import InputError, StoppedError
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.run.lock import run_lock
 from lakefit.run.plan import (
@@ -65,22 +65,30 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
             if only in (None, step.stage):
                 console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
         return run
+    for step in run.plan():
+        if only is not None and not step.current and _before(step.stage, only):
+            raise InputError(
+                f"{only} needs what {step.stage} makes, and {step.why}. Run `lakefit {step.stage} "
+                f"{valid.source.path}` first, or `lakefit run`."
+            )
     ensure_writable(run.layout.root)
-    with run_lock(run.layout.lock), _stopping(), _recorded(run):
+    with run_lock(run.layout.lock), _recorded(run), _stopping():
         for step in run.plan():
             if only is not None and step.stage != only:
-                if not step.current and _before(step.stage, only):
-                    raise InputError(
-                        f"{only} needs what {step.stage} makes, and {step.why}. Run `lakefit {step.stage} "
-                        f"{valid.source.path}` first, or `lakefit run`."
-                    )
                 continue
             if step.current:
                 console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
             else:
+                if step.stage == "score":
+                    # What is exported is in use, whether or not new rows can be scored with it.
+                    _set_current(run)
                 _run_stage(run, step)
         _set_current(run)
     return run
+
+
+class _Terminated(BaseException):
+    """Raised by the signal, past every `except Exception` of the libraries that it interrupts."""
 
 
 def _before(stage: StageName, other: StageName) -> bool:
@@ -160,7 +168,7 @@ _STAGES: dict[StageName, Callable[[Run], None]] = {
 def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
     """Score `section.input` into `section.output` by the artifact's own pipeline file; return the counts."""
     from lakefit.launch.session import spark_session
-    from lakefit.score.stage import ScoreJob, ensure_ours, score
+    from lakefit.score.stage import ScoreJob, score
 
     if not run.artifact_dir.is_dir():
         raise InputError(
@@ -174,7 +182,7 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
     shipped = validate(run.artifact_dir / PIPELINE)
     inputs = score_inputs(shipped, section.input)
     wanted = score_fingerprint(run.prints.artifact, inputs)
-    with spark_session() as spark:
+    with _stopping(), spark_session() as spark:
         return score(spark, ScoreJob(shipped.pipeline, shipped.source, inputs, run.artifact_dir, output, wanted))
 
 
@@ -193,7 +201,7 @@ def _recorded(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        code = error.exit_code if isinstance(error, LakefitError) else 3
+        code = 4 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 3)
         _record(run, code, str(error) or type(error).__name__)
         raise
     _record(run, 0, "done")
@@ -208,8 +216,12 @@ def _record(run: Run, exit_code: int, reason: str) -> None:
 def _stopping() -> Iterator[None]:
     """Turn SIGTERM into StoppedError, so that a stopped run lets go of everything and says how to go on."""
 
+    stopped = False
+
     def stop(signal_number: int, frame: FrameType | None) -> None:
-        raise StoppedError("Stopped by SIGTERM; what is finished is kept.")
+        nonlocal stopped
+        stopped = True
+        raise _Terminated
 
     try:
         before = signal.signal(signal.SIGTERM, stop)
@@ -219,6 +231,11 @@ def _stopping() -> Iterator[None]:
         return
     try:
         yield
+    except BaseException as error:
+        # Also where other code has caught the signal's exception, and failed of what it interrupted.
+        if stopped:
+            raise StoppedError("Stopped by SIGTERM; what is finished is kept.") from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

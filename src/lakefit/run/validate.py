@@ -10,6 +10,7 @@ from lakefit.config.file import Key
 from lakefit.config.source import Table
 from lakefit.config.sql import SqlError, parse_schema
 from lakefit.dataset.inputs import InputFile, csv_header, list_inputs, parquet_columns
+from lakefit.dataset.publish import ensure_ours
 from lakefit.errors import InputError
 
 
@@ -44,6 +45,15 @@ def check_inputs(pipeline: Pipeline, source: PipelineSource) -> Validated:
         if found is not None:
             columns[name] = found
     problems += check_pipeline(pipeline, columns)[1]
+    if pipeline.score is not None:
+        for name, check in (
+            ("input", lambda score: list_inputs((score.input,), "score")),
+            ("output", lambda score: ensure_ours(Path(score.output))),
+        ):
+            try:
+                check(pipeline.score)
+            except InputError as error:
+                problems.append(Problem(("score", name), str(error)))
     if problems:
         raise source.error(*problems)
     return Validated(pipeline, source, inputs)

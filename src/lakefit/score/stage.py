@@ -16,7 +16,7 @@ from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.sql import ROW
 from lakefit.dataset.inputs import InputFile
 from lakefit.dataset.layout import ARTIFACT, MODEL, SCORE
-from lakefit.dataset.publish import read_json, staged_folder, write_json
+from lakefit.dataset.publish import ensure_ours, read_json, remove_staging, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.rows import check_identities, cleaned_rows, spark_problem
 from lakefit.score.predict import RESULT_SCHEMA, ScorePlan, score_partition
@@ -51,6 +51,7 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
         InputError: the output is a folder that `score` did not write; the query loses or multiplies rows.
     """
     ensure_ours(job.output)
+    remove_staging(job.output.parent, job.output.name)
     features = job.pipeline.features
     keys = score_keys(job.pipeline)
     description = read_json(job.artifact / ARTIFACT)
@@ -81,15 +82,6 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
         summary = _account(job, counts)
         write_json(folder / SCORE, {"fingerprint": job.fingerprint, "artifact": description["fingerprint"], **summary})
     return summary
-
-
-def ensure_ours(output: Path) -> None:
-    """Raise InputError where the output holds anything that an earlier `score` did not write."""
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / SCORE).is_file())):
-        raise InputError(
-            f"{output}: exists and was not written by `lakefit score`; it would be replaced. Name another output, or "
-            "remove it."
-        )
 
 
 def _account(job: ScoreJob, counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

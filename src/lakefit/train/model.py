@@ -31,10 +31,10 @@ def build_model(features: Features, train: Train, source: PipelineSource) -> ker
         for place, feature in enumerate(features.categorical):
             index = keras.ops.take(inputs["categorical"], place, axis=1)
             embedding = keras.layers.Embedding(
-                feature.size, embedding_size(feature.size), name=f"{feature.name}_embedding"
+                feature.size, embedding_size(feature.size), name=f"lakefit_embedding_{place}"
             )
             parts.append(embedding(index))
-    x = keras.layers.Concatenate(name="inputs")(parts) if len(parts) > 1 else parts[0]
+    x = keras.layers.Concatenate(name="lakefit_inputs")(parts) if len(parts) > 1 else parts[0]
     for place, spec in enumerate(train.model.sequential):
         key: Key = ("train", "model", "sequential", place)
         layer = _make(keras.layers, spec, key, source)
@@ -49,7 +49,11 @@ def build_model(features: Features, train: Train, source: PipelineSource) -> ker
             "{Dense: {units: 1, activation: sigmoid}}"
         )
         raise source.error(Problem(last, problem))
-    model = keras.Model(inputs, x, name="model")
+    if getattr(layer, "activation", None) is keras.activations.linear:
+        last = ("train", "model", "sequential", len(train.model.sequential) - 1)
+        problem = "the last layer has no activation; expected a probability: {Dense: {units: 1, activation: sigmoid}}"
+        raise source.error(Problem(last, problem))
+    model = keras.Model(inputs, x, name="lakefit_model")
     _compile(model, train.compile, source)
     return model
 
@@ -61,6 +65,14 @@ def embedding_size(categories: int) -> int:
 
 def build_callbacks(train: Train, source: PipelineSource) -> list[keras.callbacks.Callback]:
     """Return the callbacks that the pipeline file names. Raises ConfigError as `build_model` does."""
+    metrics = ["loss", *(_metric_name(spec) for spec in train.compile.metrics)]
+    monitored = [*metrics, *(f"val_{name}" for name in metrics)]
+    for place, spec in enumerate(train.callbacks):
+        name, arguments = keras_name_and_arguments(spec)
+        if "monitor" in arguments and arguments["monitor"] not in monitored:
+            key: Key = ("train", "callbacks", place, name, "monitor")
+            message = f"nothing is called {arguments['monitor']!r}{nearest(str(arguments['monitor']), monitored)}"
+            raise source.error(Problem(key, message))
     return [
         _make(keras.callbacks, spec, ("train", "callbacks", place), source)
         for place, spec in enumerate(train.callbacks)
@@ -83,6 +95,14 @@ def _metric(spec: KerasObject, key: Key, source: PipelineSource) -> Any:
             names = [*_classes(keras.metrics), "accuracy"]
             raise source.error(Problem(key, f"Keras has no metric {spec!r}{nearest(str(spec), names)}")) from None
     return _make(keras.metrics, spec, key, source)
+
+
+def _metric_name(spec: KerasObject) -> str:
+    """Return what Keras calls a metric in its logs."""
+    name, arguments = keras_name_and_arguments(spec)
+    if "name" in arguments:
+        return str(arguments["name"])
+    return str(getattr(keras.metrics, name)(**arguments).name) if name in _classes(keras.metrics) else name
 
 
 def _loss(spec: KerasObject, key: Key, source: PipelineSource) -> Any:

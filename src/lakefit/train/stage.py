@@ -15,6 +15,7 @@ from lakefit.console import Advance, Console
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, MODEL, TENSORBOARD
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import write_json
+from lakefit.errors import LakefitError
 from lakefit.feed.split import SplitFeed
 from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
 from lakefit.train.devices import strategy
@@ -155,6 +156,12 @@ class _EpochKeeper(keras.callbacks.Callback):
         self._validation.check()
         seconds = time.monotonic() - self._began
         values = {name: float(np.asarray(value)) for name, value in (logs or {}).items()}
+        if not np.isfinite(values.get("loss", 0.0)):
+            raise LakefitError(
+                f"The loss is {values['loss']} in epoch {epoch + 1}: training has diverged. Lower "
+                "train.compile.optimizer's learning_rate, or look for extreme values in the numeric features "
+                "(features.numeric of the dataset's manifest has their range). Nothing was exported."
+            )
         for name, value in values.items():
             self._history.setdefault(name, []).append(value)
         save_checkpoint(
