@@ -270,3 +270,20 @@ def test_config_errors_keep_their_problems_for_programs(refusal: Refusal) -> Non
     with pytest.raises(ConfigError) as refused:
         load_pipeline("shop.yaml")
     assert [problem.key for problem in refused.value.problems] == [("train", "fit", "epochs")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("expression: late > 0", 'expression: "rand() > 0.5"'), "rand gives another result in each run"),
+        (("SELECT o.*, c.size", "SELECT o.*, c.size, current_timestamp AS now"), "current_timestamp gives another"),
+        (("nullValue: NA", "nulValue: NA"), "csv has no option 'nulValue' here; did you mean 'nullValue'?"),
+        (("nullValue: NA", "multiLine: true"), "csv has no option 'multiLine' here"),
+        (("indicator: true", "indicator: true, fill: .nan"), "features.numeric.fill"),
+        (("SELECT o.*, c.size", "SELECT o.*, c.size AS `c.size`"), "holds a dot; give it an alias"),
+    ],
+)
+def test_what_could_not_be_done_twice_or_exactly_is_refused(
+    refusal: Refusal, change: tuple[str, str], said: str
+) -> None:
+    assert said in "\n".join(refusal(change))

@@ -121,3 +121,19 @@ def test_runs_killed_at_random_instants_end_as_one_never_killed(tmp_path: Path) 
             print(f"kill {done}: after {instant:.1f} s, {'running' if running else 'had ended'}")
         assert shop.finish() == expected
         print(f"folder {round_number}: same dataset, same weights")
+
+
+def test_sigterm_in_train_ends_with_code_4_and_the_command_to_go_on_with(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "stopped")
+    process = shop.start()
+    while process.poll() is None and not shop.has("shop/runs/*/checkpoints/epoch-00001.npz"):
+        time.sleep(0.02)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 4, output
+    last = events(output)[-1]
+    assert last["exit_code"] == 4
+    assert last["again"].startswith("To go on: lakefit run shop.yaml")
+    run = json.loads(next((shop.folder / "lake/shop/runs").glob("*/run.json")).read_text())
+    assert run["exit_code"] == 4
+    assert run["stages"]["train"]["state"] == "failed"

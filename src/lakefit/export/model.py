@@ -32,8 +32,8 @@ def exported_model(trained: keras.Model, features: Features) -> keras.Model:
     return keras.Model(inputs, trained(prepared), name="lakefit_exported")
 
 
-# StringLookup refuses an empty vocabulary; no cleaned text holds NUL alone.
-_NEVER = "\x00"
+# StringLookup refuses an empty vocabulary; these characters are for private use and mean nothing.
+_NEVER = "\ue000\uf8ff"
 
 
 def _numeric(columns: list[Any], features: tuple[NumericFeature, ...]) -> Any:

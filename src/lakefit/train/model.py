@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from types import ModuleType
 from typing import Any
 
@@ -98,11 +99,13 @@ def _metric(spec: KerasObject, key: Key, source: PipelineSource) -> Any:
 
 
 def _metric_name(spec: KerasObject) -> str:
-    """Return what Keras calls a metric in its logs."""
+    """Return what Keras will call a metric in its logs. Making one to ask would use its name up."""
     name, arguments = keras_name_and_arguments(spec)
-    if "name" in arguments:
-        return str(arguments["name"])
-    return str(getattr(keras.metrics, name)(**arguments).name) if name in _classes(keras.metrics) else name
+    if name not in _classes(keras.metrics):
+        return name
+    default = inspect.signature(getattr(keras.metrics, name)).parameters["name"].default
+    snake_case = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
+    return str(arguments.get("name") or default or snake_case)
 
 
 def _loss(spec: KerasObject, key: Key, source: PipelineSource) -> Any:

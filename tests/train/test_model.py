@@ -1,0 +1,98 @@
+"""The model that a pipeline file describes, and the exported one: Keras's own words checked, features inside."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from lakefit.config import ConfigError, PipelineSource
+from lakefit.config.train import Train
+from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
+from lakefit.export.model import exported_model
+from lakefit.prepare.features import encode
+from lakefit.train.model import build_callbacks, build_model
+
+SIGMOID = {"Dense": {"units": 1, "activation": "sigmoid"}}
+SOURCE = PipelineSource("p.yaml", {}, {}, "")
+
+
+def numeric(name: str, indicator: bool, offset: float, scale: float) -> NumericFeature:
+    rest = {"count": 1, "nulls": 1, "mean": offset, "deviation": scale, "low": 0.0, "high": 1.0}
+    mark = f"{name}_missing" if indicator else None
+    return NumericFeature(name=name, fill=offset + scale, offset=offset, scale=scale, indicator=mark, **rest)
+
+
+# Names that layers might have too, and a column that float32 can't hold before it is scaled.
+FEATURES = Features(
+    numeric=(numeric("numbers", True, 1e9, 1e-3), numeric("numeric", True, -2.0, 7.0)),
+    categorical=(
+        CategoricalFeature(name="model", vocabulary=("a", "ü", "[UNK]"), counts=(3, 2, 1), rare=0),
+        CategoricalFeature(name="categorical", vocabulary=(), counts=(), rare=4),
+    ),
+)
+
+
+def train(**changes: Any) -> Train:
+    data = {"model": {"sequential": [SIGMOID]}, "fit": {"epochs": 1, "batch_size": 8}, **changes}
+    return Train.model_validate(data, strict=False)
+
+
+def test_features_in_spark_and_the_bare_model_equal_the_exported_model_on_cleaned_rows() -> None:
+    keras.utils.set_random_seed(1)
+    model = build_model(FEATURES, train(model={"sequential": [{"Dense": {"units": 4}}, SIGMOID]}), SOURCE)
+    rows = pa.table(
+        {
+            "numbers": [1e9, 1e9 + 1.5e-3, None, 1e9 - 4e-3, 1e9],
+            "numeric": pa.array([None, 5.0, -2.0, None, 1e6], pa.float64()),
+            "model": ["a", None, "ü", "never seen", "[UNK]"],
+            "categorical": ["x", None, "y", "", "z"],
+        }
+    )
+    encoded = encode(rows, FEATURES)
+    matrices = {
+        "numeric": np.stack([encoded[name].to_numpy() for name in FEATURES.numeric_columns], axis=1),
+        "categorical": np.stack([encoded[name].to_numpy() for name in FEATURES.categorical_columns], axis=1),
+    }
+    assert matrices["numeric"][1, 0] == pytest.approx(1.5, abs=1e-4)
+    assert matrices["categorical"][:, 0].tolist() == [2, 0, 3, 1, 4]
+    cleaned = {
+        **{n: tf.constant(np.array(rows[n].to_pylist(), float)[:, None]) for n in ("numbers", "numeric")},
+        **{n: tf.constant([[v or ""] for v in rows[n].to_pylist()]) for n in ("model", "categorical")},
+    }
+    bare = model(matrices).numpy()
+    exported = exported_model(model, FEATURES)(cleaned).numpy()
+    np.testing.assert_allclose(exported[:3], bare[:3], atol=1e-6)
+    # A text of no characters is a null to the model; cleaning has made it one before.
+    np.testing.assert_allclose(exported[4], bare[4], atol=1e-6)
+    assert len(np.unique(bare)) > 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": {"sequential": [{"Dens": {"units": 1}}]}}, "no layer 'Dens'; did you mean 'Dense'?"),
+        ({"model": {"sequential": [{"Dense": {"unit": 1}}]}}, "'unit'; did you mean 'units'?"),
+        ({"model": {"sequential": [{"Dense": {"units": 1}}]}}, "has no activation"),
+        ({"model": {"sequential": [{"Dense": {"units": 2}}]}}, "expected one probability a row"),
+        ({"compile": {"loss": "binary_crossentropie"}}, "did you mean 'binary_crossentropy'?"),
+        ({"compile": {"optimizer": "Adamm"}}, "did you mean 'Adam'?"),
+        ({"compile": {"metrics": ["AUCC"]}}, "did you mean 'AUC'?"),
+    ],
+)
+def test_what_is_none_of_kerass_is_refused_with_the_nearest_name(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_model(FEATURES, train(**changes), SOURCE)
+    assert said in str(error.value)
+    assert "train." in str(error.value)
+
+
+def test_a_callback_that_watches_what_is_not_there_is_refused_with_the_nearest_name() -> None:
+    section = train(compile={"metrics": ["AUC"]}, callbacks=[{"EarlyStopping": {"monitor": "val_los"}}])
+    with pytest.raises(ConfigError, match="nothing is called 'val_los'; did you mean 'val_loss'"):
+        build_callbacks(section, SOURCE)
+    assert build_callbacks(
+        train(compile={"metrics": ["AUC"]}, callbacks=[{"EarlyStopping": {"monitor": "val_auc"}}]), SOURCE
+    )
