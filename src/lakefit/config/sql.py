@@ -17,6 +17,11 @@ ROW = "_row"
 """The hidden column that follows each row of the table `rows` through the query: identity and provenance."""
 
 
+def quoted(name: str) -> str:
+    """Return a column name as Spark SQL takes it, whatever characters it has."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 class SqlError(ValueError):
     """SQL that is wrong for a reason that is known without Spark; `line` counts from 1 inside the text."""
 

@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, FloatType, StringType
 
 from lakefit.config.rows import Clean, Label, Reject
-from lakefit.config.sql import ROW
+from lakefit.config.sql import ROW, quoted
 
 RULE = "_rule"
 LABEL = "_label"
@@ -27,7 +27,7 @@ def clean(frame: DataFrame, steps: Sequence[Clean]) -> DataFrame:
     for field in frame.schema.fields:
         if field.name == ROW:
             continue
-        column = F.col(_quoted(field.name))
+        column = F.col(quoted(field.name))
         if isinstance(field.dataType, (DoubleType, FloatType)):
             finite = F.abs(column) < F.lit(float("inf"))  # Spark orders NaN above infinity.
             not_finite = not_finite + F.coalesce((~finite).cast("int"), F.lit(0))
@@ -65,7 +65,3 @@ def _apply(column: Column, step: Clean) -> Column:
     if step.null_if:
         column = F.when(~column.isin(*step.null_if), column)
     return column
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"

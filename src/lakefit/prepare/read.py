@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from lakefit.config.source import Table
-from lakefit.config.sql import ROW
+from lakefit.config.sql import ROW, quoted
 from lakefit.dataset.inputs import InputFile, csv_header
 
 _CORRUPT = "_lakefit_corrupt"
@@ -33,7 +33,7 @@ def read_rows(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> 
     values: list[Column] = [record]
     for name in columns:
         # Spark's hash skips NULL: without the marker (NULL, 1) and (1, NULL) would be one row.
-        values += [F.col(_quoted(name)).isNull(), F.col(_quoted(name))]
+        values += [F.col(quoted(name)).isNull(), F.col(quoted(name))]
     row = F.struct(
         F.xxhash64(F.lit(1), *values).alias("hi"),
         F.xxhash64(F.lit(2), *values).alias("lo"),
@@ -41,7 +41,7 @@ def read_rows(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> 
         record.alias("record"),
         header.alias("header"),
     )
-    return frame.select(*(F.col(_quoted(name)) for name in columns), row.alias(ROW))
+    return frame.select(*(F.col(quoted(name)) for name in columns), row.alias(ROW))
 
 
 def read_side_table(spark: SparkSession, name: str, table: Table, files: Sequence[InputFile]) -> DataFrame:
@@ -116,7 +116,7 @@ def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile], refuse
         "_lakefit_header",
     )
     return marked.select(
-        *(F.col(f"parsed.{_quoted(name)}") for name in names), "_lakefit_record", "_lakefit_file", "_lakefit_header"
+        *(F.col(f"parsed.{quoted(name)}") for name in names), "_lakefit_record", "_lakefit_file", "_lakefit_header"
     )
 
 
@@ -126,15 +126,11 @@ def _parquet(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> D
         reader = reader.schema(table.columns)
     frame = reader.parquet(*[_escaped(file.path) for file in files])
     return frame.select(
-        *(F.col(_quoted(name)) for name in frame.columns),
+        *(F.col(quoted(name)) for name in frame.columns),
         F.col("_metadata.file_path").alias("_lakefit_file"),
         F.lit(None).cast("string").alias("_lakefit_record"),
         F.lit(False).alias("_lakefit_header"),
     )
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _escaped(path: str) -> str:

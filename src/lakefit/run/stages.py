@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from lakefit.errors import InputError, StoppedError
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.run.lock import run_lock
 from lakefit.run.plan import (
+    STAGES,
     Fingerprints,
     StageName,
     StagePlan,
@@ -92,8 +93,7 @@ class _Terminated(BaseException):
 
 
 def _before(stage: StageName, other: StageName) -> bool:
-    order: Sequence[StageName] = ("prepare", "train", "evaluate", "export", "score")
-    return order.index(stage) < order.index(other)
+    return STAGES.index(stage) < STAGES.index(other)
 
 
 def _run_stage(run: Run, step: StagePlan) -> None:
