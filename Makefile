@@ -11,6 +11,9 @@ LOCKS := requirements-build.lock requirements-cpu.lock requirements-dev.lock req
 PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check --no-input --quiet
 FROM_LOCK   = $(PIP_INSTALL) --require-hashes --no-deps --no-build-isolation --requirement
 
+# Each file's tests in one process (they share a Spark session), the files spread over the cores.
+PYTEST = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help setup demo test test-all fault check format bench lock clean
 .DELETE_ON_ERROR:
 
@@ -40,10 +43,10 @@ demo: $(STAMP)  ## raw flights to a scored model, all of it (a second run sees t
 	@$(VENV)/bin/lakefit run conf/flights.yaml
 
 test: check  ## the checks and the test suite; what CI runs
-	$(PY) -m pytest
+	$(PYTEST)
 
 test-all: check  ## the same with the long versions of tests
-	$(PY) -m pytest -m "not fault"
+	$(PYTEST) -m "not fault"
 
 fault: $(STAMP)  ## kill runs at random moments and compare what they end with (KILLS=20)
 	KILLS=$(KILLS) $(PY) -m pytest -m fault

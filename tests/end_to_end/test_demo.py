@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,65 @@ def demo(tmp_path_factory: pytest.TempPathFactory, lakefit: Command) -> Demo:
     return Demo(folder, written, events(done.stdout))
 
 
+@pytest.fixture(scope="module")
+def scoring(demo: Demo) -> Iterator[subprocess.Popen[str]]:
+    """`lakefit score` over all raw rows, under way beside the tests that come before those that need it."""
+    command = [sys.executable, "-m", "lakefit", "score", "conf/flights.yaml", "--json"]
+    paths = ["--input", "data/flights/raw/flights-*.csv", "--output", "all"]
+    with (demo.folder / "score.txt").open("w") as errors:
+        process = subprocess.Popen(
+            [*command, *paths], cwd=demo.folder, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    with process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def scored(demo: Demo, scoring: subprocess.Popen[str]) -> pa.Table:
+    """All raw rows with what the exported model says of them."""
+    output, _ = scoring.communicate(timeout=300)
+    assert scoring.returncode == 0, (demo.folder / "score.txt").read_text()
+    counts = events(output)[-1]
+    assert counts["rows_in"] == demo.written.rows_in
+    assert counts["scored"] == demo.written.rows_in - demo.written.unparsable
+    return pq.read_table(demo.folder / "all")
+
+
+@pytest.mark.usefixtures("scoring")
+def test_spark_submit_on_one_core_over_other_cuts_gives_the_same_bytes(demo: Demo, tmp_path: Path) -> None:
+    """The raw files cut into other pieces and named in another order, on one core where the demo had all of them."""
+    raw = tmp_path / "data/flights/raw"
+    raw.mkdir(parents=True)
+    shutil.copy(demo.folder / "data/flights/raw/weather.csv", raw)
+    header, lines = b"", []
+    for file in sorted((demo.folder / "data/flights/raw").glob("flights-*.csv"), reverse=True):
+        header, *rest = file.read_bytes().splitlines(keepends=True)
+        lines += rest
+    cuts = [0, 40_000, 40_001, 200_000, len(lines)]
+    for number, (start, end) in enumerate(itertools.pairwise(cuts)):
+        (raw / f"flights-{9 - number}.csv").write_bytes(header + b"".join(lines[start:end]))
+    binaries = Path(sys.executable).parent
+    submit = binaries / "spark-submit"
+    # As in an activated environment: spark-submit looks for `python3` on PATH.
+    env = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable}
+    job = [
+        str(submit),
+        "--master",
+        "local[1]",
+        str(ROOT / "jobs/prepare.py"),
+        str(ROOT / "conf/flights.yaml"),
+        "--set",
+        "score=null",  # what it would score is the extract that is cut up here
+        "--json",
+    ]
+    done = subprocess.run(job, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = events(done.stdout)[-1]
+    assert parquet_bytes(tmp_path / result["paths"]["dataset"]) == parquet_bytes(demo.path("dataset"))
+    assert result["ledger"]["rows_in"] == demo.written.rows_in
+
+
 def test_the_ledger_holds_exactly_what_the_example_wrote(demo: Demo) -> None:
     ledger, written = demo.result["ledger"], demo.written
     assert ledger["rows_in"] == written.rows_in
@@ -69,10 +128,10 @@ def test_the_model_comes_near_gradient_boosting_and_beats_the_prior(demo: Demo) 
     assert test["log_loss"] < baselines["prior"]["test"]["log_loss"]
 
 
-def test_no_day_is_in_two_splits(demo: Demo) -> None:
+def test_no_day_is_in_two_splits(demo: Demo, scored: pa.Table) -> None:
     """Proven from the rows: predictions of all raw rows give each identity its day."""
     days: dict[str, set[bytes]] = {}
-    by_row = {row["_row"]: (row["month"], row["day"]) for row in scored(demo).to_pylist()}
+    by_row = {row["_row"]: (row["month"], row["day"]) for row in scored.to_pylist()}
     for split in ("train", "validation", "test"):
         rows = pq.read_table(demo.path("dataset") / split, columns=["_row"])["_row"].to_pylist()
         days[split] = {by_row[row] for row in rows}
@@ -82,26 +141,9 @@ def test_no_day_is_in_two_splits(demo: Demo) -> None:
     assert len(days["train"] | days["validation"] | days["test"]) == 365
 
 
-_SCORED: dict[Path, pa.Table] = {}
-
-
-def scored(demo: Demo) -> pa.Table:
-    """All raw rows through `lakefit score`, once."""
-    if demo.folder not in _SCORED:
-        command = [sys.executable, "-m", "lakefit", "score", "conf/flights.yaml", "--json"]
-        paths = ["--input", "data/flights/raw/flights-*.csv", "--output", "all"]
-        done = subprocess.run([*command, *paths], cwd=demo.folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        counts = events(done.stdout)[-1]
-        assert counts["rows_in"] == demo.written.rows_in
-        assert counts["scored"] == demo.written.rows_in - demo.written.unparsable
-        _SCORED[demo.folder] = pq.read_table(demo.folder / "all")
-    return _SCORED[demo.folder]
-
-
-def test_scoring_the_raw_rows_of_the_test_split_gives_what_evaluate_computed(demo: Demo) -> None:
+def test_scoring_the_raw_rows_of_the_test_split_gives_what_evaluate_computed(demo: Demo, scored: pa.Table) -> None:
     evaluated = pq.read_table(demo.path("run") / "predictions").to_pandas()
-    raw = scored(demo).to_pandas()
+    raw = scored.to_pandas()
     joined = evaluated.merge(raw, on="_row", suffixes=("", "_raw"))
     assert len(joined) == len(evaluated) == demo.result["ledger"]["kept"]["test"]
     assert np.abs(joined["probability"] - joined["probability_raw"]).max() <= 1e-6
@@ -181,36 +223,3 @@ def test_current_json_names_what_is_in_use(demo: Demo) -> None:
         "artifact": demo.path("artifact").name,
     }
     assert not list(root.rglob(".staging-*"))
-
-
-def test_spark_submit_on_one_core_over_other_cuts_gives_the_same_bytes(demo: Demo, tmp_path: Path) -> None:
-    """The raw files cut into other pieces and named in another order, on one core where the demo had all of them."""
-    raw = tmp_path / "data/flights/raw"
-    raw.mkdir(parents=True)
-    shutil.copy(demo.folder / "data/flights/raw/weather.csv", raw)
-    header, lines = b"", []
-    for file in sorted((demo.folder / "data/flights/raw").glob("flights-*.csv"), reverse=True):
-        header, *rest = file.read_bytes().splitlines(keepends=True)
-        lines += rest
-    cuts = [0, 40_000, 40_001, 200_000, len(lines)]
-    for number, (start, end) in enumerate(itertools.pairwise(cuts)):
-        (raw / f"flights-{9 - number}.csv").write_bytes(header + b"".join(lines[start:end]))
-    binaries = Path(sys.executable).parent
-    submit = binaries / "spark-submit"
-    # As in an activated environment: spark-submit looks for `python3` on PATH.
-    env = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable}
-    job = [
-        str(submit),
-        "--master",
-        "local[1]",
-        str(ROOT / "jobs/prepare.py"),
-        str(ROOT / "conf/flights.yaml"),
-        "--set",
-        "score=null",  # what it would score is the extract that is cut up here
-        "--json",
-    ]
-    done = subprocess.run(job, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = events(done.stdout)[-1]
-    assert parquet_bytes(tmp_path / result["paths"]["dataset"]) == parquet_bytes(demo.path("dataset"))
-    assert result["ledger"]["rows_in"] == demo.written.rows_in

@@ -36,9 +36,9 @@ class Shop:
                 command, cwd=self.folder, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
             )
 
-    def finish(self) -> dict[str, bytes | str]:
-        """Run to the end; return the dataset's bytes and a digest of the weights."""
-        process = self.start()
+    def finish(self, process: subprocess.Popen[str] | None = None) -> dict[str, bytes | str]:
+        """Run to the end (a run that was started, or a new one); return the dataset's bytes and the weights' digest."""
+        process = process or self.start()
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output + (self.folder / "stderr.txt").read_text()
         paths = events(output)[-1]["paths"]
@@ -66,6 +66,21 @@ class Shop:
                     assert hashlib.sha256(content).hexdigest() == file["sha256"]
         return running
 
+    def stop(self, when: Callable[[], bool]) -> None:
+        """Start a run and send it SIGTERM once `when()`: exit code 4 and the command to go on with."""
+        process = self.start()
+        while process.poll() is None and not when():
+            time.sleep(0.02)
+        process.terminate()
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 4, output
+        last = events(output)[-1]
+        assert last["exit_code"] == 4
+        assert last["again"].startswith("To go on: lakefit run shop.yaml")
+        run = json.loads(next((self.folder / "lake/shop/runs").glob("*/run.json")).read_text())
+        assert run["exit_code"] == 4
+        assert run["stages"]["train"]["state"] == "failed"
+
     def has(self, pattern: str) -> bool:
         return any((self.folder / "lake").glob(pattern))
 
@@ -88,14 +103,15 @@ def weights(model: Path) -> str:
     return digest.hexdigest()
 
 
-def test_a_run_killed_in_prepare_and_in_train_ends_as_one_never_killed(tmp_path: Path) -> None:
+def test_a_run_killed_in_prepare_stopped_and_killed_in_train_ends_as_one_never_killed(tmp_path: Path) -> None:
     whole, killed = Shop(tmp_path / "whole"), Shop(tmp_path / "killed")
-    expected = whole.finish()
+    beside = whole.start()  # waited for at the end
     assert killed.kill(lambda _: killed.has("shop/datasets/.staging-*/.scratch/kept-*"))
     assert not killed.has("shop/datasets/[!.]*")
-    assert killed.kill(lambda _: killed.has("shop/runs/*/checkpoints/epoch-00002.npz"))
+    killed.stop(lambda: killed.has("shop/runs/*/checkpoints/epoch-00001.npz"))
+    assert killed.kill(lambda _: killed.has("shop/runs/*/checkpoints/epoch-00003.npz"))
     assert not killed.has("shop/artifacts/[!.]*")
-    assert killed.finish() == expected
+    assert killed.finish() == whole.finish(beside)
 
 
 @pytest.mark.fault
@@ -121,19 +137,3 @@ def test_runs_killed_at_random_instants_end_as_one_never_killed(tmp_path: Path) 
             print(f"kill {done}: after {instant:.1f} s, {'running' if running else 'had ended'}")
         assert shop.finish() == expected
         print(f"folder {round_number}: same dataset, same weights")
-
-
-def test_sigterm_in_train_ends_with_code_4_and_the_command_to_go_on_with(tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "stopped")
-    process = shop.start()
-    while process.poll() is None and not shop.has("shop/runs/*/checkpoints/epoch-00001.npz"):
-        time.sleep(0.02)
-    process.terminate()
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 4, output
-    last = events(output)[-1]
-    assert last["exit_code"] == 4
-    assert last["again"].startswith("To go on: lakefit run shop.yaml")
-    run = json.loads(next((shop.folder / "lake/shop/runs").glob("*/run.json")).read_text())
-    assert run["exit_code"] == 4
-    assert run["stages"]["train"]["state"] == "failed"
