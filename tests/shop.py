@@ -60,9 +60,11 @@ def order_line(i: int) -> str:
 def write_shop(folder: Path, rows: int = 2000, files: int = 2, order: Callable[[int], int] = lambda i: i) -> Path:
     """Write the shop's raw files, cut into `files`, rows sorted by `order`; return the pipeline file."""
     header = "id,day,city,amount,weight,stamp,late"
-    # 50 older copies of orders, some of which a rule would reject; a broken line; 10 refunds.
+    # 50 older copies of orders, some of which a rule would reject; 20 others as old as the order; 10 refunds; 2 broken
+    # lines.
     lines = [order_line(i) for i in range(rows)]
     lines += [f"{i},0,Oslo,-5,1.5,0,0" for i in range(50)]
+    lines += [f"{100 + i},{i},Rome,7.5,1.5,1,0" for i in range(20)]
     lines += [f"{rows + i},{i},Rome,-1.0,2.5,1,0" for i in range(10)]
     lines += ["1,2,three", "\0\0\0\0"]
     lines = [line for _, line in sorted(enumerate(lines), key=lambda pair: order(pair[0]))]

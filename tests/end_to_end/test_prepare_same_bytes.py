@@ -52,8 +52,8 @@ def test_every_row_is_kept_rejected_or_a_duplicate_and_stands_where_the_ledger_s
 
     dataset, manifest = a
     ledger = manifest.ledger
-    assert ledger.rows_in == ROWS + 62
-    assert ledger.duplicates == 50
+    assert ledger.rows_in == ROWS + 82
+    assert ledger.duplicates == 70
     assert ledger.rejected == {"refunded": 10, "the line does not fit the schema": 2}
     assert sum(ledger.kept.values()) == ROWS
     rejects = pq.read_table(dataset / "rejects").to_pylist()
@@ -65,4 +65,4 @@ def test_every_row_is_kept_rejected_or_a_duplicate_and_stands_where_the_ledger_s
         kept |= set(table["_row"].to_pylist())
     duplicates = pq.read_table(dataset / "duplicates")
     assert set(duplicates["_kept_row"].to_pylist()) <= kept
-    assert set(duplicates["stamp"].to_pylist()) == {0}
+    assert duplicates["stamp"].to_pylist().count(0) == 50

@@ -13,7 +13,7 @@ from lakefit.config.train import Train
 from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
 from lakefit.export.model import exported_model
 from lakefit.prepare.features import encode
-from lakefit.train.model import build_callbacks, build_model
+from lakefit.train.model import build_callbacks, build_model, embedding_size
 
 SIGMOID = {"Dense": {"units": 1, "activation": "sigmoid"}}
 SOURCE = PipelineSource("p.yaml", {}, {}, "")
@@ -96,3 +96,12 @@ def test_a_callback_that_watches_what_is_not_there_is_refused_with_the_nearest_n
     assert build_callbacks(
         train(compile={"metrics": ["AUC"]}, callbacks=[{"EarlyStopping": {"monitor": "val_auc"}}]), SOURCE
     )
+
+
+@pytest.mark.parametrize(("categories", "dimensions"), [(2, 2), (16, 4), (17, 5), (10_000, 16)])
+def test_a_category_is_embedded_in_the_root_of_its_size_16_at_most(categories: int, dimensions: int) -> None:
+    assert embedding_size(categories) == dimensions
+    vocabulary = tuple(str(i) for i in range(categories - 2))
+    feature = CategoricalFeature(name="c", vocabulary=vocabulary, counts=(1,) * len(vocabulary), rare=0)
+    model = build_model(Features(numeric=(), categorical=(feature,)), train(), SOURCE)
+    assert model.get_layer("lakefit_embedding_0").output.shape == (None, dimensions)
