@@ -91,7 +91,10 @@ def batches_of(rows: Sequence[Row], size: int) -> list[pa.RecordBatch]:
     header = pa.array([row.header for row in rows], pa.bool_())
     struct = pa.StructArray.from_arrays([*halves, file, record, header], ["hi", "lo", "file", "record", "header"])
     table = table.append_column("_row", struct)
-    table = table.append_column("_not_finite", pa.array([row.not_finite for row in rows], pa.int32()))
+    texts = pa.nulls(len(rows), pa.string())
+    not_finite = pa.array([row.not_finite for row in rows], pa.int32())
+    marks = pa.StructArray.from_arrays([not_finite, texts, texts], ["not_finite", "unparsable", "corrected"])
+    table = table.append_column("_marks", marks)
     table = table.append_column("_rule", pa.array([row.rule for row in rows], pa.int32()))
     table = table.append_column("_label", pa.array([row.label for row in rows], pa.float64()))
     return [batch for batch in table.to_batches(max_chunksize=size) if batch.num_rows]
@@ -107,6 +110,8 @@ class Setup:
     key: tuple[str, ...] = ("key",)
     order: tuple[str, bool] | None = ("stamp", True)
     remove: bool = True
+    most_complete: bool = False
+    keep_null_key: bool = False
     split: Split = field(default_factory=lambda: Split(by=("group",), train=0.6, validation=0.2, test=0.2))
     features: FeaturesSection = SECTION
     rows_per_file: int = 60
@@ -140,8 +145,9 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup, monkeypatch: pytest.Mo
         staging=str(staging),
         bucket_bits=setup.bucket_bits,
         columns=COLUMNS,
-        deduplication=Deduplication(COLUMNS, setup.order, setup.remove),
+        deduplication=Deduplication(COLUMNS, setup.order, setup.most_complete, setup.remove),
         key=setup.key,
+        keep_null_key=setup.keep_null_key,
         reasons=REASONS,
         split=setup.split,
         features=setup.features,

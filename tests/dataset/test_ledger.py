@@ -8,13 +8,19 @@ from lakefit.errors import LakefitError
 A = FileLedger(rows_in=6, kept=3, duplicates=2, rejected=1)
 B = FileLedger(rows_in=4, kept=4, duplicates=0, rejected=0)
 GOOD = Ledger(
-    rows_in=10, kept={"train": 5, "test": 2}, rejected={"old": 1}, duplicates=2, not_finite=3, files={"a": A, "b": B}
+    rows_in=10,
+    kept={"train": 5, "test": 2},
+    rejected={"old": 1},
+    duplicates=2,
+    not_finite=3,
+    unparsable={},
+    files={"a": A, "b": B},
 )
 
 
 def test_a_ledger_that_adds_up_passes() -> None:
     GOOD.check()
-    Ledger(rows_in=0, kept={}, rejected={}, duplicates=0, not_finite=0, files={}).check()
+    Ledger(rows_in=0, kept={}, rejected={}, duplicates=0, not_finite=0, unparsable={}, files={}).check()
 
 
 @pytest.mark.parametrize("off", [-1, 1])

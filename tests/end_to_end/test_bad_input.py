@@ -102,7 +102,7 @@ def test_a_query_that_multiplies_and_drops_equally_many_rows_is_found(spark: Any
     # One order is dropped, another comes out twice: as many rows out as in.
     edit(
         "FROM orders o LEFT JOIN cities c ON c.city = o.city",
-        "FROM (SELECT * FROM orders WHERE id <> 100 OR id IS NULL UNION ALL SELECT * FROM orders WHERE id = 200) o "
+        "FROM (SELECT * FROM orders WHERE id <> 300 OR id IS NULL UNION ALL SELECT * FROM orders WHERE id = 200) o "
         "LEFT JOIN cities c ON c.city = o.city",
     )
     said = refused()

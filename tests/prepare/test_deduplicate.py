@@ -38,7 +38,7 @@ def values_at(table: pa.Table, places: Sequence[int]) -> list[tuple[Any, ...]]:
 @settings(max_examples=50, deadline=None)
 @given(some_rows, orders)
 def test_each_key_keeps_one_row_and_the_right_one(rows: list[Row], order: tuple[str, bool] | None) -> None:
-    how = Deduplication(COLUMNS, order, remove=True)
+    how = Deduplication(COLUMNS, order, most_complete=False, remove=True)
     table = sorted_table(rows, how)
     first = first_of_key(table, how)
     kept = values_at(table, np.flatnonzero(first == np.arange(len(table))).tolist())
@@ -62,7 +62,7 @@ def test_each_key_keeps_one_row_and_the_right_one(rows: list[Row], order: tuple[
 @settings(max_examples=50, deadline=None)
 @given(some_rows, orders, st.randoms(use_true_random=False))
 def test_any_order_of_arrival_gives_the_same_rows(rows: list[Row], order: tuple[str, bool] | None, random: Any) -> None:
-    how = Deduplication(COLUMNS, order, remove=True)
+    how = Deduplication(COLUMNS, order, most_complete=False, remove=True)
     shuffled = list(rows)
     random.shuffle(shuffled)
     one, other = (sorted_table(each, how).drop_columns([FILE]) for each in (rows, shuffled))
@@ -71,7 +71,7 @@ def test_any_order_of_arrival_gives_the_same_rows(rows: list[Row], order: tuple[
 
 def test_without_deduplicate_every_row_is_kept() -> None:
     rows = [Row((1, "a", 1, 1.5, "Oslo", True))] * 3
-    how = Deduplication(COLUMNS, None, remove=False)
+    how = Deduplication(COLUMNS, None, most_complete=False, remove=False)
     table = sorted_table(rows, how)
     assert first_of_key(table, how).tolist() == [0, 1, 2]
     assert table[OCCURRENCE].to_pylist() == [0, 1, 2]
@@ -79,7 +79,7 @@ def test_without_deduplicate_every_row_is_kept() -> None:
 
 def test_equal_rows_are_numbered_where_they_meet() -> None:
     rows = [Row((i % 3, "a", 1, 1.5, "Oslo", True)) for i in range(7)]
-    table = sorted_table(rows, Deduplication(COLUMNS, None, remove=True))
+    table = sorted_table(rows, Deduplication(COLUMNS, None, most_complete=False, remove=True))
     assert sorted(zip(table["key"].to_pylist(), table[OCCURRENCE].to_pylist(), strict=True)) == [
         (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (2, 1),
     ]  # fmt: skip
@@ -88,24 +88,24 @@ def test_equal_rows_are_numbered_where_they_meet() -> None:
 def test_a_row_without_the_deciding_value_never_wins() -> None:
     rows = [Row((1, "a", None, 1.5, "Oslo", True)), Row((1, "a", -5, 1.5, "Oslo", True))]
     for largest in (True, False):
-        how = Deduplication(COLUMNS, ("stamp", largest), remove=True)
+        how = Deduplication(COLUMNS, ("stamp", largest), most_complete=False, remove=True)
         assert sorted_table(rows, how)["stamp"].to_pylist() == [-5, None]
 
 
 def test_null_is_a_value_of_a_key() -> None:
     rows = [Row((None, "a", 1, 1.5, "Oslo", True)), Row((1, "a", 1, 1.5, None, True))]
-    how = Deduplication(COLUMNS, None, remove=True)
+    how = Deduplication(COLUMNS, None, most_complete=False, remove=True)
     assert first_of_key(sorted_table(rows, how), how).tolist() == [0, 1]
 
 
 def test_a_line_that_did_not_parse_has_no_key() -> None:
     rows = [Row(record="x"), Row(record="y"), Row()]
-    how = Deduplication(COLUMNS, None, remove=True)
+    how = Deduplication(COLUMNS, None, most_complete=False, remove=True)
     assert first_of_key(sorted_table(rows, how), how).tolist() == [0, 1, 2]
 
 
 def test_no_rows_are_no_mistake() -> None:
-    how = Deduplication(COLUMNS, ("stamp", True), remove=True)
+    how = Deduplication(COLUMNS, ("stamp", True), most_complete=False, remove=True)
     table = sorted_table([Row()], how).slice(0, 0).drop_columns([OCCURRENCE])
     assert first_of_key(sort_rows(table, how), how).tolist() == []
 
@@ -114,7 +114,7 @@ def test_no_rows_are_no_mistake() -> None:
 def test_many_rows_of_one_key_leave_one(seed: int) -> None:
     draw = np.random.Generator(np.random.PCG64(seed))
     rows = [Row((7, "a", int(draw.integers(1000)), float(i), "Oslo", True)) for i in range(500)]
-    how = Deduplication(COLUMNS, ("stamp", True), remove=True)
+    how = Deduplication(COLUMNS, ("stamp", True), most_complete=False, remove=True)
     table = sorted_table(rows, how)
     assert table["stamp"][0].as_py() == max(row.values[2] for row in rows)
     assert set(first_of_key(table, how).tolist()) == {0}

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from lakefit.config.clean import Clean
 from lakefit.config.file import Key, Problem, nearest
+from lakefit.config.functions import function_problem
 from lakefit.config.pipeline import Pipeline
 from lakefit.config.sql import Kind, SqlError, expression_columns, kind_of, query_columns
 
@@ -11,7 +13,7 @@ RESERVED = frozenset(
     f"_{name}"
     for name in (
         *("row", "row_hi", "row_lo", "key_hi", "key_lo", "occurrence", "kept_row", "kept_occurrence", "file", "record"),
-        *("header", "content", "reason", "rule", "label", "not_finite", "split"),
+        *("header", "content", "reason", "rule", "label", "marks", "split", "unparsed"),
     )
 )
 """Columns that Lakefit adds to the rows; `_lakefit_…` are its own as well, and `label` is among the features."""
@@ -50,98 +52,159 @@ def check_pipeline(
 
 
 def check_columns(pipeline: Pipeline, columns: Mapping[str, Kind] | None, *, exact: bool = False) -> list[Problem]:
-    """Return every problem with the columns that the sections after `source` name; SQL is parsed in any case.
+    """Return every problem with the columns that `clean` and the sections after it name; SQL is parsed in any case.
 
-    exact: `columns` are spelt as the rows will have them, and names outside of SQL must be too: Arrow tells `Day` from
-    `day`. sqlglot's are in lower case.
+    columns: those of the query's result. exact: they are spelt as the rows will have them, and names outside of SQL
+    must be too: Arrow tells `Day` from `day`. sqlglot's are in lower case.
     """
-    problems: list[Problem] = []
-    known = {name.lower(): kind for name, kind in columns.items()} if columns is not None else None
-
+    check = _Check(columns, exact)
     # Spark resolves a dot as a field of a struct wherever rows leave for Python.
-    problems.extend(
-        Problem(("source", "query"), f"the column name {name!r} holds a dot; give it an alias in source.query")
-        for name in columns or ()
-        if "." in name
-    )
-    for group in ("numeric", "categorical"):
-        section = getattr(pipeline.features, group)
-        problems.extend(
-            Problem(
-                ("features", group, "columns", place),
-                f"{name!r} can't name an input of the model: letters, digits and _ alone; give the column an alias in "
-                "source.query",
+    for name in columns or ():
+        if "." in name:
+            check.problem(
+                ("source", "query"), f"the column name {name!r} holds a dot; give it an alias in source.query"
             )
-            for place, name in enumerate(section.columns if section else ())
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
-        )
+        if pipeline.source.query is not None and _is_reserved(name):
+            check.problem(("source", "query"), f"the column name {name!r} is Lakefit's own; give it another alias")
+    for place, step in enumerate(pipeline.clean):
+        _check_step(check, ("clean", place), step)
+    _check_cleaned(check, pipeline)
+    return check.problems
 
-    def must_exist(key: Key, name: str, line: int = 0) -> Kind:
-        if known is None:
+
+def check_cleaned_columns(pipeline: Pipeline, columns: Mapping[str, Kind]) -> list[Problem]:
+    """Return every problem of the sections after `clean` with the columns that it left, spelt as they are."""
+    check = _Check(columns, exact=True)
+    _check_cleaned(check, pipeline)
+    return check.problems
+
+
+class _Check:
+    """The columns as they stand after the steps so far (None: only Spark can tell), and the problems found."""
+
+    def __init__(self, columns: Mapping[str, Kind] | None, exact: bool) -> None:
+        self.columns = dict(columns) if columns is not None else None
+        self.exact = exact
+        self.problems: list[Problem] = []
+
+    def problem(self, key: Key, message: str, line: int = 0) -> None:
+        self.problems.append(Problem(key, message, line))
+
+    def must_exist(self, key: Key, name: str, line: int = 0) -> Kind:
+        if self.columns is None:
             return "unknown"
-        misspelt = exact and not line and name not in (columns or ())
+        known = {column.lower(): kind for column, kind in self.columns.items()}
+        misspelt = self.exact and not line and name not in self.columns
         if name.lower() not in known or misspelt:
-            problems.append(Problem(key, f"unknown column {name!r}{nearest(name, columns or ())}", line))
+            self.problem(key, f"unknown column {name!r}{nearest(name, self.columns)}", line)
         return known.get(name.lower(), "unknown")
 
-    def must_be(key: Key, name: str, allowed: Iterable[Kind], wanted: str) -> None:
-        kind = must_exist(key, name)
+    def must_be(self, key: Key, name: str, allowed: Iterable[Kind], wanted: str) -> None:
+        kind = self.must_exist(key, name)
         if kind != "unknown" and kind not in allowed:
-            problems.append(Problem(key, f"the column {name!r} holds {_KIND_WORDS[kind]}; expected {wanted}"))
+            self.problem(key, f"the column {name!r} holds {_KIND_WORDS[kind]}; expected {wanted}")
 
-    def check_sql(key: Key, sql: str) -> set[str]:
+    def sql(self, key: Key, sql: str) -> set[str]:
+        """Check the columns of an expression; return their names in lower case."""
         try:
             named = expression_columns(sql)
         except SqlError as error:
-            problems.append(Problem(key, str(error), error.line))
+            self.problem(key, str(error), error.line)
             return set()
         for name, line in named:
-            must_exist(key, name, line)
+            self.must_exist(key, name, line)
         return {name.lower() for name, _ in named}
 
-    if pipeline.source.query is not None:
-        problems.extend(
-            Problem(("source", "query"), f"the column name {name!r} is Lakefit's own; give it another alias")
-            for name in columns or ()
-            if _is_reserved(name)
-        )
-    for i, clean in enumerate(pipeline.clean):
-        if clean.text:
-            must_be(("clean", i, "column"), clean.column, ("text",), "text")
+    def changed(self, name: str, kind: Kind | None) -> None:
+        """Note that a step gave a column another kind, or (None) took it away."""
+        if self.columns is None:
+            return
+        old = next((column for column in self.columns if column.lower() == name.lower()), name)
+        if kind is None:
+            self.columns.pop(old, None)
         else:
-            must_exist(("clean", i, "column"), clean.column)
+            self.columns[old] = kind
+
+
+_PARSED: Mapping[str, Kind] = {
+    "date": "time",
+    "timestamp": "time",
+    "number": "number",
+    "integer": "number",
+    "boolean": "boolean",
+    "list": "other",
+}
+
+
+def _check_step(check: _Check, key: Key, step: Clean) -> None:
+    for place, name in enumerate(step.columns):
+        at: Key = (*key, "column") if isinstance(step.column, str) else (*key, "column", place)
+        if _is_reserved(name):
+            check.problem(at, f"the column name {name!r} is Lakefit's own")
+        elif step.text or step.parse or step.correct:
+            check.must_be(at, name, ("text",), "text")
+        elif step.clip:
+            check.must_be(at, name, ("number",), "numbers")
+        elif step.null_if:
+            kind = check.must_exist(at, name)
+            wrong = [value for value in step.null_if if kind == "number" and isinstance(value, str)]
+            if wrong:
+                check.problem((*key, "null_if"), f"{wrong[0]!r} is text, and the column {name!r} holds numbers")
+            if kind not in ("number", "text", "unknown"):
+                check.problem(at, f"the column {name!r} holds {_KIND_WORDS[kind]}; expected text or numbers")
+        if step.parse:
+            check.changed(name, _PARSED[step.parse.as_])
+    if step.derive is not None:
+        check.sql((*key, "derive"), step.derive)
+        check.changed(step.columns[0], "unknown")
+    for place, name in enumerate(step.drop or ()):
+        check.must_exist((*key, "drop", place), name)
+        check.changed(name, None)
+    if step.custom is not None:
+        problem = function_problem(step.custom)
+        if problem is not None:
+            check.problem((*key, "custom"), problem)
+        check.columns = None
+
+
+def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
     if pipeline.deduplicate is not None:
         for i, name in enumerate(pipeline.deduplicate.key or ()):
-            must_exist(("deduplicate", "key", i), name)
+            check.must_exist(("deduplicate", "key", i), name)
         if pipeline.deduplicate.order is not None:
-            must_exist(("deduplicate", "keep"), pipeline.deduplicate.order[0])
-    for i, rule in enumerate(pipeline.reject):
-        check_sql(("reject", i, "when"), rule.when)
+            check.must_exist(("deduplicate", "keep"), pipeline.deduplicate.order[0])
+    for i, reject in enumerate(pipeline.reject):
+        check.sql(("reject", i, "when"), reject.when)
+    for i, require in enumerate(pipeline.require):
+        check.sql(("require", i, "that"), require.that)
     for i, name in enumerate(pipeline.split.by or ()):
-        must_exist(("split", "by", i), name)
-    in_label = check_sql(("label", "expression"), pipeline.label.expression)
-    numeric, categorical = pipeline.features.numeric, pipeline.features.categorical
-    for i, name in enumerate(numeric.columns if numeric else ()):
-        must_be(("features", "numeric", "columns", i), name, ("number", "boolean"), "numbers")
-    for i, name in enumerate(categorical.columns if categorical else ()):
-        must_be(
-            ("features", "categorical", "columns", i), name, ("text", "number", "boolean"), "text, integers or booleans"
-        )
-    for group in ("numeric", "categorical"):
+        check.must_exist(("split", "by", i), name)
+    in_label = check.sql(("label", "expression"), pipeline.label.expression)
+    _check_features(check, pipeline, in_label)
+    for i, name in enumerate(pipeline.score.keys if pipeline.score else ()):
+        check.must_exist(("score", "keys", i), name)
+
+
+def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> None:
+    allowed: Mapping[str, tuple[tuple[Kind, ...], str]] = {
+        "numeric": (("number", "boolean"), "numbers"),
+        "categorical": (("text", "number", "boolean"), "text, integers or booleans"),
+    }
+    for group, (kinds, wanted) in allowed.items():
         section = getattr(pipeline.features, group)
         for i, name in enumerate(section.columns if section else ()):
             key: Key = ("features", group, "columns", i)
+            check.must_be(key, name, kinds, wanted)
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                check.problem(
+                    key,
+                    f"{name!r} can't name an input of the model: letters, digits and _ alone; give the column an alias "
+                    "in source.query",
+                )
             if name.lower() in in_label:
-                problems.append(
-                    Problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
-                )
+                check.problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
             if name.lower() == "label":
-                problems.append(
-                    Problem(key, "'label' is the name of the label's own column; give the feature an alias")
-                )
-    for i, name in enumerate(pipeline.score.keys if pipeline.score else ()):
-        must_exist(("score", "keys", i), name)
-    return problems
+                check.problem(key, "'label' is the name of the label's own column; give the feature an alias")
 
 
 def _is_reserved(column: str) -> bool:

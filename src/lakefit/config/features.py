@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lakefit.config.rows import Columns
+from lakefit.config.clean import Columns
 from lakefit.config.sections import Section
 
 

@@ -1,14 +1,16 @@
 """A whole pipeline file, validated into frozen types."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from lakefit.config.clean import Clean
 from lakefit.config.features import Features
 from lakefit.config.file import Key, PipelineSource, Problem, nearest, read_pipeline_source
-from lakefit.config.rows import Clean, Deduplicate, Label, Reject, Split
+from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Name, PathText, Source
 from lakefit.config.train import Train
@@ -37,6 +39,18 @@ class Score(Section):
     keys: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A reason to reject a row, and the predicate (None for a mark that `clean` has set) that is true where it holds.
+
+    null: what a predicate that is NULL means for the row.
+    """
+
+    reason: str
+    predicate: str | None
+    null: Literal["keep", "reject"]
+
+
 class Pipeline(Section):
     """The sections of a pipeline file, in the order of the flow."""
 
@@ -45,6 +59,7 @@ class Pipeline(Section):
     clean: tuple[Clean, ...] = ()
     deduplicate: Deduplicate | None = None
     reject: tuple[Reject, ...] = ()
+    require: tuple[Require, ...] = ()
     split: Split = Field(default_factory=Split)
     features: Features
     label: Label
@@ -52,6 +67,27 @@ class Pipeline(Section):
     train: Train
     evaluate: Evaluate = Field(default_factory=Evaluate)
     score: Score | None = None
+
+    @model_validator(mode="after")
+    def _reasons_differ(self) -> "Pipeline":
+        reasons = [rule.reason for rule in self.rules]
+        twice = sorted({reason for reason in reasons if reasons.count(reason) > 1})
+        if twice:
+            raise ValueError(f"the reason {twice[0]!r} is given twice: their rows could not be told apart")
+        return self
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What rejects a row, in the order in which it is asked: values that don't parse, then reject, then require."""
+        marks = [
+            Rule(f"{column} does not parse as {step.parse.as_}", None, "keep")
+            for step in self.clean
+            if step.parse is not None and step.parse.unparsable == "reject"
+            for column in step.columns
+        ]
+        rejects = [Rule(rule.because, rule.when, rule.null) for rule in self.reject]
+        requires = [Rule(rule.because, f"NOT ({rule.that})", rule.null) for rule in self.require]
+        return (*marks, *rejects, *requires)
 
     def dump(self, *sections: str) -> dict[str, Any]:
         """Return the named sections (all where none is named) as plain JSON data, defaults included."""

@@ -1,51 +1,55 @@
-"""`clean`, `deduplicate`, `reject`, `split`, `label`: what happens to a row before anything is learned."""
+"""`deduplicate`, `reject`, `require`, `split`, `label`: what happens to a row before anything is learned."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from lakefit.config.clean import Columns
 from lakefit.config.sections import Section
-
-Column = Annotated[str, Field(min_length=1)]
-Columns = Annotated[tuple[Column, ...], Field(min_length=1)]
-
-
-class Clean(Section):
-    """One change of one column's values by the row alone. `null_if` is applied after `text`."""
-
-    column: Column
-    text: tuple[Literal["trim", "upper", "lower", "collapse"], ...] = ()
-    null_if: tuple[str | int | float, ...] = ()
-
-    @model_validator(mode="after")
-    def _does_something(self) -> "Clean":
-        if not self.text and not self.null_if:
-            raise ValueError(
-                "expected what to do with the column: text: [trim, upper, lower, collapse] or null_if: […]"
-            )
-        return self
 
 
 class Deduplicate(Section):
-    """Rows with equal `key` (all columns where it is not given) are reduced to the one that `keep` names."""
+    """Rows with equal `key` (all columns where it is not given) are reduced to the one that `keep` names.
+
+    NULL equals NULL in a key; ties go by the hash of the row's content. null_key: rows whose whole key is NULL are
+    rejected, or kept each for itself.
+    """
 
     key: Columns | None = None
-    keep: Annotated[str, Field(pattern=r"^(first|last) by .+$")] | None = None
+    keep: Annotated[str, Field(pattern=r"^((first|last) by .+|most_complete)$")] | None = None
+    null_key: Literal["reject", "keep"] = "reject"
 
     @property
     def order(self) -> tuple[str, bool] | None:
-        """The column that decides and whether its largest value wins; None where any of the rows will do."""
-        if self.keep is None:
+        """The column that decides and whether its largest value wins; None where no column does."""
+        if self.keep is None or self.most_complete:
             return None
         which, _, column = self.keep.partition(" by ")
         return column, which == "last"
 
+    @property
+    def most_complete(self) -> bool:
+        """True where the row with the fewest NULLs is kept."""
+        return self.keep == "most_complete"
+
 
 class Reject(Section):
-    """Rows for which the SQL predicate `when` is true are kept apart, `because` as the reason; NULL is not true."""
+    """Rows for which the Spark SQL predicate `when` is true are kept apart, `because` as the reason.
+
+    null: what a predicate that is NULL (some value in it is) means for the row.
+    """
 
     when: Annotated[str, Field(min_length=1)]
     because: Annotated[str, Field(min_length=1)]
+    null: Literal["keep", "reject"] = "keep"
+
+
+class Require(Section):
+    """The opposite of `reject`: rows for which the Spark SQL predicate `that` is not true are kept apart."""
+
+    that: Annotated[str, Field(min_length=1)]
+    because: Annotated[str, Field(min_length=1)]
+    null: Literal["keep", "reject"] = "reject"
 
 
 Share = Annotated[float, Field(gt=0, lt=1)]

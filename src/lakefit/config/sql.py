@@ -15,6 +15,14 @@ from lakefit.config.file import nearest
 Kind = Literal["number", "boolean", "text", "time", "other", "unknown"]
 ROW = "_row"
 """The hidden column that follows each row of the table `rows` through the query: identity and provenance."""
+MARKS = "_marks"
+"""The hidden column in which `clean` notes what it did to a row, a struct.
+
+not_finite (INT): NaN and infinities that became NULL. unparsable, corrected (STRING): records of (place of the step,
+column, text[, corrected text]), their fields joined by `FIELD`, they by `RECORD_END`; NULL where there are none. rule
+(INT): the number of the first rule that a value which does not parse breaks.
+"""
+FIELD, RECORD_END = "\x1f", "\x1e"
 
 
 def quoted(name: str) -> str:

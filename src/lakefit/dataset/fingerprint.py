@@ -5,11 +5,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lakefit.config.functions import function_source
 from lakefit.config.pipeline import Pipeline
 from lakefit.dataset.inputs import InputFile
 from lakefit.dataset.manifest import FORMAT_VERSION
 
-DATASET_SECTIONS = ("clean", "deduplicate", "reject", "split", "features", "label")
+DATASET_SECTIONS = ("clean", "deduplicate", "reject", "require", "split", "features", "label")
 
 
 def fingerprint(value: Any) -> str:
@@ -41,6 +42,7 @@ def dataset_fingerprint(pipeline: Pipeline, inputs: Mapping[str, Sequence[InputF
             "rows": source.rows,
             "query": source.query,
             "sections": pipeline.dump(*DATASET_SECTIONS),
+            "code": [function_source(step.custom) for step in pipeline.clean if step.custom is not None],
             "output": [output.rows_per_file, output.rows_per_group],
         }
     )

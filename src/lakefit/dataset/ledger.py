@@ -16,8 +16,9 @@ class FileLedger(Section):
 class Ledger(Section):
     """`rows_in` was counted while the files were read, the rest where each row's fate was decided.
 
-    kept: rows by split. rejected: rows by reason. not_finite: NaN and infinite values that became NULL (in kept,
-    rejected and duplicate rows alike). files: by source file.
+    kept: rows by split. rejected: rows by reason. not_finite: NaN and infinite values that became NULL; unparsable:
+    values that `parse` could not read, by column (both in kept, rejected and duplicate rows alike). files: by source
+    file.
     """
 
     rows_in: int
@@ -25,6 +26,7 @@ class Ledger(Section):
     rejected: dict[str, int]
     duplicates: int
     not_finite: int
+    unparsable: dict[str, int]
     files: dict[str, FileLedger]
 
     def check(self) -> None:

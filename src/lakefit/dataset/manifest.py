@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from lakefit.config.sections import Section
 from lakefit.dataset.features import Features
 from lakefit.dataset.ledger import Ledger
 from lakefit.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised with every change of the files' layout, order or values: it is a part of the dataset fingerprint."""
 MANIFEST = "manifest.json"
 
@@ -36,6 +36,15 @@ class SplitFiles(Section):
     files: tuple[DataFile, ...]
 
 
+class Correction(Section):
+    """A value that `correct` changed, and in how many rows (duplicate and rejected ones included)."""
+
+    column: str
+    from_: str = Field(alias="from")
+    to: str
+    rows: int
+
+
 class Manifest(Section):
     """What stands in manifest.json; immutable once it is there."""
 
@@ -50,6 +59,7 @@ class Manifest(Section):
     splits: dict[str, SplitFiles]
     duplicates: tuple[DataFile, ...]
     rejects: tuple[DataFile, ...]
+    corrections: tuple[Correction, ...]
     ledger: Ledger
 
 

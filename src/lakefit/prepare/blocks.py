@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lakefit.config.sql import ROW
+from lakefit.config.sql import MARKS, ROW
 from lakefit.prepare.hashing import HIGH_SEED, LOW_SEED, Hashes, hash_rows
 
 KEY_HIGH, KEY_LOW = "_key_hi", "_key_lo"
 ROW_HIGH, ROW_LOW = "_row_hi", "_row_lo"
 FILE, RECORD, HEADER = "_file", "_record", "_header"
+NOT_FINITE, UNPARSABLE, CORRECTED = "_not_finite", "_unparsable", "_corrected"
 
 BLOCKS_SCHEMA = "bucket INT, rows BIGINT, hi_sum DECIMAL(20, 0), lo_sum DECIMAL(20, 0), block BINARY"
 _ARROW_SCHEMA = pa.schema(
@@ -71,19 +72,20 @@ def _cut(batches: list[pa.RecordBatch], keying: Keying) -> Iterator[pa.RecordBat
 
 
 def keyed(table: pa.Table, keying: Keying) -> pa.Table:
-    """Replace the struct `_row` by flat columns and add the 128-bit hash of the key.
+    """Replace the structs `_row` and `_marks` by flat columns and add the 128-bit hash of the key.
 
-    A line that did not parse is keyed by its own identity: it has no key.
+    A row that has no key (a line that did not parse, a key all NULL) is keyed by its own identity.
     """
     rows = len(table)
-    struct = table[ROW].combine_chunks()
-    struct = struct if isinstance(struct, pa.StructArray) else pa.concat_arrays(struct.chunks)
+    struct, marks = (_one_struct(table[name]) for name in (ROW, MARKS))
     hi, lo = (pc.struct_field(struct, name).to_numpy().view(np.uint64) for name in ("hi", "lo"))
     columns = [table[name] for name in keying.key]
     key_hi, key_lo = (hash_rows(columns, rows, seed) for seed in (HIGH_SEED, LOW_SEED))
     record = pc.struct_field(struct, "record")
-    broken = pc.is_valid(record).to_numpy(zero_copy_only=False)
-    key_hi[broken], key_lo[broken] = hi[broken], lo[broken]
+    keyless = pc.is_valid(record).to_numpy(zero_copy_only=False)
+    if keying.key != keying.content:
+        keyless |= np.logical_and.reduce([pc.is_null(column).to_numpy() for column in columns])
+    key_hi[keyless], key_lo[keyless] = hi[keyless], lo[keyless]
     flat = {
         KEY_HIGH: pa.array(key_hi),
         KEY_LOW: pa.array(key_lo),
@@ -92,11 +94,19 @@ def keyed(table: pa.Table, keying: Keying) -> pa.Table:
         FILE: pc.struct_field(struct, "file").dictionary_encode(),
         RECORD: record,
         HEADER: pc.struct_field(struct, "header"),
+        NOT_FINITE: pc.struct_field(marks, "not_finite"),
+        UNPARSABLE: pc.struct_field(marks, "unparsable"),
+        CORRECTED: pc.struct_field(marks, "corrected"),
     }
-    table = table.drop_columns([ROW])
+    table = table.drop_columns([ROW, MARKS])
     for name, array in flat.items():
         table = table.append_column(name, array)
     return table
+
+
+def _one_struct(column: pa.ChunkedArray) -> pa.StructArray:
+    whole = column.combine_chunks()
+    return whole if isinstance(whole, pa.StructArray) else pa.concat_arrays(whole.chunks)
 
 
 def bucket_of(key_high: Hashes, bits: int) -> NDArray[np.int64]:

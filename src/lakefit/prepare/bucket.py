@@ -16,8 +16,20 @@ from numpy.typing import NDArray
 
 from lakefit.config.features import Features
 from lakefit.config.rows import Split
-from lakefit.prepare.blocks import FILE, HEADER, KEY_HIGH, RECORD, ROW_HIGH, ROW_LOW, from_cells
-from lakefit.prepare.clean import LABEL, NOT_FINITE, RULE
+from lakefit.config.sql import FIELD, RECORD_END
+from lakefit.prepare.blocks import (
+    CORRECTED,
+    FILE,
+    HEADER,
+    KEY_HIGH,
+    NOT_FINITE,
+    RECORD,
+    ROW_HIGH,
+    ROW_LOW,
+    UNPARSABLE,
+    from_cells,
+)
+from lakefit.prepare.clean import LABEL, RULE
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, sort_rows
 from lakefit.prepare.features import model_input
 from lakefit.prepare.split import SPLITS, assign_split
@@ -26,9 +38,9 @@ from lakefit.prepare.statistics import LEAF_BITS, Moments, leaf_moments, merge_u
 IDENTITY = "_row"
 SPLIT = "_split"
 STAGED = ("kept", "duplicates", "rejects")
-UNPARSABLE, HEADER_INSIDE, NULL_KEY = -1, -2, -3
+BROKEN, HEADER_INSIDE, NULL_KEY = -1, -2, -3
 REASONS = {
-    UNPARSABLE: "the line does not fit the schema",
+    BROKEN: "the line does not fit the schema",
     HEADER_INSIDE: "a header line inside the file",
     NULL_KEY: "every column of the deduplication key is null",
 }
@@ -45,6 +57,7 @@ class BucketPlan:
     columns: tuple[str, ...]
     deduplication: Deduplication
     key: tuple[str, ...]
+    keep_null_key: bool
     reasons: tuple[str, ...]
     split: Split
     features: Features
@@ -88,6 +101,8 @@ def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, 
         "arrived": [sum(blocks["rows"].to_pylist()), *sums],
         "headers": int((state == _HEADER).sum()),
         "not_finite": int(pc.sum(pc.fill_null(table[NOT_FINITE], 0)).as_py() or 0),
+        "unparsable": _counted(table[UNPARSABLE], 2),
+        "corrected": _counted(table[CORRECTED], 4),
         "kept": {name: int((split == number).sum()) for number, name in enumerate(SPLITS)},
         "duplicates": int((state == _DUPLICATE).sum()),
         "rejected": {int(k): int(v) for k, v in Counter(rule[state == _REJECTED].tolist()).items()},
@@ -109,7 +124,10 @@ def _judge(table: pa.Table, plan: BucketPlan) -> tuple[NDArray[np.int8], NDArray
     keyless = np.zeros(len(table), bool)
     if plan.key and plan.deduplication.remove:
         keyless = np.logical_and.reduce([pc.is_null(table[name]).to_numpy() for name in plan.key])
-    for where, number in ((judged, None), (keyless, NULL_KEY), (broken, UNPARSABLE), (header, HEADER_INSIDE)):
+    if plan.keep_null_key:
+        first = np.where(keyless, np.arange(len(table)), first)
+        keyless = np.zeros(len(table), bool)
+    for where, number in ((judged, None), (keyless, NULL_KEY), (broken, BROKEN), (header, HEADER_INSIDE)):
         state[where] = _REJECTED
         if number is not None:
             rule[where] = number
@@ -152,6 +170,8 @@ def _rejected_rows(table: pa.Table, state: NDArray[np.int8], rule: NDArray[np.in
     reasons = [plan.reasons[number] if number >= 0 else REASONS[number] for number in rules]
     found = table.select([IDENTITY, OCCURRENCE, KEY_HIGH, FILE, RECORD, *plan.columns]).take(pa.array(rows))
     found = found.set_column(3, FILE, found[FILE].cast(pa.string()))
+    texts = [_readable(text) for text in table[UNPARSABLE].take(pa.array(rows)).to_pylist()]
+    found = found.add_column(5, "_unparsable", pa.array(texts, pa.string()))
     found = found.add_column(2, "_reason", pa.array(reasons, pa.string()))
     return found.add_column(2, "_rule", pa.array(rules, pa.int32()))
 
@@ -199,6 +219,23 @@ def _label_counts(label: NDArray[np.float64]) -> dict[str, int]:
     valid = label[~np.isnan(label)]
     zeros, ones = int((valid == 0).sum()), int((valid == 1).sum())
     return {"0": zeros, "1": ones, "null": len(label) - len(valid), "other": len(valid) - zeros - ones}
+
+
+def _counted(records: pa.ChunkedArray, fields: int) -> list[list[Any]]:
+    """Return how often each first `fields` fields of the records stand in a column, as [field, …, count]."""
+    totals: Counter[tuple[str, ...]] = Counter()
+    for pair in pc.value_counts(pc.drop_null(records)).to_pylist():
+        for record in pair["values"].split(RECORD_END):
+            totals[tuple(record.split(FIELD)[:fields])] += pair["counts"]
+    return [[*record, count] for record, count in sorted(totals.items())]
+
+
+def _readable(records: str | None) -> str | None:
+    """Return the values that did not parse as `column: text; …`."""
+    if records is None:
+        return None
+    parts = (record.split(FIELD) for record in records.split(RECORD_END))
+    return "; ".join(f"{column}: {text}" for _, column, text in parts)
 
 
 def _by_file(table: pa.Table, state: NDArray[np.int8]) -> dict[str, list[int]]:

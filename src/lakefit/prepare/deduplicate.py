@@ -11,15 +11,19 @@ from lakefit.prepare.blocks import KEY_HIGH, KEY_LOW, ROW_HIGH, ROW_LOW
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
 
 OCCURRENCE = "_occurrence"
-_CONTENT, _UNDECIDED = "_content", "_undecided"
+_CONTENT, _UNDECIDED, _NULLS = "_content", "_undecided", "_nulls"
 
 
 @dataclass(frozen=True, slots=True)
 class Deduplication:
-    """`content`: the columns that make a row; `order`: (column, largest wins) or None; `remove`: drop duplicates."""
+    """`content`: the columns that make a row; `order`: (column, largest wins) or None; `remove`: drop duplicates.
+
+    most_complete: the row with the fewest NULLs wins.
+    """
 
     content: tuple[str, ...]
     order: tuple[str, bool] | None
+    most_complete: bool
     remove: bool
 
 
@@ -34,9 +38,15 @@ def sort_rows(table: pa.Table, how: Deduplication) -> pa.Table:
         # A row without the deciding value never wins over one that has it.
         table = table.append_column(_UNDECIDED, pc.is_null(table[how.order[0]]))
         keys += [(_UNDECIDED, "ascending"), (how.order[0], "descending" if how.order[1] else "ascending")]
+    if how.most_complete:
+        nulls = sum(pc.is_null(table[name]).to_numpy().astype(np.int32) for name in how.content)
+        table = table.append_column(_NULLS, pa.array(nulls))
+        keys += [(_NULLS, "ascending")]
     keys += [(_CONTENT, "ascending"), (ROW_HIGH, "ascending"), (ROW_LOW, "ascending")]
     table = table.take(pc.sort_indices(table, sort_keys=keys))
-    table = table.select([name for name in table.column_names if name not in (_CONTENT, _UNDECIDED)]).combine_chunks()
+    table = table.select(
+        [name for name in table.column_names if name not in (_CONTENT, _UNDECIDED, _NULLS)]
+    ).combine_chunks()
     occurrence = _number_in_run(_starts(table, ROW_HIGH, ROW_LOW)).astype(np.int32)
     return table.append_column(OCCURRENCE, pa.array(occurrence))
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
@@ -9,11 +10,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, DateType, NumericType, StringType, TimestampNTZType, TimestampType
 
 from lakefit.config import Pipeline, PipelineSource
-from lakefit.config.check import check_columns
-from lakefit.config.sql import ROW, Kind
+from lakefit.config.check import check_cleaned_columns, check_columns
+from lakefit.config.sql import MARKS, ROW, Kind
 from lakefit.dataset.inputs import InputFile
 from lakefit.errors import InputError, LakefitError
-from lakefit.prepare.clean import NOT_FINITE, clean
+from lakefit.prepare.clean import clean
 from lakefit.prepare.read import identity_of, observe_identity, read_rows, read_side_table
 
 
@@ -24,11 +25,11 @@ def cleaned_rows(
     inputs: Mapping[str, Sequence[InputFile]],
     observation: Observation,
     *,
-    query: bool = True,
+    until: Literal["read", "query", "clean"] = "clean",
 ) -> DataFrame:
-    """Return the rows after source and clean: the value columns, `_row` and `_not_finite`.
+    """Return the rows after source and clean: the value columns, `_row` and `_marks`.
 
-    Rows and identities are observed as they are read; `query=False` reads them and stops there.
+    Rows and identities are observed as they are read. until: "read" and "query" stop after that.
 
     Raises:
         InputError: the query does not run, or a column that the pipeline file names is missing or of a wrong type.
@@ -41,7 +42,7 @@ def cleaned_rows(
     try:
         rows = read_rows(session, section.tables[section.rows], inputs[section.rows])
         rows = observe_identity(rows, observation)
-        if not query:
+        if until == "read":
             return rows
         if section.query is not None:
             for name, table in section.tables.items():
@@ -55,14 +56,19 @@ def cleaned_rows(
             f"{source.path}: source.query does not hand {ROW} through, by which each row of {section.rows!r} is "
             f"followed: select {section.rows}.* or add {section.rows}.{ROW}."
         )
-    kinds = {field.name: _kind(field.dataType) for field in rows.schema if field.name != ROW}
-    problems = check_columns(pipeline, kinds, exact=True)
+    if until == "query":
+        return rows
+    problems = check_columns(pipeline, _kinds(rows), exact=True)
     if problems:
         raise source.error(*problems)
     try:
-        return clean(rows, pipeline.clean)
+        rows = clean(rows, pipeline.clean)
     except PySparkException as error:
         raise spark_problem(error, f"{source.path}: clean") from error
+    problems = check_cleaned_columns(pipeline, _kinds(rows))
+    if problems:
+        raise source.error(*problems)
+    return rows
 
 
 def check_identities(
@@ -86,10 +92,20 @@ def check_identities(
         return
     # Observed metrics count a task's rows twice when it is retried: before anyone is blamed, count once more.
     recount = Observation("lakefit_recount")
-    cleaned_rows(spark, pipeline, source, inputs, recount, query=False).agg(F.count(F.lit(1))).collect()
+    cleaned_rows(spark, pipeline, source, inputs, recount, until="read").agg(F.count(F.lit(1))).collect()
     rows_in = identity_of(recount.get)
     if rows_in == out:
         return
+    if custom := [step.custom for step in pipeline.clean if step.custom is not None]:
+        after_query = Observation("lakefit_after_query")
+        queried = cleaned_rows(spark, pipeline, source, inputs, Observation("lakefit_again"), until="query")
+        observe_identity(queried, after_query).agg(F.count(F.lit(1))).collect()
+        if identity_of(after_query.get) == rows_in:
+            raise InputError(
+                f"{source.path}: clean: custom: {' or '.join(custom)} drops or multiplies rows: {rows_in[0]:,} go in, "
+                f"{out[0]:,} come out{', but not the same ones' if out[0] == rows_in[0] else ''}. Filter rows under "
+                "`reject`, where they are kept with a reason. Nothing was published."
+            )
     what = (
         f"{out[0]:,} rows come out for {rows_in[0]:,} that go in"
         if out[0] != rows_in[0]
@@ -104,7 +120,7 @@ def check_identities(
 
 def value_columns(rows: DataFrame) -> tuple[str, ...]:
     """Return the columns of cleaned rows that are the row's values."""
-    return tuple(name for name in rows.columns if name not in (ROW, NOT_FINITE))
+    return tuple(name for name in rows.columns if name not in (ROW, MARKS))
 
 
 def spark_problem(error: PySparkException, where: str) -> LakefitError:
@@ -126,6 +142,10 @@ def spark_problem(error: PySparkException, where: str) -> LakefitError:
     causes = re.findall(r"(?:Caused by: )[\w.$]+: (\[.*)", text)
     message = causes[-1] if causes and not first.startswith("[") else first
     return kind(f"{where}: Spark refused: {message or condition}")
+
+
+def _kinds(rows: DataFrame) -> dict[str, Kind]:
+    return {field.name: _kind(field.dataType) for field in rows.schema if field.name not in (ROW, MARKS)}
 
 
 def _kind(data_type: DataType) -> Kind:

@@ -17,10 +17,11 @@ from pyspark.sql import functions as F
 
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
+from lakefit.config.rows import Deduplicate
 from lakefit.dataset.features import Features
 from lakefit.dataset.inputs import InputFile, local_path
 from lakefit.dataset.ledger import FileLedger, Ledger
-from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, DataFile, Manifest, SplitFiles
+from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, Correction, DataFile, Manifest, SplitFiles
 from lakefit.dataset.publish import remove_staging, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.blocks import BLOCKS_SCHEMA, Keying, make_blocks
@@ -66,7 +67,7 @@ def prepare(spark: SparkSession, job: Job) -> Manifest:
         for left in scratch.iterdir():
             left.unlink()
         scratch.rmdir()
-        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        write_json(folder / MANIFEST, manifest.model_dump(mode="json", by_alias=True))
     return manifest
 
 
@@ -122,9 +123,10 @@ def _shuffle_and_finish(spark: SparkSession, job: Job, rows: DataFrame, bits: in
         staging=str(scratch.absolute()),
         bucket_bits=bits,
         columns=columns,
-        deduplication=Deduplication(columns, deduplicate.order if deduplicate else None, deduplicate is not None),
+        deduplication=_deduplication(columns, deduplicate),
         key=key if deduplicate and deduplicate.key else (),
-        reasons=tuple(rule.because for rule in pipeline.reject),
+        keep_null_key=deduplicate is not None and deduplicate.null_key == "keep",
+        reasons=tuple(rule.reason for rule in pipeline.rules),
         split=pipeline.split,
         features=pipeline.features,
     )
@@ -137,9 +139,15 @@ def _shuffle_and_finish(spark: SparkSession, job: Job, rows: DataFrame, bits: in
         raise spark_problem(error, "prepare") from error
 
 
+def _deduplication(columns: tuple[str, ...], section: Deduplicate | None) -> Deduplication:
+    if section is None:
+        return Deduplication(columns, None, most_complete=False, remove=False)
+    return Deduplication(columns, section.order, section.most_complete, remove=True)
+
+
 def _judged(job: Job, rows: DataFrame) -> DataFrame:
     try:
-        return judge(rows, job.pipeline.reject, job.pipeline.label)
+        return judge(rows, job.pipeline.rules, job.pipeline.label)
     except PySparkException as error:
         raise spark_problem(error, "reject or label") from error
 
@@ -153,12 +161,15 @@ def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
         raise LakefitError(
             f"{headers} header lines were found in {expected} files with a header; nothing was published."
         )
-    rejected: Counter[str] = Counter({rule.because: 0 for rule in pipeline.reject})
+    rejected: Counter[str] = Counter({rule.reason: 0 for rule in pipeline.rules})
+    unparsable: Counter[str] = Counter()
     files: dict[str, list[int]] = {}
     names = {file.path: file.name for file in job.inputs[pipeline.source.rows]}
     for summary in summaries:
         for number, count in summary["rejected"].items():
             rejected[_reason(pipeline, int(number))] += count
+        for _, column, count in summary["unparsable"]:
+            unparsable[column] += count
         for uri, counts in summary["files"].items():
             name = names.get(local_path(uri), uri)
             files[name] = [a + b for a, b in zip(files.get(name, [0, 0, 0]), counts, strict=True)]
@@ -168,6 +179,7 @@ def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
         rejected=dict(rejected),
         duplicates=sum(summary["duplicates"] for summary in summaries),
         not_finite=sum(summary["not_finite"] for summary in summaries),
+        unparsable=dict(sorted(unparsable.items())),
         files={
             name: FileLedger(rows_in=kept + duplicates + rejects, kept=kept, duplicates=duplicates, rejected=rejects)
             for name, (kept, duplicates, rejects) in sorted(files.items())
@@ -178,7 +190,7 @@ def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
 
 
 def _reason(pipeline: Pipeline, number: int) -> str:
-    return pipeline.reject[number].because if number >= 0 else REASONS[number]
+    return pipeline.rules[number].reason if number >= 0 else REASONS[number]
 
 
 def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) -> None:
@@ -284,5 +296,17 @@ def _manifest(
         splits=splits,
         duplicates=files("duplicates"),
         rejects=files("rejects"),
+        corrections=_corrections(summaries),
         ledger=ledger,
+    )
+
+
+def _corrections(summaries: Sequence[Mapping[str, Any]]) -> tuple[Correction, ...]:
+    totals: Counter[tuple[str, str, str]] = Counter()
+    for summary in summaries:
+        for _, column, old, new, count in summary["corrected"]:
+            totals[column, old, new] += count
+    return tuple(
+        Correction(column=column, from_=old, to=new, rows=count)
+        for (column, old, new), count in sorted(totals.items(), key=lambda item: (item[0][0], -item[1], item[0]))
     )

@@ -1,0 +1,171 @@
+"""`clean`: what happens to values by the row alone, before duplicates are looked for. Steps run in the given order."""
+
+import re
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, field_validator, model_validator
+
+from lakefit.config.sections import Section
+
+Column = Annotated[str, Field(min_length=1)]
+Columns = Annotated[tuple[Column, ...], Field(min_length=1)]
+Words = tuple[str, ...]
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""`module:function`, found from the working directory or among what is installed."""
+
+TRUE_WORDS = ("true", "t", "yes", "y", "1", "on")
+FALSE_WORDS = ("false", "f", "no", "n", "0", "off")
+# Letters of Spark's datetime patterns that follow a zone or an offset in the text.
+_ZONE_LETTERS = re.compile(r"[VOXxZz]")
+# Every letter that Spark's formatter takes for parsing.
+_PATTERN_LETTERS = frozenset("GyMLdQqEahkKHmsSVzOXxZD")
+
+
+class Parse(Section):
+    """Text that is a date, a time, a number or a boolean in somebody's spelling.
+
+    as: date, timestamp, number (float64), integer (int64), boolean or list (of text). formats: Spark datetime patterns
+    for date and timestamp, tried in order. zone: of times whose format names none. decimal, thousands: the marks of
+    numbers; thousands only between groups of three digits. percent: "12 %" is 0.12. currency: words cut off at either
+    end; then "(5)" is -5 too. true_words, false_words: compared without case. separator: of a list.
+    unparsable: `reject` rejects the row after deduplication, its text kept; `as_null` makes it NULL. Both are counted.
+    """
+
+    as_: Literal["date", "timestamp", "number", "integer", "boolean", "list"] = Field(alias="as")
+    formats: Words = ()
+    zone: str = "UTC"
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[",", ".", " ", "'", "_"] | None = None
+    percent: bool = False
+    currency: Words = ()
+    true_words: Words = TRUE_WORDS
+    false_words: Words = FALSE_WORDS
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    unparsable: Literal["reject", "as_null"] = "reject"
+
+    @field_validator("zone")
+    @classmethod
+    def _is_a_zone(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (ValueError, OSError, LookupError):
+            raise ValueError("expected a time zone such as UTC or Europe/Berlin") from None
+        return zone
+
+    @field_validator("formats")
+    @classmethod
+    def _are_patterns(cls, formats: Words) -> Words:
+        for text in formats:
+            unquoted = re.sub(r"'[^']*'", "", text)
+            wrong = sorted({letter for letter in unquoted if letter.isalpha()} - _PATTERN_LETTERS)
+            if wrong or not unquoted.strip():
+                raise ValueError(
+                    f"{text!r} is no datetime pattern: {wrong[0]!r} means nothing there (quote text: 'T')"
+                    if wrong
+                    else f"{text!r} is no datetime pattern"
+                )
+        return formats
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> "Parse":
+        if self.as_ in ("date", "timestamp"):
+            if not self.formats:
+                raise ValueError('formats: expected how the text is written, such as ["yyyy-MM-dd", "dd.MM.yyyy"]')
+        elif self.formats:
+            raise ValueError(f"formats belong to date and timestamp, not to {self.as_}")
+        if self.as_ not in ("number", "integer") and (self.thousands or self.percent or self.currency):
+            raise ValueError(f"thousands, percent and currency belong to number and integer, not to {self.as_}")
+        if self.thousands == self.decimal:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}")
+        if (self.as_ == "list") != (self.separator is not None):
+            raise ValueError('a list needs its separator, such as "|", and nothing else has one')
+        both = {word.lower() for word in self.true_words} & {word.lower() for word in self.false_words}
+        if both:
+            raise ValueError(f"{min(both)!r} is among true_words and false_words")
+        return self
+
+    def names_a_zone(self, pattern: str) -> bool:
+        """Return whether texts of this pattern say themselves which zone or offset they are in."""
+        return bool(_ZONE_LETTERS.search(re.sub(r"'[^']*'", "", pattern)))
+
+
+class Correct(Section):
+    """Known misspellings, or canonical values with a bounded number of edits; each correction is recorded.
+
+    mapping: from -> to. values: the canonical ones; another value becomes the nearest of them if that is at most
+    `max_edits` edits (insert, delete, replace) away and nearer than every other: no guess where two are equally near.
+    """
+
+    mapping: dict[str, str] = Field(default_factory=dict)
+    values: Words = ()
+    max_edits: Annotated[int, Field(ge=1, le=5)] = 2
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> "Correct":
+        if bool(self.mapping) == bool(self.values):
+            raise ValueError("expected either mapping: {from: to} or values: [canonical, …]")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError("a canonical value is listed twice")
+        return self
+
+
+class Clip(Section):
+    """Values below `min` become `min`, values above `max` become `max`; learned bounds are `features`' clip."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _has_bounds_in_order(self) -> "Clip":
+        if self.min is None and self.max is None:
+            raise ValueError("expected min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is above max")
+        return self
+
+
+TextVerb = Literal["trim", "collapse", "upper", "lower", "nfkc", "strip_control"]
+VERBS = ("text", "null_if", "parse", "correct", "clip", "derive", "drop", "custom")
+
+
+class Clean(Section):
+    """One step: one verb, and the column or columns that it changes.
+
+    text: trim (white space at both ends), collapse (runs of white space to one space), upper, lower, nfkc (Unicode
+    normal form), strip_control (control characters removed). null_if: these values are NULL. derive: a Spark SQL
+    expression for a new or an old column. drop: columns that nothing further needs. custom: `module:function`, a
+    function DataFrame -> DataFrame that keeps every row and the columns whose names begin with `_`.
+    """
+
+    column: Column | Columns | None = None
+    text: Annotated[tuple[TextVerb, ...], Field(min_length=1)] | None = None
+    null_if: Annotated[tuple[str | int | float, ...], Field(min_length=1)] | None = None
+    parse: Parse | None = None
+    correct: Correct | None = None
+    clip: Clip | None = None
+    derive: Annotated[str, Field(min_length=1)] | None = None
+    drop: Columns | None = None
+    custom: FunctionName | None = None
+
+    @model_validator(mode="after")
+    def _has_one_verb(self) -> "Clean":
+        verbs = [name for name in VERBS if getattr(self, name) is not None]
+        if len(verbs) != 1:
+            found = f"found {' and '.join(verbs)}" if verbs else "found none"
+            raise ValueError(f"expected one verb of {', '.join(VERBS)}; {found}. Steps run in the order of the list")
+        if verbs[0] in ("drop", "custom"):
+            if self.column is not None:
+                raise ValueError(f"{verbs[0]} takes no column")
+        elif self.column is None:
+            raise ValueError(f"expected the column (or columns) that {verbs[0]} changes")
+        elif verbs[0] == "derive" and not isinstance(self.column, str):
+            raise ValueError("derive makes one column")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the verb changes; none for drop and custom."""
+        if self.column is None:
+            return ()
+        return (self.column,) if isinstance(self.column, str) else self.column

@@ -1,0 +1,286 @@
+"""Each verb of `clean` against plain Python, on values that people have really written."""
+
+import re
+import unicodedata
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lakefit.config.clean import Clean
+from lakefit.errors import InputError
+from lakefit.prepare.clean import clean
+
+Values = list[Any]
+# One Spark job an example: many values in each of few examples.
+FEW = settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+def step(**fields: Any) -> Clean:
+    return Clean.model_validate(fields, strict=False)
+
+
+@pytest.fixture(scope="module")
+def session(spark: Any) -> Any:
+    """A session as preparation sets it."""
+    made = spark.newSession()
+    made.conf.set("spark.sql.ansi.enabled", "true")
+    made.conf.set("spark.sql.session.timeZone", "UTC")
+    return made
+
+
+def frame_of(session: Any, values: Values, sql_type: str = "STRING") -> Any:
+    return session.createDataFrame([(i, value) for i, value in enumerate(values)], f"i INT, x {sql_type}").coalesce(1)
+
+
+def cleaned(session: Any, values: Values, *steps: Clean, sql_type: str = "STRING", column: str = "x") -> Values:
+    rows = clean(frame_of(session, values, sql_type), steps).orderBy("i").collect()
+    return [row[column] for row in rows]
+
+
+def marks(session: Any, values: Values, *steps: Clean) -> list[Any]:
+    return [row["_marks"] for row in clean(frame_of(session, values), steps).orderBy("i").collect()]
+
+
+TEXTS = st.lists(st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=8)), max_size=60)
+
+
+def is_space(character: str) -> bool:
+    return character in "\t\n\x0b\f\r " or unicodedata.category(character).startswith("Z")
+
+
+def trimmed(text: str) -> str:
+    start, end = 0, len(text)
+    while start < end and is_space(text[start]):
+        start += 1
+    while end > start and is_space(text[end - 1]):
+        end -= 1
+    return text[start:end]
+
+
+@FEW
+@given(TEXTS)
+def test_text_verbs_do_what_python_does(session: Any, texts: Values) -> None:
+    for verb, expected in {
+        "trim": trimmed,
+        "strip_control": lambda text: "".join(c for c in text if unicodedata.category(c) != "Cc"),
+        "nfkc": lambda text: unicodedata.normalize("NFKC", text),
+    }.items():
+        found = cleaned(session, texts, step(column="x", text=[verb]))
+        assert found == [None if text is None else expected(text) or None for text in texts], verb
+
+
+def test_text_verbs_run_in_the_order_of_the_list_and_over_several_columns(session: Any) -> None:
+    frame = session.createDataFrame([("  \uff2eew \t York ", " b ")], "a STRING, b STRING")
+    row = clean(frame, [step(column=["a", "b"], text=["nfkc", "collapse", "trim", "upper"])]).first()
+    assert (row["a"], row["b"]) == ("NEW YORK", "B")
+    assert cleaned(session, ["ÀB", ""], step(column="x", text=["lower"])) == ["àb", None]
+
+
+def test_null_if_takes_text_for_text_and_numbers_for_numbers(session: Any) -> None:
+    steps = step(column="x", null_if=["NA", "-", 0])
+    assert cleaned(session, ["NA", "-", "0", "0.0", "a", None], steps) == [None, None, None, "0.0", "a", None]
+    numbers = step(column="x", null_if=[-999, 0])
+    assert cleaned(session, [-999.0, 0.0, -0.0, 1.5, None], numbers, sql_type="DOUBLE") == [None] * 3 + [1.5, None]
+
+
+def test_not_a_number_and_infinity_are_null_and_counted_and_zero_has_no_sign(session: Any) -> None:
+    values = [float("nan"), float("inf"), -0.0, 1.0]
+    rows = clean(frame_of(session, values, "DOUBLE"), []).orderBy("i").collect()
+    assert [row["x"] for row in rows] == [None, None, 0.0, 1.0]
+    assert str(rows[2]["x"]) == "0.0"
+    assert [row["_marks"]["not_finite"] for row in rows] == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("parse", "expected"),
+    [
+        (
+            {"as": "number"},
+            {"1": 1.0, " -2.5 ": -2.5, "+3": 3.0, "1e3": 1000.0, ".5": 0.5, "7.": 7.0, "1,5": None, "x": None,
+             "1 2": None, "nan": None, "1d": None, "0x1F": None, "--1": None, "": None},
+        ),
+        (
+            {"as": "number", "decimal": ",", "thousands": "."},
+            {"1.234,5": 1234.5, "1.234.567": 1234567.0, "1234,5": 1234.5, "12.34": None, "1.2345": None, "0,5": 0.5},
+        ),
+        (
+            {"as": "number", "decimal": ",", "thousands": " "},
+            {"1\u00a0234,5": 1234.5, "1\u202f234": 1234.0, "1 234": 1234.0, "1 23": None},
+        ),
+        ({"as": "number", "percent": True}, {"12.5 %": 0.125, "100%": 1.0, "12": None, "%": None}),
+        (
+            {"as": "number", "thousands": ",", "currency": ["$", "USD", "€"]},
+            {"$1,234.50": 1234.5, "USD 7": 7.0, "7 €": 7.0, "-$5": -5.0, "(5)": -5.0, "($5)": -5.0, "$": None,
+             "£5": None, "5": 5.0},
+        ),
+        ({"as": "integer", "thousands": ","}, {"1,000": 1000, "12.0": None, "9223372036854775808": None, "-4": -4}),
+        (
+            {"as": "boolean", "true_words": ["ja", "J"], "false_words": ["nein"]},
+            {"JA": True, " j ": True, "Nein": False, "yes": None},
+        ),
+        ({"as": "boolean"}, {"Yes": True, "0": False, "off": False, "2": None}),
+        (
+            {"as": "date", "formats": ["yyyy-MM-dd", "d.M.yyyy", "MMM d, yyyy"]},
+            {"2020-02-29": date(2020, 2, 29), "2021-02-29": None, "3.12.2020": date(2020, 12, 3),
+             "Dec 3, 2020": date(2020, 12, 3), "2020/01/01": None},
+        ),
+        (
+            {"as": "timestamp", "formats": ["yyyy-MM-dd HH:mm", "yyyy-MM-dd'T'HH:mm:ssXXX"], "zone": "Europe/Berlin"},
+            {"2020-01-01 12:00": datetime(2020, 1, 1, 11, tzinfo=UTC),
+             "2020-07-01 12:00": datetime(2020, 7, 1, 10, tzinfo=UTC),
+             "2020-01-01T12:00:00+05:30": datetime(2020, 1, 1, 6, 30, tzinfo=UTC),
+             "2020-01-01": None},
+        ),
+        ({"as": "list", "separator": "|"}, {"a| b ||c": ["a", "b", "c"], "|": None, "a": ["a"], "": None}),
+    ],
+)  # fmt: skip
+def test_parse_reads_what_people_write_and_nothing_else(
+    session: Any, parse: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    found = cleaned(session, [*expected, None], step(column="x", parse=parse))
+    found = [_utc(value) for value in found]
+    assert dict(zip(expected, found[:-1], strict=True)) == expected
+    assert found[-1] is None
+
+
+def _utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
+@FEW
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=60), st.sampled_from(".,"))
+def test_every_number_comes_back_from_its_text(session: Any, numbers: list[float], decimal: str) -> None:
+    texts = [repr(number).replace(".", decimal) for number in numbers]
+    assert cleaned(session, texts, step(column="x", parse={"as": "number", "decimal": decimal})) == numbers
+
+
+def test_what_does_not_parse_is_noted_with_its_text_and_the_rule_it_breaks(session: Any) -> None:
+    steps = [
+        step(column="x", text=["trim"]),
+        step(column="x", parse={"as": "number", "unparsable": "reject"}),
+    ]
+    found = marks(session, ["1", "one", "", None, " "], *steps)
+    assert [mark["unparsable"] for mark in found] == [None, "1\x1fx\x1fone", None, None, None]
+    assert [mark["rule"] for mark in found] == [None, 0, None, None, None]
+    as_null = step(column="x", parse={"as": "number", "unparsable": "as_null"})
+    (mark,) = marks(session, ["one"], as_null)
+    assert mark["unparsable"] == "0\x1fx\x1fone"
+    assert mark["rule"] is None
+
+
+def edits(a: str, b: str) -> int:
+    """Levenshtein's distance, by its definition (Wagner and Fischer, 1974)."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row = _next_row(row, i, x, b)
+    return row[-1]
+
+
+def _next_row(row: list[int], i: int, x: str, b: str) -> list[int]:
+    new = [i]
+    for j, y in enumerate(b, 1):
+        new.append(min(row[j] + 1, new[-1] + 1, row[j - 1] + (x != y)))
+    return new
+
+
+@FEW
+@given(
+    st.lists(st.text("abcd", min_size=1, max_size=5), min_size=1, max_size=50),
+    st.lists(st.text("abcd", min_size=2, max_size=5), min_size=1, max_size=6, unique=True),
+    st.integers(1, 3),
+)
+def test_a_correction_is_the_nearest_value_and_only_a_clear_one(
+    session: Any, texts: list[str], values: list[str], most: int
+) -> None:
+    def expected(text: str) -> str:
+        near = sorted((edits(text, value), value) for value in values if edits(text, value) <= most)
+        clear = near and (text in values or len(near) == 1 or near[0][0] < near[1][0])
+        return near[0][1] if clear else text
+
+    found = cleaned(session, texts, step(column="x", correct={"values": values, "max_edits": most}))
+    assert found == [expected(text) for text in texts]
+
+
+def test_corrections_are_noted_by_column_old_and_new_value(session: Any) -> None:
+    correct = step(column="x", correct={"mapping": {"Munich": "München", "Oslo": "Oslo"}})
+    found = marks(session, ["Munich", "Oslo", "Bonn", None], correct)
+    assert [mark["corrected"] for mark in found] == ["0\x1fx\x1fMunich\x1fMünchen", None, None, None]
+
+
+def test_clip_keeps_integers_integers_and_null_null(session: Any) -> None:
+    assert cleaned(session, [-1, 5, 11, None], step(column="x", clip={"min": 0, "max": 10}), sql_type="INT") == [
+        0, 5, 10, None,
+    ]  # fmt: skip
+    assert cleaned(session, [-1.0, 2.5], step(column="x", clip={"max": 0.5}), sql_type="DOUBLE") == [-1.0, 0.5]
+
+
+def test_derive_makes_and_replaces_columns_in_order_and_its_nan_is_null(session: Any) -> None:
+    derived = {"y": "x * 2", "x": "y + 1", "z": "CAST('NaN' AS DOUBLE)"}
+    steps = [step(column=name, derive=sql) for name, sql in derived.items()]
+    row = clean(frame_of(session, [3.0], "DOUBLE"), steps).first()
+    assert (row["y"], row["x"], row["z"]) == (6.0, 7.0, None)
+    assert row["_marks"]["not_finite"] == 1
+
+
+def test_dropped_columns_are_gone(session: Any) -> None:
+    assert clean(frame_of(session, ["a"]), [step(drop=["x"])]).columns == ["i", "_marks"]
+
+
+def test_a_custom_function_gets_and_gives_a_frame(
+    session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_steps.py").write_text(
+        "from pyspark.sql import functions as F\n"
+        "def double(frame):\n    return frame.withColumn('x', F.concat('x', 'x'))\n"
+        "def loses(frame):\n    return frame.select('x')\n"
+        "def nothing(frame):\n    pass\n"
+        "def fails(frame):\n    return 1 / 0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    frame = frame_of(session, [" a"])
+    steps = [step(column="x", text=["trim"]), step(custom="own_steps:double"), step(column="x", text=["upper"])]
+    assert clean(frame, steps).first()["x"] == "AA"
+    for name, message in {
+        "own_steps:loses": "returned no column _marks",
+        "own_steps:nothing": "returned NoneType; expected a DataFrame",
+        "own_steps:fails": "raised ZeroDivisionError",
+        "own_steps:missing": "no such function",
+        "no_such_module:f": "can't be imported",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            clean(frame, [step(custom=name)])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"column": "x"}, "expected one verb"),
+        ({"column": "x", "text": ["trim"], "null_if": ["a"]}, "found text and null_if"),
+        ({"text": ["trim"]}, "expected the column"),
+        ({"column": "x", "drop": ["y"]}, "drop takes no column"),
+        ({"column": ["x", "y"], "derive": "1"}, "derive makes one column"),
+        ({"column": "x", "parse": {"as": "date"}}, "formats: expected how"),
+        ({"column": "x", "parse": {"as": "date", "formats": ["YYYY-MM-DD"]}}, "'Y' means nothing"),
+        ({"column": "x", "parse": {"as": "number", "formats": ["yyyy"]}}, "formats belong to date"),
+        ({"column": "x", "parse": {"as": "number", "thousands": "."}}, "decimal and thousands are both"),
+        ({"column": "x", "parse": {"as": "boolean", "percent": True}}, "belong to number"),
+        ({"column": "x", "parse": {"as": "timestamp", "formats": ["yyyy"], "zone": "Mars"}}, "expected a time zone"),
+        ({"column": "x", "parse": {"as": "boolean", "true_words": ["No"]}}, "among true_words and false_words"),
+        ({"column": "x", "parse": {"as": "list"}}, "a list needs its separator"),
+        ({"column": "x", "correct": {}}, "expected either mapping"),
+        ({"column": "x", "correct": {"values": ["a", "a"]}}, "listed twice"),
+        ({"column": "x", "clip": {}}, "expected min, max or both"),
+        ({"column": "x", "clip": {"min": 2, "max": 1}}, "min is above max"),
+        ({"custom": "no colon"}, "String should match pattern"),
+    ],
+)
+def test_a_step_that_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=re.escape(message)):
+        step(**fields)
