@@ -14,14 +14,13 @@ import pytest
 
 from lakefit.config.features import Categorical, Numeric
 from lakefit.config.features import Features as FeaturesSection
-from lakefit.config.rows import Split
+from lakefit.config.rows import SPLITS, Split
 from lakefit.dataset.features import Features
 from lakefit.prepare import learn
 from lakefit.prepare.blocks import Keying, make_blocks
 from lakefit.prepare.bucket import STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.hashing import hash_rows
-from lakefit.prepare.split import SPLITS
 from lakefit.prepare.write import WritePlan, range_bits, write_range
 
 COLUMNS = ("key", "group", "stamp", "amount", "city", "flag")

@@ -2,18 +2,32 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from lakefit.config.clean import Clean
 from lakefit.config.file import Key, Problem, nearest
 from lakefit.config.functions import function_problem
 from lakefit.config.pipeline import Pipeline
+from lakefit.config.rows import Split
 from lakefit.config.sql import Kind, SqlError, expression_columns, kind_of, query_columns
 
 RESERVED = frozenset(
     f"_{name}"
     for name in (
         *("row", "row_hi", "row_lo", "key_hi", "key_lo", "occurrence", "kept_row", "kept_occurrence", "file", "record"),
-        *("header", "content", "reason", "rule", "label", "marks", "split", "unparsed"),
+        *(
+            "header",
+            "content",
+            "reason",
+            "rule",
+            "label",
+            "marks",
+            "split",
+            "group",
+            "not_finite",
+            "unparsable",
+            "corrected",
+        ),
     )
 )
 """Columns that Lakefit adds to the rows; `_lakefit_…` are its own as well, and `label` is among the features."""
@@ -177,12 +191,23 @@ def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
         check.sql(("reject", i, "when"), reject.when)
     for i, require in enumerate(pipeline.require):
         check.sql(("require", i, "that"), require.that)
-    for i, name in enumerate(pipeline.split.by or ()):
-        check.must_exist(("split", "by", i), name)
+    _check_split(check, pipeline.split)
     in_label = check.sql(("label", "expression"), pipeline.label.expression)
     _check_features(check, pipeline, in_label)
     for i, name in enumerate(pipeline.score.keys if pipeline.score else ()):
         check.must_exist(("score", "keys", i), name)
+
+
+def _check_split(check: _Check, split: Split) -> None:
+    for i, name in enumerate(split.by or ()):
+        check.must_exist(("split", "by", i), name)
+    for i, name in enumerate(split.stratify or ()):
+        check.must_exist(("split", "stratify", i), name)
+    if split.time is not None:
+        wanted = ("number", "numbers, as the cuts are") if split.time.numeric else ("time", "dates or times")
+        check.must_be(("split", "time", "column"), split.time.column, (cast(Kind, wanted[0]),), wanted[1])
+    if split.column is not None:
+        check.must_be(("split", "column"), split.column, ("text",), "the words train, validation and test")
 
 
 def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> None:

@@ -1,10 +1,12 @@
 """`deduplicate`, `reject`, `require`, `split`, `label`: what happens to a row before anything is learned."""
 
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lakefit.config.clean import Columns
+from lakefit.config.clean import Column, Columns
 from lakefit.config.sections import Section
 
 
@@ -53,19 +55,93 @@ class Require(Section):
 
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+SPLITS = ("train", "validation", "test")
+_GAP = re.compile(r"(\d+(?:\.\d+)?) (seconds?|minutes?|hours?|days?|weeks?)")
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
+
+
+class TimeSplit(Section):
+    """Rows before `validation` train, rows from `test` on test; the cuts are ISO dates or times (UTC), or numbers.
+
+    gap: rows this long before a cut are in no split but rejected, so that what overlaps in time leaks nothing: "7 days"
+    for dates and times, a number for numbers.
+    """
+
+    column: Column
+    validation: str | int | float
+    test: str | int | float
+    gap: str | int | float = 0
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> "TimeSplit":
+        if isinstance(self.validation, str) != isinstance(self.test, str):
+            raise ValueError("validation and test: expected two times or two numbers")
+        low, high = (self.number(name) for name in ("validation", "test"))
+        if low >= high:
+            raise ValueError("the cut of validation must lie before that of test")
+        if not 0 <= self.number("gap") < high - low:
+            raise ValueError("the gap must be shorter than the validation split")
+        return self
+
+    @property
+    def numeric(self) -> bool:
+        """True where the cuts are numbers, false where they are times."""
+        return not isinstance(self.validation, str)
+
+    def number(self, name: Literal["validation", "test", "gap"]) -> float:
+        """Return a cut or the gap as a number: of the column's own, or microseconds (since 1970 for a cut)."""
+        value = getattr(self, name)
+        if self.numeric:
+            if isinstance(value, str):
+                raise ValueError(f"{name}: expected a number as for the cuts, not {value!r}")
+            return float(value)
+        if name == "gap":
+            if value == 0:
+                return 0.0
+            found = _GAP.fullmatch(str(value))
+            if found is None:
+                raise ValueError(f'gap: expected a length such as "7 days" or "12 hours", not {value!r}')
+            return float(found[1]) * _SECONDS[found[2].removesuffix("s")] * 1e6
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{name}: expected an ISO date or time such as 2013-10-01, not {value!r}") from None
+        time = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+        return float((time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
 
 
 class Split(Section):
-    """Rows with equal values of `by` go to one split; without `by`, rows with an equal deduplication key do."""
+    """Which rows train, validate and test: by the hash of their group, so that a row keeps its split as data grows.
+
+    by: rows with equal values go to one split; without it, rows with an equal deduplication key do. stratify: the
+    shares hold inside each combination of these columns' values (expected shares: the hash decides). time: by cuts.
+    column: a column that says train, validation or test. folds: of so many equal parts, number `fold` is the test
+    split, the next one the validation split. With time and column, `by` only checks that no group is in two splits.
+    """
 
     by: Columns | None = None
+    stratify: Columns | None = None
+    time: TimeSplit | None = None
+    column: Column | None = None
+    folds: Annotated[int, Field(ge=3)] | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
     train: Share = 0.7
     validation: Share = 0.15
     test: Share = 0.15
     seed: int = 0
 
     @model_validator(mode="after")
-    def _shares_add_up(self) -> "Split":
+    def _is_one_kind(self) -> "Split":
+        kinds = [name for name in ("stratify", "time", "column", "folds") if getattr(self, name) is not None]
+        if len(kinds) > 1:
+            raise ValueError(f"expected one of {' and '.join(kinds)}")
+        if self.stratify and self.by:
+            raise ValueError("stratify and by exclude each other: a group may lie in several strata")
+        shares = sorted(self.model_fields_set & set(SPLITS))
+        if kinds and kinds[0] != "stratify" and shares:
+            raise ValueError(f"{shares[0]} is a share, and {kinds[0]} says already which rows go where")
+        if self.fold >= (self.folds or 1):
+            raise ValueError("fold counts from 0 and must be below folds" if self.folds else "fold needs folds")
         total = self.train + self.validation + self.test
         if abs(total - 1.0) > 1e-9:
             raise ValueError(f"train, validation and test must add up to 1, not {total:g}")

@@ -45,6 +45,13 @@ class Correction(Section):
     rows: int
 
 
+class Stratum(Section):
+    """The rows of one combination of the values of `split.stratify`, by split; values as text, None for NULL."""
+
+    values: tuple[str | None, ...]
+    rows: dict[str, int]
+
+
 class Manifest(Section):
     """What stands in manifest.json; immutable once it is there."""
 
@@ -60,6 +67,7 @@ class Manifest(Section):
     duplicates: tuple[DataFile, ...]
     rejects: tuple[DataFile, ...]
     corrections: tuple[Correction, ...]
+    strata: tuple[Stratum, ...]
     ledger: Ledger
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lakefit.config.features import Features
-from lakefit.config.rows import Split
+from lakefit.config.rows import SPLITS, Split
 from lakefit.config.sql import FIELD, RECORD_END
 from lakefit.prepare.blocks import (
     CORRECTED,
@@ -32,17 +32,19 @@ from lakefit.prepare.blocks import (
 from lakefit.prepare.clean import LABEL, RULE
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, sort_rows
 from lakefit.prepare.features import model_input
-from lakefit.prepare.split import SPLITS, assign_split
+from lakefit.prepare.split import IN_GAP, NO_SPLIT, assign_split, check_keys, group_of
 from lakefit.prepare.statistics import LEAF_BITS, Moments, leaf_moments, merge_up
 
 IDENTITY = "_row"
-SPLIT = "_split"
+SPLIT, GROUP = "_split", "_group"
 STAGED = ("kept", "duplicates", "rejects")
-BROKEN, HEADER_INSIDE, NULL_KEY = -1, -2, -3
+BROKEN, HEADER_INSIDE, NULL_KEY, GAP, SPLITLESS = -1, -2, -3, -4, -5
 REASONS = {
     BROKEN: "the line does not fit the schema",
     HEADER_INSIDE: "a header line inside the file",
     NULL_KEY: "every column of the deduplication key is null",
+    GAP: "in the gap between two splits",
+    SPLITLESS: "the split's column does not say which",
 }
 RESULT_SCHEMA = "bucket INT, summary STRING, moments BINARY, categories BINARY"
 _KEPT, _DUPLICATE, _REJECTED, _HEADER = 0, 1, 2, 3
@@ -86,8 +88,7 @@ def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, 
     table = sort_rows(from_cells(blocks["block"]), plan.deduplication)
     state, first, rule = _judge(table, plan)
     table = table.append_column(IDENTITY, _identity(table))
-    kept = table.filter(pa.array(state == _KEPT))
-    split = assign_split(kept, plan.split)
+    kept, split = _split(table, state, rule, plan)
     files = {
         "kept": _stage(_kept_rows(kept, split, plan), "kept", bucket, plan),
         "duplicates": _stage(_duplicate_rows(table, state, first, plan), "duplicates", bucket, plan),
@@ -106,6 +107,7 @@ def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, 
         "kept": {name: int((split == number).sum()) for number, name in enumerate(SPLITS)},
         "duplicates": int((state == _DUPLICATE).sum()),
         "rejected": {int(k): int(v) for k, v in Counter(rule[state == _REJECTED].tolist()).items()},
+        "strata": _strata(kept, split, plan.split),
         "labels": {name: _label_counts(label[split == number]) for number, name in enumerate(SPLITS)},
         "files": _by_file(table, state),
         "staged": files,
@@ -141,6 +143,20 @@ def _judge(table: pa.Table, plan: BucketPlan) -> tuple[NDArray[np.int8], NDArray
     return state, first, rule
 
 
+def _split(
+    table: pa.Table, state: NDArray[np.int8], rule: NDArray[np.int32], plan: BucketPlan
+) -> tuple[pa.Table, NDArray[np.int8]]:
+    """Return the kept rows and their splits; rows that no split takes become rejects in `state` and `rule`."""
+    rows = np.flatnonzero(state == _KEPT)
+    candidates = table.take(pa.array(rows))
+    split = assign_split(candidates, plan.split)
+    check_keys(candidates, split)
+    for none, number in ((IN_GAP, GAP), (NO_SPLIT, SPLITLESS)):
+        state[rows[split == none]] = _REJECTED
+        rule[rows[split == none]] = number
+    return table.filter(pa.array(state == _KEPT)), split[split >= 0]
+
+
 def _identity(table: pa.Table) -> pa.Array:
     """Return the 128-bit identities as 16 bytes, big-endian: byte order is number order."""
     words = np.empty((len(table), 2), ">u8")
@@ -151,6 +167,9 @@ def _identity(table: pa.Table) -> pa.Array:
 def _kept_rows(kept: pa.Table, split: NDArray[np.int8], plan: BucketPlan) -> pa.Table:
     columns = {name: kept[name] for name in (IDENTITY, OCCURRENCE, KEY_HIGH)}
     columns[SPLIT] = pa.array(split)
+    group = group_of(kept, plan.split)
+    if group is not None:
+        columns[GROUP] = pa.array(group)
     columns["label"] = kept[LABEL].cast(pa.float32())
     return pa.table({**columns, **model_input(kept, plan.features)})
 
@@ -236,6 +255,16 @@ def _readable(records: str | None) -> str | None:
         return None
     parts = (record.split(FIELD) for record in records.split(RECORD_END))
     return "; ".join(f"{column}: {text}" for _, column, text in parts)
+
+
+def _strata(kept: pa.Table, split: NDArray[np.int8], section: Split) -> list[list[Any]]:
+    """Return the rows of each stratum by split, as [value, …, train, validation, test]."""
+    if section.stratify is None:
+        return []
+    columns = {str(i): kept[name].cast(pa.string()) for i, name in enumerate(section.stratify)}
+    counts = {name: pa.array((split == number).astype(np.int64)) for number, name in enumerate(SPLITS)}
+    summed = pa.table({**columns, **counts}).group_by(list(columns)).aggregate([(name, "sum") for name in SPLITS])
+    return [list(row.values()) for row in summed.select([*columns, *(f"{n}_sum" for n in SPLITS)]).to_pylist()]
 
 
 def _by_file(table: pa.Table, state: NDArray[np.int8]) -> dict[str, list[int]]:

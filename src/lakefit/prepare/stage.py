@@ -11,26 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
-from lakefit.config.rows import Deduplicate
+from lakefit.config.rows import SPLITS, Deduplicate
 from lakefit.dataset.features import Features
 from lakefit.dataset.inputs import InputFile, local_path
 from lakefit.dataset.ledger import FileLedger, Ledger
-from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, Correction, DataFile, Manifest, SplitFiles
+from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, Correction, DataFile, Manifest, SplitFiles, Stratum
 from lakefit.dataset.publish import remove_staging, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.blocks import BLOCKS_SCHEMA, Keying, make_blocks
-from lakefit.prepare.bucket import REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
+from lakefit.prepare.bucket import GROUP, REASONS, RESULT_SCHEMA, SPLIT, STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.clean import judge
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.learn import learn_features
 from lakefit.prepare.rows import check_identities, cleaned_rows, spark_problem, value_columns
-from lakefit.prepare.split import SPLITS
 from lakefit.prepare.write import WritePlan, range_bits, write_range
 
 Inputs = Mapping[str, Sequence[InputFile]]
@@ -38,6 +39,9 @@ Inputs = Mapping[str, Sequence[InputFile]]
 # A bucket of this many raw bytes takes some times as much in the worker that holds it.
 BUCKET_BYTES = 64 << 20
 MAX_BUCKET_BITS = 14
+MAX_STRATA = 1_000
+# Two columns of this many rows are looked through here sooner than Spark starts a job.
+LOCAL_ROWS = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
         )
         for kind in STAGED
     }
+    _check_groups(spark, job.pipeline, [path for _, path in staged["kept"]], sum(ledger.kept.values()))
     features = learn_features(spark, job.pipeline, results, [path for _, path in staged["kept"]], bits)
     kept_rows = sum(ledger.kept.values())
     plan = WritePlan(
@@ -194,7 +199,15 @@ def _reason(pipeline: Pipeline, number: int) -> str:
 
 
 def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) -> None:
-    by = f"by {', '.join(pipeline.split.by)}" if pipeline.split.by else "by row"
+    section = pipeline.split
+    by = f"by {', '.join(section.by)}" if section.by else "by row"
+    advice = (
+        "Move the cuts of split.time."
+        if section.time
+        else "Rows need train, validation or test there."
+        if section.column
+        else "Give it a larger share, split by columns with more distinct values, or choose another seed."
+    )
     for split in SPLITS:
         counts: Counter[str] = Counter()
         for summary in summaries:
@@ -202,8 +215,7 @@ def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) ->
         rows = sum(counts.values())
         if not rows:
             raise InputError(
-                f"The {split} split is empty: no group ({by}, seed {pipeline.split.seed}) fell into it. Give it a "
-                "larger share, split by columns with more distinct values, or choose another seed. Nothing was "
+                f"The {split} split is empty: no group ({by}, seed {section.seed}) fell into it. {advice} Nothing was "
                 "published."
             )
         if counts["null"]:
@@ -297,6 +309,7 @@ def _manifest(
         duplicates=files("duplicates"),
         rejects=files("rejects"),
         corrections=_corrections(summaries),
+        strata=_strata(job.pipeline, summaries),
         ledger=ledger,
     )
 
@@ -310,3 +323,38 @@ def _corrections(summaries: Sequence[Mapping[str, Any]]) -> tuple[Correction, ..
         Correction(column=column, from_=old, to=new, rows=count)
         for (column, old, new), count in sorted(totals.items(), key=lambda item: (item[0][0], -item[1], item[0]))
     )
+
+
+def _strata(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) -> tuple[Stratum, ...]:
+    columns = pipeline.split.stratify or ()
+    totals: dict[tuple[str | None, ...], list[int]] = {}
+    for summary in summaries:
+        for row in summary["strata"]:
+            values = tuple(row[: len(columns)])
+            totals[values] = [a + b for a, b in zip(totals.get(values, [0, 0, 0]), row[len(columns) :], strict=True)]
+    if len(totals) > MAX_STRATA:
+        raise InputError(
+            f"split.stratify: {', '.join(columns)} have {len(totals):,} combinations of values; expected at most "
+            f"{MAX_STRATA:,}, each with enough rows for three splits. Nothing was published."
+        )
+    order = sorted(totals, key=lambda values: [(value is not None, value or "") for value in values])
+    return tuple(Stratum(values=values, rows=dict(zip(SPLITS, totals[values], strict=True))) for values in order)
+
+
+def _check_groups(spark: SparkSession, pipeline: Pipeline, staged: Sequence[str], rows: int) -> None:
+    """Raise InputError where a group of `split.by` has rows in two splits: counted over all staged rows."""
+    if pipeline.split.by is None or not rows:
+        return
+    if rows <= LOCAL_ROWS:
+        parts = [pq.read_table(path, columns=[GROUP, SPLIT]) for path in staged]
+        ranges = pa.concat_tables(parts).group_by(GROUP).aggregate([(SPLIT, "min"), (SPLIT, "max")])
+        torn = pc.sum(pc.not_equal(ranges[f"{SPLIT}_min"], ranges[f"{SPLIT}_max"])).as_py()
+    else:
+        by_group = spark.read.parquet(*staged).groupBy(GROUP)
+        ranges_by_group = by_group.agg(F.min(SPLIT).alias("low"), F.max(SPLIT).alias("high"))
+        torn = ranges_by_group.where("low < high").count()
+    if torn:
+        raise InputError(
+            f"split: {torn:,} groups of {', '.join(pipeline.split.by)} have rows in two splits: they would be "
+            "tested on what was learned from them. Cut where groups end, or leave `by` out. Nothing was published."
+        )

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lakefit.config.rows import SPLITS
 from lakefit.dataset.features import Features
 from lakefit.prepare.blocks import KEY_HIGH, bucket_of
 from lakefit.prepare.bucket import IDENTITY, SPLIT, STAGED
 from lakefit.prepare.deduplicate import OCCURRENCE
 from lakefit.prepare.features import encode
-from lakefit.prepare.split import SPLITS
 
 _READ_ROWS = 65_536
 
