@@ -5,22 +5,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from lakefit.config.features import Categorical, Numeric
 from lakefit.config.features import Features as FeaturesSection
-from lakefit.config.rows import SPLITS, Split
-from lakefit.dataset.features import Features
-from lakefit.prepare import learn
+from lakefit.config.rows import SPLITS, Label, Split
+from lakefit.dataset.features import Features, LabelFeature
+from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.prepare.blocks import Keying, make_blocks
 from lakefit.prepare.bucket import STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.hashing import hash_rows
+from lakefit.prepare.learn import Learner
+from lakefit.prepare.staged import Staged
+from lakefit.prepare.tally import total
 from lakefit.prepare.write import WritePlan, range_bits, write_range
 
 COLUMNS = ("key", "group", "stamp", "amount", "city", "flag")
@@ -34,9 +35,11 @@ VALUES = pa.schema(
         ("flag", pa.bool_()),
     ]
 )
+NO_SPARK: Any = None  # few rows are looked through in this process
 REASONS = ("refunded", "too old")
 SECTION = FeaturesSection(
-    numeric=Numeric(columns=("amount", "stamp"), indicator=True), categorical=Categorical(columns=("city", "flag"))
+    numeric=(Numeric(columns=("amount", "stamp"), indicator=True),),
+    categorical=(Categorical(columns=("city", "flag")),),
 )
 
 
@@ -123,6 +126,7 @@ class Made:
 
     summaries: tuple[dict[str, Any], ...]
     features: Features
+    statistics: dict[str, ColumnStatistics]
     entries: tuple[dict[str, Any], ...]
     files: dict[str, bytes]
 
@@ -135,7 +139,7 @@ def blocks_of(rows: Sequence[Row], setup: Setup) -> list[pa.RecordBatch]:
     return list(itertools.chain.from_iterable(parts))
 
 
-def make(rows: Sequence[Row], folder: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Made:
+def make(rows: Sequence[Row], folder: Path, setup: Setup) -> Made:
     """Run everything between the shuffle and the manifest in this process."""
     staging, target = folder / "staging", folder / "target"
     for path in (staging, *(target / name for name in (*SPLITS, "duplicates", "rejects"))):
@@ -150,6 +154,7 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup, monkeypatch: pytest.Mo
         reasons=REASONS,
         split=setup.split,
         features=setup.features,
+        label=Label(expression="label"),
     )
     by_bucket: dict[int, list[pa.RecordBatch]] = {}
     for block in blocks_of(rows, setup):
@@ -165,24 +170,19 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup, monkeypatch: pytest.Mo
         )
         for kind in STAGED
     }
-    monkeypatch.setattr(learn, "_count_bins", count_bins)
-    pipeline: Any = SimpleNamespace(features=setup.features)
-    kept = [path for _, path in staged["kept"]]
-    no_spark: Any = None
-    features = learn.learn_features(no_spark, pipeline, results, kept, setup.bucket_bits)
-    bits = range_bits(sum(sum(summary["kept"].values()) for summary in summaries), setup.rows_per_file)
-    write = WritePlan(str(target), staged, setup.bucket_bits, bits, setup.rows_per_group, features)
+    kept_rows = sum(sum(summary["kept"].values()) for summary in summaries)
+    kept = Staged(NO_SPARK, tuple(path for _, path in staged["kept"]), kept_rows, setup.bucket_bits)
+    training_rows = sum(summary["kept"]["train"] for summary in summaries)
+    numbers = [name for name in COLUMNS if name not in ("group", "city")]
+    totals = total(results, COLUMNS, numbers, training_rows, setup.bucket_bits)
+    learner = Learner(setup.features, totals, kept)
+    features = learner.learn()
+    statistics = learner.statistics(COLUMNS, dict.fromkeys(COLUMNS, "any"))
+    bits = range_bits(kept_rows, setup.rows_per_file)
+    write = WritePlan(
+        str(target), staged, setup.bucket_bits, bits, setup.rows_per_group, features, LabelFeature(), weighted=False
+    )
     entries = [entry for number in range(1 << bits) for entry in write_range(number, write)]
     files = {str(path.relative_to(target)): path.read_bytes() for path in sorted(target.rglob("*.parquet"))}
     assert sorted(files) == sorted(entry["path"] for entry in entries)
-    return Made(tuple(summaries), features, tuple(entries), files)
-
-
-def count_bins(spark: object, staged: Sequence[str], prefixes: Sequence[Any]) -> dict[Any, Any]:
-    """Stand in for the Spark job around `_bins_of_files`."""
-    ids = [pa.RecordBatch.from_pydict({"id": [i]}) for i in range(len(staged))]
-    found = {prefix: np.zeros(1 << 16, np.int64) for prefix in prefixes}
-    for batch in learn._bins_of_files(ids, staged, prefixes):
-        for row in batch.to_pylist():
-            found[prefixes[row["prefix"]]][row["bin"]] += row["count"]
-    return found
+    return Made(tuple(summaries), features, statistics, tuple(entries), files)

@@ -88,7 +88,11 @@ WRONG = {
     "reject syntax": (('"amount < 0"', '"amount <"'), ("{when: ", "when"), "not valid SQL"),
     "label column": (("late > 0", "lait > 0"), ("expression: lait", "expression"), "did you mean 'late'?"),
     "label as feature": (("[amount, weight", "[late, weight"), ("[late, ", "late"), "gives the answer away"),
-    "feature twice": (("[amount, weight", "[amount, amount"), ("features:\n", "features"), "'amount' is listed twice"),
+    "feature twice": (
+        ("[amount, weight", "[amount, amount"),
+        ("features:\n", "features"),
+        "the prepared column 'amount' would come twice",
+    ),
     "query column": (
         ("c.size", "c.sise"),
         ("    SELECT o.*, c.sise", "    S"),
@@ -138,7 +142,7 @@ def test_a_refusal_points_at_line_and_column_and_says_what_was_meant(refusal: Re
         (("c.size", "c.size, o.id AS _split"), "the column name '_split' is Lakefit's own"),
         (("c.size", "c.size, o.id AS amount"), "'amount' comes out of the query twice"),
         (("day INT, ", "dai INT, "), "column 2 of orders-0.csv is 'day', the schema says 'dai'"),
-        (("weight, size]", "amount_missing]"), "has the name of an indicator"),
+        (("weight, size]", "amount_missing]"), "the prepared column 'amount_missing' would come twice"),
     ],
 )
 def test_what_columns_hold_is_known_without_spark(refusal: Refusal, change: tuple[str, str], says: str) -> None:
@@ -234,7 +238,7 @@ def test_environment_variables_stand_in_paths(tmp_path: Path, monkeypatch: pytes
 
 def test_a_pipeline_is_frozen(tmp_path: Path) -> None:
     pipeline, _ = load_pipeline(write_shop(tmp_path, rows=5))
-    for section, key in ((pipeline, "name"), (pipeline.split, "seed"), (pipeline.features.numeric, "columns")):
+    for section, key in ((pipeline, "name"), (pipeline.split, "seed"), (pipeline.features.numeric[0], "columns")):
         with pytest.raises(pydantic.ValidationError, match="frozen"):
             setattr(section, key, "x")
     assert isinstance(pipeline.reject, tuple)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
+from lakefit.dataset.features import CategoricalFeature, Features, LabelFeature, NumericFeature
 from lakefit.dataset.ledger import Ledger
 from lakefit.dataset.manifest import DataFile, Manifest, SplitFiles
 from lakefit.errors import FeedError
@@ -39,15 +39,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
         groups = tuple(min(ROWS_PER_GROUP, rows - first) for first in range(0, rows, ROWS_PER_GROUP))
         files.append(DataFile(path=path, row_groups=groups, bytes=0, sha256=""))
         start += rows
-    amount = NumericFeature(
-        name="amount", fill=0.0, offset=0.0, scale=1.0, indicator="amount_missing", count=1, nulls=0, mean=0.0,
-        deviation=1.0, low=0.0, high=1.0,
-    )  # fmt: skip
+    amount = NumericFeature(name="amount", fill=0.0, indicator="amount_missing")
     city = CategoricalFeature(name="city", vocabulary=(), counts=(), rare=0)
     manifest = Manifest(
         format_version=1, fingerprint="0", name="n", created="", versions={}, inputs=(), pipeline={},
-        features=Features(numeric=(amount,), categorical=(city,)),
-        splits={"train": SplitFiles(rows=ROWS, positives=ROWS // 2, files=tuple(files))},
+        features=Features(numeric=(amount,), categorical=(city,)), label=LabelFeature(), statistics={},
+        splits={"train": SplitFiles(rows=ROWS, classes={"1": ROWS // 2}, files=tuple(files))},
         duplicates=(), rejects=(), corrections=(), strata=(),
         ledger=Ledger(rows_in=ROWS, kept={"train": ROWS}, rejected={}, duplicates=0, not_finite=0, unparsable={},
                       files={}),

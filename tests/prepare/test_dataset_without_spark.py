@@ -17,16 +17,15 @@ from hypothesis import strategies as st
 
 from buckets import Made, Row, Setup, blocks_of, make, random_rows
 from lakefit.config.features import Categorical, Features, Numeric
-from lakefit.config.rows import Split
+from lakefit.config.rows import SPLITS, Split
 from lakefit.errors import InputError
 from lakefit.prepare.blocks import KEY_HIGH, bucket_of, from_cells
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
-from lakefit.prepare.split import SPLITS
 
 
 def made(rows: list[Row], setup: Setup) -> Made:
-    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        return make(rows, Path(folder), setup, patch)
+    with TemporaryDirectory() as folder:
+        return make(rows, Path(folder), setup)
 
 
 def table(dataset: Made, *folders: str) -> pa.Table:
@@ -65,6 +64,7 @@ def test_equal_rows_make_equal_bytes(dataset: Made, how: dict[str, int], order: 
     other = made(rows, replace(SETUP, **how))
     assert without_rejects(other.files) == without_rejects(dataset.files)
     assert other.features == dataset.features
+    assert other.statistics == dataset.statistics
     # Which of several equal lines is counted first is decided by arrival; it shows in headers alone.
     rejects = [table(each, "rejects").drop_columns(["_file", "_occurrence"]).to_pylist() for each in (dataset, other)]
     assert Counter(map(str, rejects[0])) == Counter(map(str, rejects[1]))
@@ -141,11 +141,19 @@ def test_what_is_learned_is_learned_from_the_training_split(dataset: Made) -> No
     for feature in dataset.features.numeric:
         ours = training.filter(pa.compute.equal(training[f"{feature.name}_missing"], 0.0))
         back = ours[feature.name].to_numpy().astype(float) * feature.scale + feature.offset
-        assert feature.count == len(ours)
-        assert feature.nulls == len(training) - len(ours)
+        found = dataset.statistics[feature.name]
+        assert (found.count, found.nulls) == (len(ours), len(training) - len(ours))
         assert np.isclose(np.median(back), feature.fill, rtol=1e-6)
-        assert np.isclose(back.mean(), feature.mean, rtol=1e-6)
-        assert np.isclose(back.std(), feature.deviation, rtol=1e-4)
+        assert np.isclose(back.mean(), found.mean, rtol=1e-6)
+        assert np.isclose(back.std(), found.deviation, rtol=1e-4)
+        assert np.allclose([back.min(), back.max()], [found.low, found.high], rtol=1e-6, atol=1e-6)
+        assert np.allclose(
+            np.quantile(back, [float(q) for q in found.quantiles]), list(found.quantiles.values()), rtol=1e-6, atol=1e-6
+        )
+        assert abs(found.distinct - len(set(back.tolist()))) <= 0.1 * len(set(back.tolist()))
+        assert found.most_frequent[0][1] == max(Counter(back.tolist()).values())
+        if found.histogram is not None:
+            assert sum(found.histogram.counts) == found.count
     for category in dataset.features.categorical:
         indices = Counter(training[category.name].to_pylist())
         assert indices[1] == 0, "nothing of the training split is unknown"
@@ -174,7 +182,9 @@ def test_a_feature_without_any_value_is_refused() -> None:
 def test_rare_categories_are_unknown() -> None:
     cities = ["Oslo"] * 30 + ["Rome"] * 10 + ["Bonn"]
     rows = [Row((i, "g", 1, float(i), city, True)) for i, city in enumerate(cities)]
-    section = Features(numeric=Numeric(columns=("amount",)), categorical=Categorical(columns=("city",), min_count=5))
+    section = Features(
+        numeric=(Numeric(columns=("amount",)),), categorical=(Categorical(columns=("city",), min_count=5),)
+    )
     setup = replace(SETUP, features=section, split=Split(by=("group",), train=0.98, validation=0.01, test=0.01))
     dataset = made(rows, setup)
     (city,) = dataset.features.categorical
@@ -269,7 +279,7 @@ def expected_ledger(rows: list[Row], setup: Setup) -> dict[str, Any]:
 @settings(max_examples=40, deadline=None)
 def test_the_ledger_adds_up_for_any_rows(rows: list[Row], remove: bool, bits: int) -> None:
     setup = replace(SETUP, bucket_bits=bits, remove=remove, order=("stamp", True), rows_per_file=5, rows_per_group=3)
-    categorical = Features(categorical=Categorical(columns=("city",)))
+    categorical = Features(categorical=(Categorical(columns=("city",)),))
     dataset = made(rows, replace(setup, features=categorical))
     summaries = dataset.summaries
     expected = expected_ledger(rows, setup)
@@ -306,7 +316,7 @@ def test_the_ledger_adds_up_for_any_rows(rows: list[Row], remove: bool, bits: in
 def test_rules_judge_the_row_that_is_kept_and_no_other() -> None:
     """A stale copy never survives because its correction was rejected, nor is it rejected in its correction's place."""
     stale, correction = (1, "g", 1, 1.5, "Oslo", True), (1, "g", 2, 1.5, "Oslo", True)
-    setup = replace(SETUP, features=Features(categorical=Categorical(columns=("city",))))
+    setup = replace(SETUP, features=Features(categorical=(Categorical(columns=("city",)),)))
     for rules, fate in (((None, 0), (0, 1, {"0": 1})), ((0, None), (1, 1, {}))):
         rows = [Row(values, rule) for values, rule in zip((stale, correction), rules, strict=True)]
         (summary,) = made(rows, setup).summaries

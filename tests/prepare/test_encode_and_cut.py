@@ -1,6 +1,7 @@
 """Encoding of values by what was learned, and the cut of rows into files."""
 
 import itertools
+from datetime import date, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -8,19 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakefit.config.features import Categorical, Numeric
+from lakefit.config.features import Categorical, Dates, MultiValued, Numeric
 from lakefit.config.features import Features as Section
 from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
 from lakefit.prepare.blocks import bucket_of
-from lakefit.prepare.features import encode, model_input
+from lakefit.prepare.features import encode, model_inputs
 from lakefit.prepare.write import files_of_range, range_bits
 
 
 def numeric(**changes: float | str | None) -> NumericFeature:
-    values = {"name": "x", "fill": 2.0, "offset": 1.0, "scale": 4.0, "indicator": "x_missing", "count": 3, "nulls": 1}
-    return NumericFeature.model_validate(
-        {**values, "mean": 1, "deviation": 4, "low": 0, "high": 9, **changes}, strict=False
-    )
+    values = {"name": "x", "fill": 2.0, "offset": 1.0, "scale": 4.0, "indicator": "x_missing"}
+    return NumericFeature.model_validate({**values, **changes}, strict=False)
 
 
 CITY = CategoricalFeature(name="city", vocabulary=("Rome", "Oslo"), counts=(3, 2), rare=4)
@@ -56,14 +55,31 @@ def test_a_category_without_vocabulary_knows_missing_and_unknown() -> None:
     assert encode(table, Features(numeric=(), categorical=(empty,)))["city"].to_pylist() == [1, 0]
 
 
-def test_the_model_takes_numbers_as_float64_and_categories_as_decimal_text() -> None:
-    table = pa.table({"n": pa.array([1, None], pa.int32()), "b": [True, None], "i": [-3, None], "t": ["x", None]})
-    section = Section(numeric=Numeric(columns=("n", "b")), categorical=Categorical(columns=("i", "t")))
-    assert {name: array.to_pylist() for name, array in model_input(table, section).items()} == {
-        "n": [1.0, None], "b": [1.0, None], "i": ["-3", None], "t": ["x", None],
+def test_the_model_takes_float64_decimal_text_padded_lists_and_seconds() -> None:
+    table = pa.table(
+        {
+            "n": pa.array([1, None], pa.int32()),
+            "b": [True, None],
+            "i": [-3, None],
+            "t": ["x", None],
+            "l": [["a", "b", "c"], None],
+            "d": pa.array([date(1970, 1, 2), None]),
+            "s": pa.array([datetime(1969, 12, 31, 23, 59, 59, 500_000), None], pa.timestamp("us")),
+        }
+    )
+    section = Section(
+        numeric=(Numeric(columns=("n",)),),
+        categorical=(Categorical(columns=("i", "t", "b")),),
+        multi_valued=(MultiValued(columns=("l",), max_values=2),),
+        dates=(Dates(columns=("d", "s"), parts=("day",)),),
+    )
+    found = {name: array.tolist() for name, array in model_inputs(table, section).items()}
+    assert repr(found.pop("n")) == "[[1.0], [nan]]"
+    assert repr(found.pop("d")) == "[[86400.0], [nan]]"
+    assert repr(found.pop("s")) == "[[-0.5], [nan]]"
+    assert found == {
+        "i": [["-3"], [""]], "t": [["x"], [""]], "b": [["1"], [""]], "l": [["a", "b"], ["", ""]],
     }  # fmt: skip
-    flag = Section(categorical=Categorical(columns=("b",)))
-    assert model_input(table, flag)["b"].to_pylist() == ["1", None]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Moments and ranks: numpy's values, and the same bits for any partitioning."""
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -9,21 +11,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lakefit.prepare.bucket import pack_moments, unpack_moments
 from lakefit.prepare.hashing import mix64
-from lakefit.prepare.statistics import (
-    LEAF_BITS,
-    Moments,
+from lakefit.prepare.quantiles import (
+    APPROXIMATE_PASSES,
+    PASSES,
     Prefix,
-    concatenate,
+    between,
     count_bins_of,
-    leaf_moments,
-    merge_up,
     ordered_bits,
+    quantile_ranks,
     select_ranks,
 )
+from lakefit.prepare.sketch import distinct, registers_of
+from lakefit.prepare.statistics import (
+    ARRAYS,
+    LEAF_BITS,
+    Moments,
+    concatenate,
+    leaf_moments,
+    merge_up,
+    pack_moments,
+    summary_of,
+    unpack_moments,
+)
 
-FIELDS = ("ids", "count", "mean", "squares", "low", "high")
+FIELDS = ("ids", *ARRAYS)
 
 
 def root(values: NDArray[np.float64], keys: NDArray[np.uint64], bucket_bits: int) -> Moments:
@@ -40,8 +52,17 @@ def root(values: NDArray[np.float64], keys: NDArray[np.uint64], bucket_bits: int
 
 def columns_of(rows: int) -> NDArray[np.float64]:
     draw = np.random.Generator(np.random.PCG64(1))
+    plain = draw.normal(size=rows)
     values = np.stack(
-        [draw.normal(size=rows), 1e9 + 1e-3 * draw.normal(size=rows), draw.lognormal(0, 3, rows), np.full(rows, 7.25)],
+        [
+            plain,
+            1e9 + 1e-3 * draw.normal(size=rows),
+            draw.lognormal(0, 3, rows),
+            np.full(rows, 0.1),
+            1e300 * plain,
+            1e-300 * plain,
+            plain * 10.0 ** draw.integers(-300, 300, rows),
+        ],
         1,
     )
     values[draw.random(values.shape) < 0.1] = np.nan
@@ -53,20 +74,31 @@ def rows() -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
     return columns_of(20_000), mix64(np.arange(20_000, dtype=np.uint64))
 
 
-def test_moments_are_numpys(rows: Any) -> None:
+def test_moments_are_right_for_a_mean_of_1e9_and_values_near_1e300_and_1e_minus_300(rows: Any) -> None:
     values, keys = rows
     found = root(values, keys, 3)
     for column in range(values.shape[1]):
         x = values[:, column]
-        # Longdouble and a shift: numpy's own float64 is no oracle for a mean of 1e9 and a deviation of 1e-3.
-        shift = x[~np.isnan(x)][0]
-        shifted = (x[~np.isnan(x)] - shift).astype(np.longdouble)
-        assert found.count[0, column] == len(shifted)
-        assert found.mean[0, column] == pytest.approx(float(shift + shifted.mean()), rel=1e-12)
-        deviation = np.sqrt(found.squares[0, column] / len(shifted))
-        # Near 1e9 a float64 mean is a multiple of 1.2e-7, 1e-4 of this deviation; the errors of the nodes average out.
-        assert deviation == pytest.approx(float(shifted.std()), rel=1e-5 if column == 1 else 1e-12, abs=1e-300)
-        assert (found.low[0, column], found.high[0, column]) == (np.nanmin(x), np.nanmax(x))
+        # Fractions: no float64 is an oracle for these.
+        known = x[~np.isnan(x)]
+        exact = [Fraction(value) for value in known.tolist()]
+        mean = sum(exact) / len(exact)
+        variance = sum((value - mean) ** 2 for value in exact) / len(exact)
+        summary = summary_of(found, column)
+        assert summary.count == len(known)
+        deviation = _root(variance)
+        assert summary.deviation == pytest.approx(deviation, rel=1e-12)
+        assert abs(summary.mean - float(mean)) <= max(np.spacing(abs(float(mean))), 1e-14 * deviation)
+        assert (summary.low, summary.high) == (known.min(), known.max())
+    assert summary_of(found, 3).deviation == 0
+
+
+def _root(square: Fraction) -> float:
+    """Return the square root of a number that may lie outside of float64's range."""
+    if not square:
+        return 0.0
+    shift = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
+    return math.ldexp(math.sqrt(square / Fraction(4) ** shift), shift)
 
 
 @pytest.mark.parametrize("bucket_bits", [1, 2, 3, 4, 5, 6])
@@ -79,8 +111,8 @@ def test_moments_have_the_same_bits_for_any_buckets(rows: Any, bucket_bits: int)
 def test_a_plain_sum_would_differ_by_buckets(rows: Any) -> None:
     values, keys = rows
     column = np.nan_to_num(values[np.argsort(keys), 2])
-    parts = np.array([part.sum() for part in np.array_split(column, 7)])
-    assert column.sum() != parts.sum(), "else the test above proves nothing"
+    sums = {np.array([part.sum() for part in np.array_split(column, n)]).sum() for n in range(1, 9)}
+    assert len(sums) > 1, "else the test above proves nothing"
 
 
 @settings(max_examples=30, deadline=None)
@@ -93,7 +125,7 @@ def test_few_rows_and_empty_buckets_merge_to_the_same_bits(pairs: list[tuple[flo
     finite = values[~np.isnan(values)]
     assert roots[0].count.sum() == len(finite)
     if len(finite):
-        assert roots[0].mean[0, 0] == pytest.approx(finite.mean(), rel=1e-9, abs=1e-6)
+        assert summary_of(roots[0], 0).mean == pytest.approx(finite.mean(), rel=1e-9, abs=1e-6)
         assert roots[0].low[0, 0] == finite.min()
 
 
@@ -130,10 +162,14 @@ def test_selected_ranks_are_those_of_the_sorted_values(one: list[float], two: li
     }
     asked: list[int] = []
     found = select_ranks(ranks, bins_of(values, asked))
-    assert found == {
-        name: [np.partition(values[name], rank)[rank] for rank in wanted] for name, wanted in ranks.items()
-    }
-    assert len(asked) == 4
+    right = {name: [np.partition(values[name], rank)[rank] for rank in wanted] for name, wanted in ranks.items()}
+    assert found == {name: [(value, value) for value in of_rank] for name, of_rank in right.items()}
+    near = select_ranks(ranks, bins_of(values, []), APPROXIMATE_PASSES)
+    for name, of_rank in right.items():
+        for (low, high), value in zip(near[name], of_rank, strict=True):
+            assert low <= value <= high
+            assert high - low <= abs(value) * 2**-15 or abs(value) < 1e-300
+    assert len(asked) == len(PASSES)
 
 
 @given(finite, finite)
@@ -141,3 +177,20 @@ def test_bits_order_as_the_floats_do(one: float, two: float) -> None:
     bits = ordered_bits(np.array([one + 0.0, two + 0.0]))
     assert (bits[0] < bits[1]) == (one < two)
     assert (bits[0] == bits[1]) == (one == two)
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=30), st.floats(0, 1))
+def test_quantiles_are_numpys(values: list[float], share: float) -> None:
+    low, high, part = quantile_ranks(len(values), share)
+    ordered = np.sort(values)
+    found = between(float(ordered[low]), float(ordered[high]), part)
+    assert found == pytest.approx(np.quantile(values, share), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("values", [0, 1, 10, 1000, 100_000])
+def test_distinct_values_are_estimated_within_4_standard_errors_and_merge(values: int) -> None:
+    hashes = mix64(np.arange(values, dtype=np.uint64))
+    sketch = registers_of(np.tile(hashes, 3))
+    assert distinct(sketch) == pytest.approx(values, rel=0.092)
+    halves = [registers_of(hashes[: values // 2]), registers_of(hashes[values // 3 :])]
+    assert (np.maximum(*halves) == sketch).all()

@@ -20,9 +20,8 @@ SOURCE = PipelineSource("p.yaml", {}, {}, "")
 
 
 def numeric(name: str, indicator: bool, offset: float, scale: float) -> NumericFeature:
-    rest = {"count": 1, "nulls": 1, "mean": offset, "deviation": scale, "low": 0.0, "high": 1.0}
     mark = f"{name}_missing" if indicator else None
-    return NumericFeature(name=name, fill=offset + scale, offset=offset, scale=scale, indicator=mark, **rest)
+    return NumericFeature(name=name, fill=offset + scale, offset=offset, scale=scale, indicator=mark)
 
 
 # Names that layers might have too, and a column that float32 can't hold before it is scaled.

@@ -1,10 +1,11 @@
 """What the sections of a pipeline file say of each other and of the tables' columns."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from lakefit.config.clean import Clean
+from lakefit.config.features import Numeric
 from lakefit.config.file import Key, Problem, nearest
 from lakefit.config.functions import function_problem
 from lakefit.config.pipeline import Pipeline
@@ -193,6 +194,8 @@ def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
         check.sql(("require", i, "that"), require.that)
     _check_split(check, pipeline.split)
     in_label = check.sql(("label", "expression"), pipeline.label.expression)
+    if pipeline.label.weight is not None:
+        check.sql(("label", "weight"), pipeline.label.weight)
     _check_features(check, pipeline, in_label)
     for i, name in enumerate(pipeline.score.keys if pipeline.score else ()):
         check.must_exist(("score", "keys", i), name)
@@ -211,25 +214,32 @@ def _check_split(check: _Check, split: Split) -> None:
 
 
 def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> None:
-    allowed: Mapping[str, tuple[tuple[Kind, ...], str]] = {
-        "numeric": (("number", "boolean"), "numbers"),
-        "categorical": (("text", "number", "boolean"), "text, integers or booleans"),
+    features = pipeline.features
+    groups = {
+        "numeric": (features.numeric, ("number", "boolean"), "numbers"),
+        "categorical": (features.categorical, ("text", "number", "boolean"), "text, integers or booleans"),
+        "bucketize": (features.bucketize, ("number",), "numbers"),
+        "multi_valued": (features.multi_valued, ("other",), "lists of text (clean: parse: {as: list} makes them)"),
+        "dates": (features.dates, ("time",), "dates or times"),
     }
-    for group, (kinds, wanted) in allowed.items():
-        section = getattr(pipeline.features, group)
-        for i, name in enumerate(section.columns if section else ()):
-            key: Key = ("features", group, "columns", i)
-            check.must_be(key, name, kinds, wanted)
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                check.problem(
-                    key,
-                    f"{name!r} can't name an input of the model: letters, digits and _ alone; give the column an alias "
-                    "in source.query",
-                )
-            if name.lower() in in_label:
-                check.problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
-            if name.lower() == "label":
-                check.problem(key, "'label' is the name of the label's own column; give the feature an alias")
+    for group, (sections, kinds, wanted) in groups.items():
+        for number, section in enumerate(cast(Sequence[Numeric], sections)):
+            for i, name in enumerate(section.columns):
+                key: Key = ("features", group, number, "columns", i)
+                check.must_be(key, name, cast(tuple[Kind, ...], kinds), wanted)
+                if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                    check.problem(
+                        key,
+                        f"{name!r} can't name an input of the model: letters, digits and _ alone; give the column an "
+                        "alias in source.query",
+                    )
+                if name.lower() in in_label:
+                    check.problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
+    for name in features.prepared_columns():
+        if name.lower() in (("label", "weight") if pipeline.label.weighted else ("label",)):
+            check.problem(
+                ("features",), f"{name!r} is the name of a column of the prepared rows; give the feature an alias"
+            )
 
 
 def _is_reserved(column: str) -> bool:

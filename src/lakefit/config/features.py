@@ -1,51 +1,197 @@
 """`features`: from a cleaned row to numbers. All that is learned is learned here, from the training split alone."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from lakefit.config.clean import Columns
 from lakefit.config.sections import Section
 
+GROUPS = ("numeric", "categorical", "bucketize", "multi_valued", "dates")
+
+
+def with_groups_listed(features: Any) -> Any:
+    """Return the data of a section `features` with a list for each group that is given as one mapping."""
+    if not isinstance(features, dict):
+        return features
+    return {k: [v] if k in GROUPS and isinstance(v, dict) else v for k, v in features.items()}
+
+
+Normalization = Literal["standard", "min_max", "robust", "max_abs", "log1p", "yeo_johnson", "quantile", "none"]
+Quantile = Annotated[float, Field(ge=0, le=1)]
+
+
+class LearnedClip(Section):
+    """Bounds learned from the training split. quantiles: [low, high]; robust_z: the median and so many deviations.
+
+    A deviation is 1.4826 times the median distance from the median, which equals the standard deviation of a normal
+    distribution.
+    """
+
+    quantiles: tuple[Quantile, Quantile] | None = None
+    robust_z: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> "LearnedClip":
+        if (self.quantiles is None) == (self.robust_z is None):
+            raise ValueError("expected either quantiles: [0.01, 0.99] or robust_z: 5")
+        if self.quantiles is not None and self.quantiles[0] >= self.quantiles[1]:
+            raise ValueError("quantiles: the first must be below the second")
+        return self
+
 
 class Numeric(Section):
-    """Numbers as float32. `fill` replaces nulls; `indicator` adds a 0/1 column that says where; then `normalize`."""
+    """Numbers as float32: NULL is `fill`, then `clip`, then `normalize`; all in float64 until the end.
+
+    fill: a number, or the mean, median or most frequent value (the smallest of equally frequent ones). indicator: a
+    further 0/1 column that says where NULL was. normalize: standard (mean 0, deviation 1), min_max (0 to 1), robust
+    (median and interquartile range), max_abs, log1p (sign(x) log(1 + |x|), nothing learned), yeo_johnson (then
+    standard; `lambda` fixes its parameter), quantile (the share of smaller values, 0 to 1), none.
+    """
 
     columns: Columns
-    fill: Literal["median", "mean"] | float = "median"
+    fill: Literal["median", "mean", "most_frequent"] | float = "median"
     indicator: bool = False
-    normalize: Literal["standard", "min_max", "none"] = "standard"
+    clip: LearnedClip | None = None
+    normalize: Normalization = "standard"
+    power: float | None = Field(default=None, alias="lambda")
+
+    @model_validator(mode="after")
+    def _lambda_has_its_use(self) -> "Numeric":
+        if self.power is not None and self.normalize != "yeo_johnson":
+            raise ValueError("lambda is the parameter of normalize: yeo_johnson")
+        return self
 
 
 class Categorical(Section):
-    """Categories as int32: 0 missing, 1 unknown or rarer than `min_count`, then by falling count, then by value."""
+    """Categories as int32: 0 missing, 1 unknown or rarer than `min_count`, then by falling count, then by value.
+
+    max_size: at most so many, the most frequent. hash_buckets: no vocabulary, but the FarmHash fingerprint of the text
+    modulo this number, after missing and (never used) unknown.
+    """
 
     columns: Columns
     min_count: Annotated[int, Field(ge=1)] = 1
+    max_size: Annotated[int, Field(ge=1)] | None = None
+    hash_buckets: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _learns_or_hashes(self) -> "Categorical":
+        if self.hash_buckets is not None and (self.max_size is not None or self.min_count > 1):
+            raise ValueError("hash_buckets learns nothing: min_count and max_size belong to vocabularies")
+        return self
+
+
+class Bucketize(Section):
+    """Numbers as int32 categories `<column>_bucket`: 0 missing, 2 below the first boundary, 3 from it on, and so on."""
+
+    columns: Columns
+    boundaries: Annotated[tuple[float, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ascends(self) -> "Bucketize":
+        if any(a >= b for a, b in pairwise(self.boundaries)):
+            raise ValueError("boundaries must ascend")
+        return self
+
+
+class MultiValued(Section):
+    """Lists of text as int32 columns `<column>_0` to `<column>_<max_values - 1>`, filled up with 0.
+
+    Values beyond `max_values` are left out and counted. The model adds up their embeddings. min_count and max_size as
+    for categories; a value counts once a row.
+    """
+
+    columns: Columns
+    max_values: Annotated[int, Field(ge=1, le=1000)]
+    min_count: Annotated[int, Field(ge=1)] = 1
+    max_size: Annotated[int, Field(ge=1)] | None = None
+
+
+DatePart = Literal["year", "quarter", "month", "day", "weekday", "day_of_year", "hour", "minute"]
+
+
+class Dates(Section):
+    """Parts of dates and times (UTC): `<column>_<part>` as int32 categories, `year` as a float32 number from 2000 on.
+
+    cyclical: in place of a category the sine and cosine of its place in the circle (`…_sin`, `…_cos`, float32), so that
+    December is next to January; NULL is (0, 0). weekday: Monday is the first.
+    """
+
+    columns: Columns
+    parts: Annotated[tuple[DatePart, ...], Field(min_length=1)]
+    cyclical: bool = False
+
+
+class Statistics(Section):
+    """`from`: the fingerprint of an earlier dataset of this pipeline, whose learned features are taken over."""
+
+    fingerprint: Annotated[str, Field(alias="from", pattern=r"^[0-9a-f]{16}$")]
 
 
 class Features(Section):
-    """The model's inputs, in the order in which they are written."""
+    """The model's inputs, in the order in which they are written; each group is one mapping or a list of them.
 
-    numeric: Numeric | None = None
-    categorical: Categorical | None = None
+    quantiles: `exact`, or `approximate` (one pass in place of five; the error stands in the manifest).
+    """
+
+    numeric: tuple[Numeric, ...] = ()
+    categorical: tuple[Categorical, ...] = ()
+    bucketize: tuple[Bucketize, ...] = ()
+    multi_valued: tuple[MultiValued, ...] = ()
+    dates: tuple[Dates, ...] = ()
+    quantiles: Literal["exact", "approximate"] = "exact"
+    statistics: Statistics | None = None
 
     @model_validator(mode="after")
-    def _has_columns_once(self) -> "Features":
-        seen: set[str] = set()
-        for column in self.columns:
-            if column in seen:
-                raise ValueError(f"the column {column!r} is listed twice")
-            seen.add(column)
-        with_indicator = self.numeric.columns if self.numeric and self.numeric.indicator else ()
-        for column in (f"{name}_missing" for name in with_indicator):
-            if column in seen:
-                raise ValueError(f"the column {column!r} has the name of an indicator; give it an alias in the query")
-        if not seen:
-            raise ValueError("expected numeric or categorical columns")
+    def _makes_each_column_once(self) -> "Features":
+        made: set[str] = set()
+        for column in self.prepared_columns():
+            if column in made:
+                raise ValueError(f"the prepared column {column!r} would come twice; give one an alias in the query")
+            made.add(column)
+        if not made:
+            raise ValueError("expected numeric, categorical, bucketize, multi_valued or dates")
+        kinds: dict[str, str] = {}
+        for column, kind in self.inputs():
+            if kinds.setdefault(column, kind) != kind:
+                raise ValueError(
+                    f"{column!r} would be an input of the model as {kinds[column]} and as {kind}; give it a second "
+                    "name in the query"
+                )
         return self
+
+    def prepared_columns(self) -> Iterator[str]:
+        """Yield the names of the prepared columns, group by group."""
+        for numeric in self.numeric:
+            for name in numeric.columns:
+                yield name
+                if numeric.indicator:
+                    yield f"{name}_missing"
+        for categorical in self.categorical:
+            yield from categorical.columns
+        for bucketize in self.bucketize:
+            yield from (f"{name}_bucket" for name in bucketize.columns)
+        for multi in self.multi_valued:
+            yield from (f"{name}_{place}" for name in multi.columns for place in range(multi.max_values))
+        for dates in self.dates:
+            for name in dates.columns:
+                for part in dates.parts:
+                    circle = dates.cyclical and part != "year"
+                    yield from (f"{name}_{part}_{f}" for f in ("sin", "cos")) if circle else (f"{name}_{part}",)
+
+    def inputs(self) -> Iterator[tuple[str, str]]:
+        """Yield (column, number | text | texts | time) of each use of a cleaned column, in the order of the file."""
+        groups = (("number", self.numeric), ("text", self.categorical), ("number", self.bucketize))
+        for kind, sections in groups:
+            for section in sections:
+                yield from ((name, kind) for name in section.columns)
+        yield from ((name, "texts") for section in self.multi_valued for name in section.columns)
+        yield from ((name, "time") for section in self.dates for name in section.columns)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All input columns, numeric first."""
-        return (self.numeric.columns if self.numeric else ()) + (self.categorical.columns if self.categorical else ())
+        """The cleaned columns that the model takes, each once."""
+        return tuple(dict.fromkeys(name for name, _ in self.inputs()))

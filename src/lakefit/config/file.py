@@ -59,21 +59,30 @@ class PipelineSource:
 
     def describe(self, problem: Problem) -> str:
         """Return `file:line:column: key: message`; a key set by `--set` is named as such instead of by line."""
-        name = ".".join(str(part) for part in problem.key)
+        at = self._as_written(problem.key)
+        name = ".".join(str(part) for part in at)
         prefix = f"{name}: " if name else ""
-        above = [problem.key[:length] for length in range(len(problem.key), -1, -1)]
+        above = [at[:length] for length in range(len(at), -1, -1)]
         for key in above:
             if key in self.overridden:
                 return f"--set {self.overridden[key]}: {prefix}{problem.message}"
         for key in above:
             if key in self.positions:
                 position = self.positions[key]
-                if problem.line_in_text and position.block and key == problem.key:
+                if problem.line_in_text and position.block and key == at:
                     return f"{self.path}:{position.line + problem.line_in_text}:1: {prefix}{problem.message}"
-                if key != problem.key and (override := self._override_below(problem.key)):
+                if key != at and (override := self._override_below(at)):
                     return f"--set {override}: {prefix}{problem.message}"
                 return f"{self.path}:{position.line}:{position.column}: {prefix}{problem.message}"
         return f"{self.path}: {prefix}{problem.message}"
+
+    def _as_written(self, key: Key) -> Key:
+        """Return the key without the places of a list where the file has its one element alone."""
+        written: Key = ()
+        for part in key:
+            if not isinstance(part, int) or (*written, part) in self.positions:
+                written = (*written, part)
+        return written
 
     def _override_below(self, key: Key) -> str | None:
         """Return the `--set` that made a section which the file does not have."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lakefit.config.clean import Clean
-from lakefit.config.features import Features
+from lakefit.config.features import Features, with_groups_listed
 from lakefit.config.file import Key, PipelineSource, Problem, nearest, read_pipeline_source
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
@@ -106,9 +106,12 @@ def load_pipeline(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Pi
 
 def validate_pipeline(source: PipelineSource) -> Pipeline:
     """Return the checked pipeline of data already read. Raises ConfigError as `load_pipeline` does."""
+    data = {**source.data}
+    if "features" in data:
+        data["features"] = with_groups_listed(data["features"])
     try:
         # JSON mode is strict about scalars and still takes lists for tuples.
-        return Pipeline.model_validate_json(json.dumps(source.data), strict=True)
+        return Pipeline.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise source.error(*_problems(error, source.data)) from None
 

@@ -149,6 +149,32 @@ class Split(Section):
 
 
 class Label(Section):
-    """What is predicted: a Spark SQL expression over the cleaned columns, boolean or 0 and 1."""
+    """What is predicted: a Spark SQL expression over the cleaned columns.
+
+    type: binary (a boolean, or 0 and 1), classes (text, integers or booleans; in the order of `classes`, else of the
+    values in the training split) or regression (numbers). normalize: of a regression's label; undone in predictions.
+    weight: a Spark SQL expression, how much a row counts (0 or more). class_weights: a number a class, or `balanced`:
+    rows / (classes x rows of the class), of the training split. Both are multiplied into the column `weight`.
+    """
 
     expression: Annotated[str, Field(min_length=1)]
+    type: Literal["binary", "classes", "regression"] = "binary"
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    normalize: Literal["standard", "none"] = "none"
+    weight: Annotated[str, Field(min_length=1)] | None = None
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> "Label":
+        if self.classes is not None and self.type != "classes":
+            raise ValueError("classes belong to type: classes")
+        if self.normalize != "none" and self.type != "regression":
+            raise ValueError("normalize belongs to type: regression")
+        if self.class_weights is not None and self.type == "regression":
+            raise ValueError("a regression has no classes to weigh")
+        return self
+
+    @property
+    def weighted(self) -> bool:
+        """True where the prepared rows have a column `weight`."""
+        return self.weight is not None or self.class_weights is not None

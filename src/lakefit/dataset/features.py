@@ -6,50 +6,178 @@ from lakefit.config.sections import Section
 
 
 class NumericFeature(Section):
-    """`(x - offset) / scale` in float64, then float32; null is `fill` first. `indicator` names the column of nulls."""
+    """What `transform.normalized` does to a number: NULL is `fill`, bounds `low` and `high`, then `normalize`.
 
-    kind: Literal["numeric"] = "numeric"
+    offset, scale: `(x - offset) / scale`, after log1p or Yeo-Johnson with `power` where they are asked for. references:
+    of quantile, ascending (value, share of smaller values) pairs. indicator: the column that says where NULL was.
+    """
+
     name: str
     fill: float
-    offset: float
-    scale: float
-    indicator: str | None
-    count: int
-    nulls: int
-    mean: float
-    deviation: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
+    normalize: Literal["linear", "log1p", "yeo_johnson", "quantile"] = "linear"
+    power: float | None = None
+    references: tuple[tuple[float, float], ...] = ()
+    offset: float = 0.0
+    scale: float = 1.0
+    indicator: str | None = None
 
 
 class CategoricalFeature(Section):
-    """0 is missing, 1 unknown, 2 the first of `vocabulary`: by falling count, then by value."""
+    """0 is missing, 1 unknown, 2 the first of `vocabulary`: by falling count, then by value. rare: how many were cut.
 
-    kind: Literal["categorical"] = "categorical"
+    hash_buckets: no vocabulary; 2 + fingerprint64 modulo this number.
+    """
+
     name: str
-    vocabulary: tuple[str, ...]
-    counts: tuple[int, ...]
-    rare: int
+    vocabulary: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    rare: int = 0
+    hash_buckets: int | None = None
 
     @property
     def size(self) -> int:
         """The number of indices, missing and unknown included."""
+        return (self.hash_buckets or len(self.vocabulary)) + 2
+
+
+class BucketFeature(Section):
+    """0 is missing, 2 below the first boundary, 3 from it on; column `<name>_bucket`."""
+
+    name: str
+    boundaries: tuple[float, ...]
+
+    @property
+    def column(self) -> str:
+        return f"{self.name}_bucket"
+
+    @property
+    def size(self) -> int:
+        return len(self.boundaries) + 3
+
+
+class MultiValuedFeature(Section):
+    """A list of text as `max_values` indices into a vocabulary, filled up with 0; cut: values left out of train."""
+
+    name: str
+    max_values: int
+    vocabulary: tuple[str, ...]
+    counts: tuple[int, ...]
+    rare: int
+    cut: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}_{place}" for place in range(self.max_values))
+
+    @property
+    def size(self) -> int:
         return len(self.vocabulary) + 2
+
+
+class DateFeature(Section):
+    """A part of a date: an index (0 missing, 2 the first), two numbers in the circle, or (year) one number."""
+
+    name: str
+    part: Literal["year", "quarter", "month", "day", "weekday", "day_of_year", "hour", "minute"]
+    cyclical: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}_{self.part}{end}" for end in (("_sin", "_cos") if self.in_circle else ("",)))
+
+    @property
+    def in_circle(self) -> bool:
+        return self.cyclical and self.part != "year"
+
+    @property
+    def is_index(self) -> bool:
+        return not self.cyclical and self.part != "year"
+
+    @property
+    def size(self) -> int:
+        return PARTS[self.part] + 2
+
+
+PARTS = {"quarter": 4, "month": 12, "day": 31, "weekday": 7, "day_of_year": 366, "hour": 24, "minute": 60}
+"""How many values each part of a date has, `year` apart."""
+
+
+class LabelFeature(Section):
+    """What the model predicts: binary (0 or 1), classes (the place in `classes`) or regression.
+
+    offset, scale: a regression's label is `(y - offset) / scale`. class_weights: of the classes in their order (0 and 1
+    for binary). weighted: the prepared rows have a column `weight`.
+    """
+
+    kind: Literal["binary", "classes", "regression"] = "binary"
+    classes: tuple[str, ...] = ()
+    offset: float = 0.0
+    scale: float = 1.0
+    class_weights: tuple[float, ...] = ()
+    weighted: bool = False
+
+    def undone(self, prediction: float) -> float:
+        """Return a prediction of a regression in the label's own unit."""
+        return prediction * self.scale + self.offset
+
+
+class Lookup(Section):
+    """One embedding: `width` index columns that share `size` indices; more than one column is pooled."""
+
+    name: str
+    width: int
+    size: int
 
 
 class Features(Section):
     """The features in the order of the model's inputs."""
 
-    numeric: tuple[NumericFeature, ...]
-    categorical: tuple[CategoricalFeature, ...]
+    numeric: tuple[NumericFeature, ...] = ()
+    categorical: tuple[CategoricalFeature, ...] = ()
+    bucketized: tuple[BucketFeature, ...] = ()
+    multi_valued: tuple[MultiValuedFeature, ...] = ()
+    dates: tuple[DateFeature, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The cleaned columns that the features are made of, each once."""
+        return tuple(
+            dict.fromkeys(
+                (
+                    *(feature.name for feature in self.numeric),
+                    *(feature.name for feature in self.categorical),
+                    *(feature.name for feature in self.bucketized),
+                    *(feature.name for feature in self.multi_valued),
+                    *(feature.name for feature in self.dates),
+                )
+            )
+        )
 
     @property
     def numeric_columns(self) -> tuple[str, ...]:
-        """The float32 columns of the prepared Parquet, in the order of the model's input: values, then indicators."""
+        """The float32 columns of the prepared Parquet, in the order of the model's input: values, indicators, dates."""
         indicators = tuple(feature.indicator for feature in self.numeric if feature.indicator is not None)
-        return tuple(feature.name for feature in self.numeric) + indicators
+        dates = tuple(column for feature in self.dates if not feature.is_index for column in feature.columns)
+        return tuple(feature.name for feature in self.numeric) + indicators + dates
+
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """The embeddings that the index columns go through, in the order of the model's input."""
+        return (
+            *(Lookup(name=feature.name, width=1, size=feature.size) for feature in self.categorical),
+            *(Lookup(name=feature.column, width=1, size=feature.size) for feature in self.bucketized),
+            *(Lookup(name=f.columns[0], width=1, size=f.size) for f in self.dates if f.is_index),
+            *(Lookup(name=feature.name, width=feature.max_values, size=feature.size) for feature in self.multi_valued),
+        )
 
     @property
     def categorical_columns(self) -> tuple[str, ...]:
         """The int32 columns of the prepared Parquet, in the order of the model's input."""
-        return tuple(feature.name for feature in self.categorical)
+        return (
+            *(feature.name for feature in self.categorical),
+            *(feature.column for feature in self.bucketized),
+            *(column for feature in self.dates if feature.is_index for column in feature.columns),
+            *(column for feature in self.multi_valued for column in feature.columns),
+        )

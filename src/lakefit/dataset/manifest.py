@@ -6,8 +6,9 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from lakefit.config.sections import Section
-from lakefit.dataset.features import Features
+from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.ledger import Ledger
+from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
 
 FORMAT_VERSION = 2
@@ -29,10 +30,10 @@ class DataFile(Section):
 
 
 class SplitFiles(Section):
-    """The files of a split in the order of their rows, the rows, and how many have label 1."""
+    """The files of a split in the order of their rows, the rows, and how many of each class (none for a regression)."""
 
     rows: int
-    positives: int
+    classes: dict[str, int]
     files: tuple[DataFile, ...]
 
 
@@ -63,6 +64,8 @@ class Manifest(Section):
     inputs: tuple[dict[str, Any], ...]
     pipeline: dict[str, Any]
     features: Features
+    label: LabelFeature
+    statistics: dict[str, ColumnStatistics]
     splits: dict[str, SplitFiles]
     duplicates: tuple[DataFile, ...]
     rejects: tuple[DataFile, ...]

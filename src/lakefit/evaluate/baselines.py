@@ -22,7 +22,8 @@ def gradient_boosting_metrics(
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of scikit-learn's HistGradientBoostingClassifier with its defaults and a fixed seed."""
     categorical = np.array(
-        [False] * training.numeric.shape[1] + [feature.size <= _MAX_CATEGORIES for feature in features.categorical]
+        [False] * training.numeric.shape[1]
+        + [lookup.size <= _MAX_CATEGORIES for lookup in features.lookups for _ in range(lookup.width)]
     )
     model = HistGradientBoostingClassifier(categorical_features=categorical, random_state=0)
     model.fit(_matrix(training), training.label)

@@ -40,7 +40,7 @@ def evaluate(job: EvaluateJob, model: keras.Model) -> dict[str, Any]:
     splits = {split: read_split(job.dataset_dir, job.manifest, split) for split in EVALUATED}
     probabilities = {split: predict(model, rows) for split, rows in splits.items()}
     training = read_split(job.dataset_dir, job.manifest, "train", job.section.baseline_rows)
-    share = job.manifest.splits["train"].positives / job.manifest.splits["train"].rows
+    share = job.manifest.splits["train"].classes["1"] / job.manifest.splits["train"].rows
     report = {
         "fingerprint": job.fingerprint,
         "metrics": {split: binary_metrics(rows.label, probabilities[split]) for split, rows in splits.items()},

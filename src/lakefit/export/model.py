@@ -3,54 +3,82 @@
 from typing import Any
 
 import keras
-import numpy as np
 
-from lakefit.dataset.features import Features, NumericFeature
+from lakefit.dataset.features import CategoricalFeature, Features
+from lakefit.dataset.transform import bucket_index, date_columns, normalized
 
 
 def exported_model(trained: keras.Model, features: Features) -> keras.Model:
-    """Return a model of one input a column, each (n, 1): float64 with NaN for null, text with "" for null.
+    """Return a model of one input a cleaned column, doing in float64 what preparation did.
 
-    It does in float64 what preparation did (fill, indicate, normalize, look up) and hands the numbers to `trained`.
+    Numbers, and times as seconds since 1970 UTC: (n, 1) float64 with NaN for null. Text: (n, 1) with "" for null. Lists
+    of text: (n, max_values), filled up with "".
     """
-    inputs: dict[str, Any] = {}
+    inputs = _inputs(features)
+    marked = [feature for feature in features.numeric if feature.indicator is not None]
+    numbers = [_as(normalized(keras.ops, inputs[feature.name], feature), "float32") for feature in features.numeric]
+    numbers += [_as(keras.ops.isnan(inputs[feature.name]), "float32") for feature in marked]
+    indices: list[Any] = []
+    for category in features.categorical:
+        indices.append(_index(inputs[category.name], category, f"lakefit_lookup_{len(indices)}"))
+    buckets = [bucket_index(keras.ops, inputs[feature.name], feature) for feature in features.bucketized]
+    indices += [_as(bucket, "int32") for bucket in buckets]
+    for date in features.dates:
+        columns = date_columns(keras.ops, inputs[date.name], date)
+        if date.is_index:
+            indices += [_as(column, "int32") for column in columns]
+        else:
+            numbers += [_as(column, "float32") for column in columns]
+    for multi in features.multi_valued:
+        indices.append(_looked_up(inputs[multi.name], multi.vocabulary, f"lakefit_lookup_{len(indices)}"))
     prepared: dict[str, Any] = {}
-    if features.numeric:
-        columns = [keras.Input((1,), dtype="float64", name=feature.name) for feature in features.numeric]
-        inputs |= {feature.name: column for feature, column in zip(features.numeric, columns, strict=True)}
-        prepared["numeric"] = _numeric(columns, features.numeric)
-    if features.categorical:
-        indices: list[Any] = []
-        for feature in features.categorical:
-            inputs[feature.name] = keras.Input((1,), dtype="string", name=feature.name)
-            # The mask token has index 0, what the vocabulary lacks has 1.
-            lookup = keras.layers.StringLookup(
-                vocabulary=list(feature.vocabulary) or [_NEVER], mask_token="", name=f"lakefit_lookup_{len(indices)}"
-            )
-            indices.append(keras.ops.cast(lookup(inputs[feature.name]), "int32"))
+    if numbers:
+        prepared["numeric"] = _side_by_side(numbers, "lakefit_numbers")
+    if indices:
         prepared["categorical"] = _side_by_side(indices, "lakefit_indices")
     return keras.Model(inputs, trained(prepared), name="lakefit_exported")
+
+
+def input_contract(features: Features) -> dict[str, str]:
+    """Return in words what each input of the exported model takes, by column."""
+    contract = {feature.name: "float64 (n, 1), NaN for null" for feature in features.numeric}
+    contract |= {feature.name: "float64 (n, 1), NaN for null" for feature in features.bucketized}
+    contract |= {feature.name: 'string (n, 1), "" for null' for feature in features.categorical}
+    contract |= {f.name: f'string (n, {f.max_values}), filled up with ""' for f in features.multi_valued}
+    seconds = "float64 (n, 1), seconds since 1970 UTC, NaN for null"
+    return contract | {feature.name: seconds for feature in features.dates}
+
+
+def _inputs(features: Features) -> dict[str, Any]:
+    numbers: tuple[Any, ...] = (*features.numeric, *features.bucketized, *features.dates)
+    widths = {feature.name: (1, "float64") for feature in numbers}
+    widths |= {feature.name: (1, "string") for feature in features.categorical}
+    widths |= {feature.name: (feature.max_values, "string") for feature in features.multi_valued}
+    return {name: keras.Input((widths[name][0],), dtype=widths[name][1], name=name) for name in features.inputs}
 
 
 # StringLookup refuses an empty vocabulary; these characters are for private use and mean nothing.
 _NEVER = "\ue000\uf8ff"
 
 
-def _numeric(columns: list[Any], features: tuple[NumericFeature, ...]) -> Any:
-    raw = _side_by_side(columns, "lakefit_numbers")
-    missing = keras.ops.isnan(raw)
-    fill, offset, scale = (
-        np.array([[getattr(feature, name) for feature in features]], np.float64) for name in ("fill", "offset", "scale")
-    )
-    filled = keras.ops.where(missing, fill, raw)
-    normalized = keras.ops.cast(keras.ops.divide(keras.ops.subtract(filled, offset), scale), "float32")
-    marked = [place for place, feature in enumerate(features) if feature.indicator is not None]
-    if not marked:
-        return normalized
-    indicators = keras.ops.take(keras.ops.cast(missing, "float32"), np.array(marked, np.int32), axis=1)
-    return keras.layers.Concatenate(name="lakefit_numeric_and_indicators")([normalized, indicators])
+def _index(text: Any, feature: CategoricalFeature, name: str) -> Any:
+    if feature.hash_buckets is None:
+        return _looked_up(text, feature.vocabulary, name)
+    # The mask value has index 0, the hashes begin at 1; at 1 preparation has what a vocabulary lacks.
+    hashed = keras.layers.Hashing(feature.hash_buckets + 1, mask_value="", name=name)(text)
+    return _as(keras.ops.where(hashed > 0, hashed + 1, hashed), "int32")
+
+
+def _looked_up(text: Any, vocabulary: tuple[str, ...], name: str) -> Any:
+    # The mask token has index 0, what the vocabulary lacks has 1.
+    lookup = keras.layers.StringLookup(vocabulary=list(vocabulary) or [_NEVER], mask_token="", name=name)
+    return _as(lookup(text), "int32")
+
+
+def _as(x: Any, dtype: str) -> Any:
+    return keras.ops.cast(x, dtype)
 
 
 def _side_by_side(columns: list[Any], name: str) -> Any:
-    # In the columns' own dtype: a layer would cast float64 to its compute dtype and lose what this is for.
+    # In the columns' own dtype: a layer would cast indices to its compute dtype.
     return keras.layers.Concatenate(name=name, dtype=columns[0].dtype)(columns) if len(columns) > 1 else columns[0]

@@ -13,7 +13,7 @@ from lakefit.config import Pipeline
 from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, PIPELINE, SAVED_MODEL
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import remove_staging, staged_folder, write_atomically, write_json
-from lakefit.export.model import exported_model
+from lakefit.export.model import exported_model, input_contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,7 @@ def export(job: ExportJob, trained: keras.Model) -> None:
             "run": job.run_fingerprint,
             "dataset": job.manifest.fingerprint,
             "name": job.pipeline.name,
-            "inputs": {
-                **{feature.name: "float64, NaN for null" for feature in features.numeric},
-                **{feature.name: 'string, "" for null' for feature in features.categorical},
-            },
+            "inputs": input_contract(features),
             "output": "probability",
             "features": features.model_dump(mode="json"),
             "versions": {"lakefit": __version__, "keras": keras.__version__, **job.manifest.versions},

@@ -1,7 +1,7 @@
 """One split of a dataset as batches, in an order that depends on seed and epoch alone, with a receipt an epoch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 class Batch:
     """Rows as the model takes them: numeric (n, k) float32, categorical (n, m) int32, label (n, 1) float32.
 
-    position: (n,) int64, the number of each row in its split.
+    weight: (n,) float32, or (0,) where rows are not weighed. position: (n,) int64, the number of each row in its split.
     """
 
     numeric: NDArray[np.float32]
     categorical: NDArray[np.int32]
     label: NDArray[np.float32]
+    weight: NDArray[np.float32]
     position: NDArray[np.int64]
 
 
@@ -49,7 +50,10 @@ class SplitFeed:
         self._dataset_dir = dataset_dir
         self._seed, self._shuffle = seed, shuffle
         features = manifest.features
-        self._columns = Columns(features.numeric_columns, features.categorical_columns, "label")
+        self._weighted = manifest.label.weighted
+        # The weight travels as the last of the numbers.
+        weight = ("weight",) if self._weighted else ()
+        self._columns = Columns((*features.numeric_columns, *weight), features.categorical_columns, "label")
         self._checked_epoch: int | None = None
 
     @property
@@ -65,7 +69,8 @@ class SplitFeed:
         order = epoch_groups(self.groups, self._seed, epoch) if self._shuffle else list(self.groups)
         last: Batch | None = None
         with read_row_groups(self._dataset_dir, order, self._columns) as blocks:
-            for batch in _cut(blocks, self.batch_size, (self._seed, epoch) if self._shuffle else None):
+            parts = (_as_batch(block, self._weighted) for block in blocks)
+            for batch in _cut(parts, self.batch_size, (self._seed, epoch) if self._shuffle else None):
                 if last is not None:
                     yield last
                 # What is handed out is noted from the batch itself, after all that could lose or double a row.
@@ -85,25 +90,29 @@ class SplitFeed:
             raise RuntimeError(f"epoch {self.epoch} of the {self.split} split was not read to its end")
 
     def to_tf(self) -> "tf.data.Dataset":
-        """Return a tf.data.Dataset of (inputs, label); each iteration of it reads the epoch that `epoch` then names."""
+        """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`."""
         import tensorflow as tf
 
         inputs: dict[str, Any] = {}
-        if self._columns.numeric:
-            inputs["numeric"] = tf.TensorSpec((None, len(self._columns.numeric)), tf.float32)
+        numbers = len(self._columns.numeric) - self._weighted
+        if numbers:
+            inputs["numeric"] = tf.TensorSpec((None, numbers), tf.float32)
         if self._columns.categorical:
             inputs["categorical"] = tf.TensorSpec((None, len(self._columns.categorical)), tf.int32)
 
         def generate() -> Iterator[Any]:
             try:
                 for batch in self:
-                    yield {name: getattr(batch, name) for name in inputs}, batch.label
+                    features = {name: getattr(batch, name) for name in inputs}
+                    yield (features, batch.label, batch.weight) if self._weighted else (features, batch.label)
             except Exception as error:
                 # TensorFlow would turn it into text; `check` raises it as it was.
                 self.error = error
                 raise
 
-        signature = (inputs, tf.TensorSpec((None, 1), tf.float32))
+        signature: tuple[Any, ...] = (inputs, tf.TensorSpec((None, 1), tf.float32))
+        if self._weighted:
+            signature = (*signature, tf.TensorSpec((None,), tf.float32))
         dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.batches))
         return dataset.prefetch(2)
@@ -120,45 +129,40 @@ def row_groups(manifest: Manifest, split: str) -> tuple[RowGroup, ...]:
     return tuple(groups)
 
 
-def _cut(blocks: Iterator[Block], batch_size: int, shuffled_by: tuple[int, int] | None) -> Iterator[Batch]:
-    """Cut blocks, each permuted, into batches of exactly `batch_size` rows; the last one may be smaller."""
+def _cut(
+    parts: Iterator[tuple[RowGroup, Batch]], batch_size: int, shuffled_by: tuple[int, int] | None
+) -> Iterator[Batch]:
+    """Cut row groups, each permuted, into batches of exactly `batch_size` rows; the last one may be smaller."""
     rest: list[Batch] = []
     held = 0
-    for block in blocks:
-        whole = _as_batch(block)
+    for group, whole in parts:
         if shuffled_by is not None:
-            whole = _take(whole, row_order(block.group, *shuffled_by))
+            whole = _rows(whole, row_order(group, *shuffled_by))
         start = 0
         while held + len(whole.position) - start >= batch_size:
             end = start + batch_size - held
-            yield _join([*rest, _slice(whole, start, end)])
+            yield _join([*rest, _rows(whole, slice(start, end))])
             rest, held, start = [], 0, end
         if start < len(whole.position):
-            rest.append(_slice(whole, start, len(whole.position)))
+            rest.append(_rows(whole, slice(start, None)))
             held += len(whole.position) - start
     if rest:
         yield _join(rest)
 
 
-def _as_batch(block: Block) -> Batch:
-    return Batch(block.numeric, block.categorical, block.label[:, None], block.position)
+def _as_batch(block: Block, weighted: bool) -> tuple[RowGroup, Batch]:
+    numeric, weight = block.numeric, np.zeros(0, np.float32)
+    if weighted:
+        numeric, weight = numeric[:, :-1], numeric[:, -1]
+    return block.group, Batch(numeric, block.categorical, block.label[:, None], weight, block.position)
 
 
-def _take(batch: Batch, order: NDArray[np.int64]) -> Batch:
-    return Batch(batch.numeric[order], batch.categorical[order], batch.label[order], batch.position[order])
-
-
-def _slice(batch: Batch, start: int, end: int) -> Batch:
-    rows = slice(start, end)
-    return Batch(batch.numeric[rows], batch.categorical[rows], batch.label[rows], batch.position[rows])
+def _rows(batch: Batch, rows: slice | NDArray[np.int64]) -> Batch:
+    weight = batch.weight[rows] if len(batch.weight) else batch.weight
+    return Batch(batch.numeric[rows], batch.categorical[rows], batch.label[rows], weight, batch.position[rows])
 
 
 def _join(parts: list[Batch]) -> Batch:
     if len(parts) == 1:
         return parts[0]
-    return Batch(
-        np.concatenate([part.numeric for part in parts]),
-        np.concatenate([part.categorical for part in parts]),
-        np.concatenate([part.label for part in parts]),
-        np.concatenate([part.position for part in parts]),
-    )
+    return Batch(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Batch)))

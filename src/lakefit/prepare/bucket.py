@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lakefit.config.features import Features
-from lakefit.config.rows import SPLITS, Split
+from lakefit.config.rows import SPLITS, Label, Split
 from lakefit.config.sql import FIELD, RECORD_END
 from lakefit.prepare.blocks import (
     CORRECTED,
@@ -29,14 +29,14 @@ from lakefit.prepare.blocks import (
     UNPARSABLE,
     from_cells,
 )
-from lakefit.prepare.clean import LABEL, RULE
+from lakefit.prepare.clean import LABEL, RULE, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, sort_rows
-from lakefit.prepare.features import model_input
 from lakefit.prepare.split import IN_GAP, NO_SPLIT, assign_split, check_keys, group_of
-from lakefit.prepare.statistics import LEAF_BITS, Moments, leaf_moments, merge_up
+from lakefit.prepare.staged import SPLIT
+from lakefit.prepare.tally import RESULT_FIELDS, tally
 
 IDENTITY = "_row"
-SPLIT, GROUP = "_split", "_group"
+GROUP = "_group"
 STAGED = ("kept", "duplicates", "rejects")
 BROKEN, HEADER_INSIDE, NULL_KEY, GAP, SPLITLESS = -1, -2, -3, -4, -5
 REASONS = {
@@ -46,7 +46,9 @@ REASONS = {
     GAP: "in the gap between two splits",
     SPLITLESS: "the split's column does not say which",
 }
-RESULT_SCHEMA = "bucket INT, summary STRING, moments BINARY, categories BINARY"
+RESULT_SCHEMA = f"bucket INT, summary STRING, {RESULT_FIELDS}"
+OTHER = "other"
+"""Stands for the binary labels that are neither 0 nor 1."""
 _KEPT, _DUPLICATE, _REJECTED, _HEADER = 0, 1, 2, 3
 
 
@@ -63,6 +65,12 @@ class BucketPlan:
     reasons: tuple[str, ...]
     split: Split
     features: Features
+    label: Label
+
+    @property
+    def tallied(self) -> tuple[str, ...]:
+        """The columns of which statistics are kept: all that are values, and a regression's label."""
+        return (*self.columns, LABEL) if self.label.type == "regression" else self.columns
 
 
 def finish_buckets(batches: Iterable[pa.RecordBatch], plan: BucketPlan) -> Iterator[pa.RecordBatch]:
@@ -73,18 +81,12 @@ def finish_buckets(batches: Iterable[pa.RecordBatch], plan: BucketPlan) -> Itera
     blocks = pa.Table.from_batches(arrived)
     for bucket in sorted(set(blocks["bucket"].to_pylist())):
         mine = blocks.filter(pc.equal(blocks["bucket"], bucket))
-        summary, moments, categories = _finish(bucket, mine, plan)
-        yield pa.RecordBatch.from_pydict(
-            {
-                "bucket": pa.array([bucket], pa.int32()),
-                "summary": pa.array([json.dumps(summary)]),
-                "moments": pa.array([moments], pa.binary()),
-                "categories": pa.array([categories], pa.binary()),
-            }
-        )
+        summary, tallied = _finish(bucket, mine, plan)
+        first = {"bucket": pa.array([bucket], pa.int32()), "summary": pa.array([json.dumps(summary)])}
+        yield pa.RecordBatch.from_pydict({**first, **tallied})
 
 
-def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, Any], bytes, bytes]:
+def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, Any], dict[str, pa.Array]]:
     table = sort_rows(from_cells(blocks["block"]), plan.deduplication)
     state, first, rule = _judge(table, plan)
     table = table.append_column(IDENTITY, _identity(table))
@@ -94,9 +96,8 @@ def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, 
         "duplicates": _stage(_duplicate_rows(table, state, first, plan), "duplicates", bucket, plan),
         "rejects": _stage(_rejected_rows(table, state, rule, plan), "rejects", bucket, plan),
     }
-    training = kept.filter(pa.array(split == 0))
-    moments, categories = _statistics(training, plan)
-    label = kept[LABEL].to_numpy()
+    of_split = {name: kept.filter(pa.array(split == number)) for number, name in enumerate(SPLITS)}
+    tallied = tally(of_split["train"], plan.tallied, plan.features, plan.bucket_bits)
     sums = [sum(int(value) for value in blocks[name].to_pylist()) % (1 << 64) for name in ("hi_sum", "lo_sum")]
     summary = {
         "arrived": [sum(blocks["rows"].to_pylist()), *sums],
@@ -104,15 +105,16 @@ def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, 
         "not_finite": int(pc.sum(pc.fill_null(table[NOT_FINITE], 0)).as_py() or 0),
         "unparsable": _counted(table[UNPARSABLE], 2),
         "corrected": _counted(table[CORRECTED], 4),
-        "kept": {name: int((split == number).sum()) for number, name in enumerate(SPLITS)},
+        "kept": {name: len(rows) for name, rows in of_split.items()},
         "duplicates": int((state == _DUPLICATE).sum()),
         "rejected": {int(k): int(v) for k, v in Counter(rule[state == _REJECTED].tolist()).items()},
         "strata": _strata(kept, split, plan.split),
-        "labels": {name: _label_counts(label[split == number]) for number, name in enumerate(SPLITS)},
+        "labels": {name: _label_counts(rows[LABEL], plan.label.type) for name, rows in of_split.items()},
+        "bad_weights": _bad_weights(kept, plan.label),
         "files": _by_file(table, state),
         "staged": files,
     }
-    return summary, moments, categories
+    return summary, tallied
 
 
 def _judge(table: pa.Table, plan: BucketPlan) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.int32]]:
@@ -165,13 +167,13 @@ def _identity(table: pa.Table) -> pa.Array:
 
 
 def _kept_rows(kept: pa.Table, split: NDArray[np.int8], plan: BucketPlan) -> pa.Table:
-    columns = {name: kept[name] for name in (IDENTITY, OCCURRENCE, KEY_HIGH)}
+    hidden = (IDENTITY, OCCURRENCE, KEY_HIGH, LABEL, *([WEIGHT] if plan.label.weight is not None else []))
+    columns = {name: kept[name] for name in hidden}
     columns[SPLIT] = pa.array(split)
     group = group_of(kept, plan.split)
     if group is not None:
         columns[GROUP] = pa.array(group)
-    columns["label"] = kept[LABEL].cast(pa.float32())
-    return pa.table({**columns, **model_input(kept, plan.features)})
+    return pa.table({**columns, **{name: kept[name] for name in plan.columns}})
 
 
 def _duplicate_rows(table: pa.Table, state: NDArray[np.int8], first: NDArray[np.int64], plan: BucketPlan) -> pa.Table:
@@ -204,40 +206,25 @@ def _stage(rows: pa.Table, kind: str, bucket: int, plan: BucketPlan) -> str | No
     return name
 
 
-def _statistics(training: pa.Table, plan: BucketPlan) -> tuple[bytes, bytes]:
-    columns = model_input(training, plan.features)
-    numeric = plan.features.numeric.columns if plan.features.numeric else ()
-    values = np.empty((len(training), len(numeric)))
-    for place, name in enumerate(numeric):
-        values[:, place] = columns[name].to_numpy(zero_copy_only=False)
-    moments = merge_up(leaf_moments(values, training[KEY_HIGH].to_numpy()), LEAF_BITS, plan.bucket_bits)
-    counts: list[dict[str, Any]] = []
-    for place, name in enumerate(plan.features.categorical.columns if plan.features.categorical else ()):
-        counts.extend(
-            {"column": place, "value": entry["values"], "count": entry["counts"]}
-            for entry in pc.value_counts(columns[name]).to_pylist()
-        )
-    return pack_moments(moments), json.dumps(counts).encode()
+def _label_counts(label: pa.ChunkedArray, kind: str) -> dict[str, Any]:
+    """Return the rows by class (none for a regression), and how many labels are NULL."""
+    counts: dict[str, int] = {}
+    if kind == "classes":
+        counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(label.drop_null()).to_pylist()}
+    elif kind == "binary":
+        values = label.drop_null().to_numpy()
+        zeros, ones = int((values == 0).sum()), int((values == 1).sum())
+        counts = {"0": zeros, "1": ones}
+        if zeros + ones < len(values):
+            counts[OTHER] = len(values) - zeros - ones
+    return {"rows": len(label), "null": label.null_count, "classes": counts}
 
 
-def pack_moments(moments: Moments) -> bytes:
-    """Return the nodes as bytes: ids, then the five arrays, float64 (ids are exact up to 2^53)."""
-    parts = [moments.count, moments.mean, moments.squares, moments.low, moments.high]
-    return b"".join([moments.ids.astype(np.float64).tobytes(), *(part.tobytes() for part in parts)])
-
-
-def unpack_moments(packed: bytes, columns: int) -> Moments:
-    """Return what `pack_moments` packed; `columns` is the number of numeric features."""
-    flat = np.frombuffer(packed, np.float64)
-    nodes = len(flat) // (1 + 5 * columns)
-    parts = flat[nodes:].reshape(5, nodes, columns)
-    return Moments(flat[:nodes].astype(np.int64), *parts)
-
-
-def _label_counts(label: NDArray[np.float64]) -> dict[str, int]:
-    valid = label[~np.isnan(label)]
-    zeros, ones = int((valid == 0).sum()), int((valid == 1).sum())
-    return {"0": zeros, "1": ones, "null": len(label) - len(valid), "other": len(valid) - zeros - ones}
+def _bad_weights(kept: pa.Table, label: Label) -> int:
+    if label.weight is None:
+        return 0
+    weights = pc.fill_null(kept[WEIGHT], -1.0).to_numpy()
+    return int((~(weights >= 0) | np.isinf(weights)).sum())
 
 
 def _counted(records: pa.ChunkedArray, fields: int) -> list[list[Any]]:

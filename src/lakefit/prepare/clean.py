@@ -18,7 +18,7 @@ from lakefit.config.sql import FIELD, MARKS, RECORD_END, ROW, quoted
 from lakefit.errors import InputError
 
 RULE = "_rule"
-LABEL = "_label"
+LABEL, WEIGHT = "_label", "_weight"
 _NOTE = "_lakefit_note_"
 
 
@@ -65,14 +65,22 @@ def clean(frame: DataFrame, steps: Sequence[Clean]) -> DataFrame:
 
 
 def judge(frame: DataFrame, rules: Sequence[Rule], label: Label | None) -> DataFrame:
-    """Add `_rule`, the number of the first rule that rejects the row or NULL, and `_label` as a double."""
+    """Add `_rule` (the number of the first rule that rejects the row, or NULL), `_label` and, if asked for, `_weight`.
+
+    `_label` is a double, for classes text; without `label` it is NULL. `_weight` is a double.
+    """
     first: Column = F.lit(None).cast("int")
     for number, rule in reversed(list(enumerate(rules))):
         if rule.predicate is not None:
             holds = F.coalesce(F.expr(rule.predicate), F.lit(rule.null == "reject"))
             first = F.when(holds, F.lit(number)).otherwise(first)
-    value = F.expr(label.expression).cast("double") if label is not None else F.lit(None).cast("double")
-    return frame.withColumns({RULE: F.coalesce(F.col(f"{MARKS}.rule"), first), LABEL: value})
+    columns = {RULE: F.coalesce(F.col(f"{MARKS}.rule"), first), LABEL: F.lit(None).cast("double")}
+    if label is not None:
+        value = F.expr(label.expression).cast("string" if label.type == "classes" else "double")
+        columns[LABEL] = value if label.type == "classes" else F.when(F.abs(value) < F.lit(float("inf")), value)
+        if label.weight is not None:
+            columns[WEIGHT] = F.expr(label.weight).cast("double")
+    return frame.withColumns(columns)
 
 
 def _column(name: str) -> Column:

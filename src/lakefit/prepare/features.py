@@ -1,58 +1,143 @@
-"""From cleaned rows to the model's numbers: `model_input` (cleaned values), then `encode` (what was learned)."""
+"""From cleaned rows to the model's numbers: the model's input contract, then what was learned."""
 
+from typing import Any, TypeAlias
+
+import farmhash
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakefit.config.features import Features as FeaturesSection
-from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
+from lakefit.dataset.features import (
+    CategoricalFeature,
+    Features,
+    LabelFeature,
+    MultiValuedFeature,
+)
+from lakefit.dataset.transform import bucket_index, date_columns, normalized
+from lakefit.prepare.staged import as_numbers
+
+Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
-def model_input(table: pa.Table, features: FeaturesSection) -> dict[str, pa.Array]:
-    """Return the model's input contract: numeric columns as float64, categorical ones as text, null where null."""
-    columns: dict[str, pa.Array] = {}
-    for name in features.numeric.columns if features.numeric else ():
-        column = _one(table[name])
-        if pa.types.is_boolean(column.type):
-            column = column.cast(pa.int8())
-        columns[name] = column.cast(pa.float64())
-    for name in features.categorical.columns if features.categorical else ():
-        column = _one(table[name])
-        if pa.types.is_boolean(column.type):
-            column = column.cast(pa.int8())
-        columns[name] = column.cast(pa.string())
-    return columns
+def as_text(column: Column) -> pa.Array:
+    """Return a categorical column as the model takes it: text; integers and booleans (0, 1) in decimal."""
+    array = _one(column)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    return array.cast(pa.string())
+
+
+def as_lists(column: Column) -> pa.ListArray:
+    """Return a multi-valued column as lists of text."""
+    return _one(column).cast(pa.list_(pa.string()))
+
+
+def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray[Any]]:
+    """Return the inputs of the exported model, by column: its contract with whoever calls it.
+
+    Numbers, and times as seconds since 1970 UTC: (n, 1) float64 with NaN for null. Text: (n, 1) with "" for null. Lists
+    of text: (n, max_values), the first values of each, filled up with "".
+    """
+    widths = {name: multi.max_values for multi in section.multi_valued for name in multi.columns}
+    inputs: dict[str, NDArray[Any]] = {}
+    for name, kind in section.inputs():
+        if name in inputs:
+            continue
+        if kind == "text":
+            inputs[name] = np.array(pc.fill_null(as_text(table[name]), "").to_pylist(), object)[:, None]
+        elif kind == "texts":
+            rows = [[value or "" for value in values or ()] for values in as_lists(table[name]).to_pylist()]
+            padded = [(values + [""] * widths[name])[: widths[name]] for values in rows]
+            inputs[name] = np.array(padded, object).reshape(len(padded), widths[name])
+        else:
+            inputs[name] = as_numbers(table[name])[:, None]
+    return inputs
 
 
 def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
-    """Return the prepared columns of staged rows: float32 numbers, float32 indicators, int32 indices; no nulls."""
+    """Return the prepared columns of cleaned rows: float32 numbers, int32 indices; no nulls."""
     columns: dict[str, pa.Array] = {}
     for feature in features.numeric:
-        columns[feature.name] = pa.array(_normalized(_one(table[feature.name]), feature))
-    for feature in features.numeric:
+        values = as_numbers(table[feature.name])
+        # In float64 until the end: a column of mean 1e9 and deviation 1e-3 would lose everything in float32.
+        with np.errstate(over="ignore"):
+            columns[feature.name] = pa.array(normalized(np, values, feature).astype(np.float32))
         if feature.indicator is not None:
-            missing = pc.is_null(_one(table[feature.name])).to_numpy(zero_copy_only=False)
-            columns[feature.indicator] = pa.array(missing.astype(np.float32))
+            columns[feature.indicator] = pa.array(np.isnan(values).astype(np.float32))
     for category in features.categorical:
-        columns[category.name] = _indices(_one(table[category.name]), category)
+        columns[category.name] = _indices(as_text(table[category.name]), category)
+    for bucketized in features.bucketized:
+        indices = bucket_index(np, as_numbers(table[bucketized.name]), bucketized)
+        columns[bucketized.column] = pa.array(np.asarray(indices).astype(np.int32))
+    for date in features.dates:
+        dtype = np.int32 if date.is_index else np.float32
+        parts = date_columns(np, as_numbers(table[date.name]), date)
+        columns |= {
+            name: pa.array(np.asarray(part).astype(dtype)) for name, part in zip(date.columns, parts, strict=True)
+        }
+    for multi in features.multi_valued:
+        places = _list_indices(as_lists(table[multi.name]), multi)
+        columns |= {name: pa.array(np.ascontiguousarray(places[:, i])) for i, name in enumerate(multi.columns)}
+    order = (*features.numeric_columns, *features.categorical_columns)
+    return {name: columns[name] for name in order}
+
+
+def encode_label(label: Column, weight: Column | None, learned: LabelFeature) -> dict[str, pa.Array]:
+    """Return the column `label` (float32; the place of a class) and, where rows are weighed, `weight` (float32)."""
+    column = _one(label)
+    if learned.kind == "classes":
+        place = pc.index_in(column, value_set=pa.array(learned.classes))
+        values = pc.fill_null(place, -1).to_numpy(zero_copy_only=False).astype(np.float64)
+    else:
+        values = (as_numbers(column) - learned.offset) / learned.scale
+    columns = {"label": pa.array(values.astype(np.float32))}
+    if weight is not None or learned.class_weights:
+        weights = as_numbers(weight) if weight is not None else np.ones(len(values))
+        if learned.class_weights:
+            weights = weights * np.array(learned.class_weights)[values.astype(np.int64)]
+        columns["weight"] = pa.array(weights.astype(np.float32))
     return columns
 
 
-def _normalized(column: pa.Array, feature: NumericFeature) -> NDArray[np.float32]:
-    values = pc.fill_null(column, feature.fill).to_numpy(zero_copy_only=False)
-    # In float64 until the end: a column of mean 1e9 and deviation 1e-3 would lose everything in float32.
-    normalized: NDArray[np.float32] = ((values - feature.offset) / feature.scale).astype(np.float32)
-    return normalized
+def hash_index(text: str, buckets: int) -> int:
+    """Return 2 + the FarmHash fingerprint of the text modulo `buckets`: what keras.layers.Hashing does, from 2 on."""
+    return 2 + int(farmhash.fingerprint64(text)) % buckets
 
 
 def _indices(column: pa.Array, feature: CategoricalFeature) -> pa.Array:
+    if feature.hash_buckets is not None:
+        encoded = column.dictionary_encode()
+        places = [hash_index(text, feature.hash_buckets) for text in encoded.dictionary.to_pylist()]
+        found = pa.array(places, pa.int32()).take(encoded.indices)
+        return pc.fill_null(found, 0)
     found = pc.index_in(column, value_set=pa.array(feature.vocabulary, pa.string()), skip_nulls=True)
     known = pc.add(pc.fill_null(found, -1), 2)
     return pc.if_else(pc.is_null(column), pa.scalar(0, pa.int32()), known.cast(pa.int32()))
 
 
-def _one(column: pa.ChunkedArray) -> pa.Array:
+def _list_indices(lists: pa.ListArray, feature: MultiValuedFeature) -> NDArray[np.int32]:
+    """Return the indices of each list's first values, shape (rows, max_values), filled up with 0."""
+    values = pc.list_flatten(lists)
+    found = pc.index_in(values, value_set=pa.array(feature.vocabulary, pa.string()), skip_nulls=True)
+    indices = np.where(
+        pc.is_null(values).to_numpy(zero_copy_only=False),
+        0,
+        pc.fill_null(found, -1).to_numpy(zero_copy_only=False) + 2,
+    )
+    rows = pc.list_parent_indices(lists).to_numpy()
+    first = np.searchsorted(rows, np.arange(len(lists)))
+    place = np.arange(len(rows)) - first[rows]
+    inside = place < feature.max_values
+    filled = np.zeros((len(lists), feature.max_values), np.int32)
+    filled[rows[inside], place[inside]] = indices[inside]
+    return filled
+
+
+def _one(column: Column) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column
     combined = column.combine_chunks()
     if isinstance(combined, pa.ChunkedArray):
         return pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.array([], combined.type)

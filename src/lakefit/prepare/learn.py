@@ -1,156 +1,391 @@
-"""What is learned from the training split: moments, medians, vocabularies."""
+"""What is learned from the training split alone: features, the label's constants, statistics of every column."""
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-from pyspark.sql import SparkSession
 
-from lakefit.config.features import Categorical, Numeric
-from lakefit.config.pipeline import Pipeline
-from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
+from lakefit.config.features import Categorical, MultiValued, Numeric
+from lakefit.config.features import Features as FeaturesSection
+from lakefit.config.rows import Label
+from lakefit.dataset.features import (
+    BucketFeature,
+    CategoricalFeature,
+    DateFeature,
+    Features,
+    LabelFeature,
+    MultiValuedFeature,
+    NumericFeature,
+)
+from lakefit.dataset.statistics import ColumnStatistics, Histogram
+from lakefit.dataset.transform import yeo_johnson
 from lakefit.errors import InputError
-from lakefit.prepare.bucket import unpack_moments
-from lakefit.prepare.statistics import Moments, Prefix, concatenate, count_bins_of, merge_up, select_ranks
-from lakefit.prepare.write import training_values
+from lakefit.prepare.power import fit_powers, likelihood_columns, likelihood_slope
+from lakefit.prepare.quantiles import APPROXIMATE_PASSES, PASSES, between, quantile_ranks, select_ranks
+from lakefit.prepare.staged import Staged, Transform
+from lakefit.prepare.statistics import Floats, Summary
+from lakefit.prepare.tally import Totals
 
-_BINS_SCHEMA = "prefix INT, bin INT, count BIGINT"
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+HISTOGRAM_BINS = 20
+MOST_FREQUENT = 20
+REFERENCES = 100
+# 1 / the 75 % quantile of the normal distribution: a median deviation times this is its standard deviation.
+_NORMAL = 1.482602218505602
 
 
-def learn_features(
-    spark: SparkSession, pipeline: Pipeline, results: pa.Table, staged: Sequence[str], bucket_bits: int
-) -> Features:
-    """Return the features of a dataset from the buckets' results and the staged files of kept rows.
+@dataclass(slots=True)
+class Learner:
+    """The training split as counted and staged, and the quantiles asked of it so far."""
+
+    section: FeaturesSection
+    totals: Totals
+    staged: Staged
+    quantiles: dict[str, dict[float, tuple[float, float]]] = field(default_factory=dict)
+
+    def learn(self) -> Features:
+        """Return the features.
+
+        Raises:
+            InputError: a numeric feature has no value in the training split, or not what its settings need.
+        """
+        self._check_numbers()
+        self._ask_quantiles()
+        clips = self._clips()
+        powers = self._powers(clips)
+        derived = self._derived_moments(clips, powers)
+        return Features(
+            numeric=tuple(
+                self._numeric(section, name, clips.get(name, (None, None)), powers.get(name), derived.get(name))
+                for section in self.section.numeric
+                for name in section.columns
+            ),
+            categorical=tuple(
+                self._categorical(section, name) for section in self.section.categorical for name in section.columns
+            ),
+            bucketized=tuple(
+                BucketFeature(name=name, boundaries=section.boundaries)
+                for section in self.section.bucketize
+                for name in section.columns
+            ),
+            multi_valued=tuple(
+                self._multi_valued(section, name) for section in self.section.multi_valued for name in section.columns
+            ),
+            dates=tuple(
+                DateFeature(name=name, part=part, cyclical=section.cyclical)
+                for section in self.section.dates
+                for name in section.columns
+                for part in section.parts
+            ),
+        )
+
+    def statistics(self, columns: Sequence[str], types: Mapping[str, str]) -> dict[str, ColumnStatistics]:
+        """Return the statistics of every cleaned column; types: their Spark SQL types."""
+        self._ask_quantiles()
+        edges = {name: _edges(self, name) for name, summary in self.totals.summaries.items() if summary.count}
+        counts = self.staged.histograms({name: at for name, at in edges.items() if len(at) > 1})
+        found = {}
+        for name in columns:
+            summary = self.totals.summaries.get(name)
+            known = summary if summary is not None and summary.count else None
+            quantiles = {share: self.quantile(name, share) for share in QUANTILES} if known else {}
+            found[name] = ColumnStatistics(
+                type=types[name],
+                count=self.totals.rows - self.totals.nulls[name],
+                nulls=self.totals.nulls[name],
+                distinct=self.totals.distinct[name],
+                mean=known.mean if known else None,
+                deviation=known.deviation if known else None,
+                low=known.low if known else None,
+                high=known.high if known else None,
+                quantiles={f"{share:g}": value for share, value in quantiles.items()},
+                quantile_error=max((self._error(name, share) for share in quantiles), default=0.0),
+                histogram=Histogram(edges=edges[name], counts=tuple(counts[name])) if name in counts else None,
+                most_frequent=_most_frequent(self.totals.counts.get(name)),
+            )
+        return found
+
+    def quantile(self, column: str, share: float) -> float:
+        """Return a quantile as numpy's `linear` does: between the two nearest values."""
+        return self.quantiles[column][share][0]
+
+    def _error(self, column: str, share: float) -> float:
+        return self.quantiles[column][share][1]
+
+    def _check_numbers(self) -> None:
+        for name in dict.fromkeys(name for section in self.section.numeric for name in section.columns):
+            summary = self.totals.summaries[name]
+            if not summary.count:
+                raise InputError(
+                    f"features.numeric: the column {name!r} is null in every row of the training split "
+                    f"({self.totals.rows:,} rows): nothing can be learned from it. Remove it from the features, or "
+                    "check the query that fills it."
+                )
+            if not np.isfinite(summary.high - summary.low):
+                raise InputError(
+                    f"features.numeric: the values of {name!r} lie further apart than float64 can say "
+                    f"({summary.low:g} to {summary.high:g}). Clip or scale the column under `clean`."
+                )
+
+    def _ask_quantiles(self) -> None:
+        """Select in one go all quantiles that statistics, fills, clips and normalizations need."""
+        if self.quantiles:
+            return
+        wanted = {name: set(QUANTILES) for name, summary in self.totals.summaries.items() if summary.count}
+        for section in self.section.numeric:
+            for name in section.columns:
+                if section.clip is not None and section.clip.quantiles is not None:
+                    wanted[name] |= set(section.clip.quantiles)
+                if section.normalize == "quantile":
+                    wanted[name] |= {i / REFERENCES for i in range(REFERENCES + 1)}
+        self.quantiles = self._select(wanted, {})
+
+    def _select(
+        self, wanted: Mapping[str, set[float]], transforms: Mapping[str, Transform]
+    ) -> dict[str, dict[float, tuple[float, float]]]:
+        """Return (value, error) of each share of each column, after its transform."""
+        ranks: dict[str, list[int]] = {}
+        for name, shares in wanted.items():
+            count = self.totals.summaries[name].count
+            ranks[name] = sorted({rank for share in shares for rank in quantile_ranks(count, share)[:2]})
+        exact = self.section.quantiles == "exact"
+        count_bins = partial(self.staged.count_bins, transforms=transforms)
+        selected = select_ranks(ranks, count_bins, PASSES if exact else APPROXIMATE_PASSES)
+        found: dict[str, dict[float, tuple[float, float]]] = {}
+        for name, shares in wanted.items():
+            bounds = dict(zip(ranks[name], selected[name], strict=True))
+            found[name] = {}
+            for share in sorted(shares):
+                low, high, part = quantile_ranks(self.totals.summaries[name].count, share)
+                below = between(bounds[low][0], bounds[high][0], part)
+                above = between(bounds[low][1], bounds[high][1], part)
+                found[name][share] = (between(below, above, 0.5), (above - below) / 2)
+        return found
+
+    def _clips(self) -> dict[str, tuple[float, float]]:
+        clips: dict[str, tuple[float, float]] = {}
+        robust: dict[str, float] = {}
+        for section in self.section.numeric:
+            for name in section.columns if section.clip is not None else ():
+                assert section.clip is not None
+                if section.clip.quantiles is not None:
+                    low, high = section.clip.quantiles
+                    clips[name] = (self.quantile(name, low), self.quantile(name, high))
+                elif section.clip.robust_z is not None:
+                    robust[name] = section.clip.robust_z
+        distance: dict[str, Transform] = {name: partial(_distance, center=self.quantile(name, 0.5)) for name in robust}
+        spread = self._select({name: {0.5} for name in robust}, distance)
+        for name, z in robust.items():
+            center, reach = self.quantile(name, 0.5), z * _NORMAL * spread[name][0.5][0]
+            # More than half of the values are one value: a reach of 0 would make them all that.
+            clips[name] = (center - reach, center + reach) if reach > 0 else self._range(name)
+        return clips
+
+    def _range(self, name: str) -> tuple[float, float]:
+        return self.totals.summaries[name].low, self.totals.summaries[name].high
+
+    def _powers(self, clips: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        powers = {
+            name: section.power
+            for section in self.section.numeric
+            for name in section.columns
+            if section.normalize == "yeo_johnson" and section.power is not None
+        }
+        fitted = [
+            name
+            for section in self.section.numeric
+            for name in section.columns
+            if section.normalize == "yeo_johnson" and section.power is None
+        ]
+
+        def slopes(asked: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+            found: dict[str, list[float]] = {name: [] for name in asked}
+            for turn in range(max(len(powers) for powers in asked.values())):
+                transforms: dict[str, Transform] = {
+                    name: partial(_likelihood, power=powers[turn], clip=clips.get(name))
+                    for name, powers in asked.items()
+                }
+                for name, parts in self.staged.moments(transforms, 4).items():
+                    deviations = [part.deviation for part in parts[:3]]
+                    found[name].append(likelihood_slope(deviations, parts[3].mean))
+            return found
+
+        constant = [
+            name for name in fitted if self._clipped_range(name, clips)[0] == self._clipped_range(name, clips)[1]
+        ]
+        varying = [name for name in fitted if name not in constant]
+        fits = fit_powers(varying, slopes) if varying else {}
+        return {**powers, **dict.fromkeys(constant, 1.0), **fits}
+
+    def _clipped_range(self, name: str, clips: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+        low, high = self._range(name)
+        bottom, top = clips.get(name, (low, high))
+        return min(max(low, bottom), top), max(min(high, top), bottom)
+
+    def _derived_moments(
+        self, clips: Mapping[str, tuple[float, float]], powers: Mapping[str, float]
+    ) -> dict[str, Summary]:
+        """Return the moments of values after clip and power, where they are not those of the column itself."""
+        transforms: dict[str, Transform] = {
+            name: partial(_derived, clip=clips.get(name), power=powers.get(name))
+            for section in self.section.numeric
+            for name in section.columns
+            if name in powers or (name in clips and section.normalize == "standard")
+        }
+        return {name: summary for name, (summary,) in self.staged.moments(transforms, 1).items()}
+
+    def _numeric(
+        self,
+        section: Numeric,
+        name: str,
+        clip: tuple[float | None, float | None],
+        power: float | None,
+        derived: Summary | None,
+    ) -> NumericFeature:
+        summary = derived or self.totals.summaries[name]
+        low, high = self._range(name)
+        bottom, top = (low if clip[0] is None else clip[0]), (high if clip[1] is None else clip[1])
+
+        def clipped(value: float) -> float:
+            return min(max(value, bottom), top)
+
+        offset, scale = 0.0, 1.0
+        if section.normalize in ("standard", "yeo_johnson"):
+            offset, scale = summary.mean, summary.deviation
+        elif section.normalize == "min_max":
+            offset, scale = clipped(low), clipped(high) - clipped(low)
+        elif section.normalize == "robust":
+            offset = clipped(self.quantile(name, 0.5))
+            scale = clipped(self.quantile(name, 0.75)) - clipped(self.quantile(name, 0.25))
+        elif section.normalize == "max_abs":
+            scale = max(abs(clipped(low)), abs(clipped(high)))
+        kind = section.normalize if section.normalize in ("log1p", "yeo_johnson", "quantile") else "linear"
+        return NumericFeature(
+            name=name,
+            fill=self._fill(section, name),
+            low=clip[0],
+            high=clip[1],
+            normalize=kind,
+            power=power,
+            references=self._references(name, clipped) if kind == "quantile" else (),
+            offset=offset,
+            scale=scale or 1.0,  # a constant column becomes 0, not NaN
+            indicator=f"{name}_missing" if section.indicator else None,
+        )
+
+    def _fill(self, section: Numeric, name: str) -> float:
+        if section.fill == "median":
+            return self.quantile(name, 0.5)
+        if section.fill == "mean":
+            return self.totals.summaries[name].mean
+        if section.fill == "most_frequent":
+            counts = self.totals.counts.get(name)
+            if counts is None:
+                return self.staged.most_frequent(name)
+            return float(min(counts, key=lambda value: (-counts[value], float(value))))
+        return float(section.fill)
+
+    def _references(self, name: str, clipped: Callable[[float], float]) -> tuple[tuple[float, float], ...]:
+        """Return ascending values with the share of smaller ones; tied quantiles stand for the middle of theirs."""
+        shares: dict[float, list[float]] = {}
+        for i in range(REFERENCES + 1):
+            shares.setdefault(clipped(self.quantile(name, i / REFERENCES)), []).append(i / REFERENCES)
+        pairs = [(value, (among[0] + among[-1]) / 2) for value, among in sorted(shares.items())]
+        if len(pairs) > 1:
+            # As in scikit-learn: the smallest value is 0 and the largest 1, ties or not.
+            pairs[0], pairs[-1] = (pairs[0][0], 0.0), (pairs[-1][0], 1.0)
+        return tuple(pairs)
+
+    def _categorical(self, section: Categorical, name: str) -> CategoricalFeature:
+        if section.hash_buckets is not None:
+            return CategoricalFeature(name=name, hash_buckets=section.hash_buckets)
+        vocabulary, counts, rare = _vocabulary(self.totals.learned[name], section.min_count, section.max_size)
+        return CategoricalFeature(name=name, vocabulary=vocabulary, counts=counts, rare=rare)
+
+    def _multi_valued(self, section: MultiValued, name: str) -> MultiValuedFeature:
+        vocabulary, counts, rare = _vocabulary(self.totals.learned[name], section.min_count, section.max_size)
+        return MultiValuedFeature(
+            name=name,
+            max_values=section.max_values,
+            vocabulary=vocabulary,
+            counts=counts,
+            rare=rare,
+            cut=self.totals.cut[name],
+        )
+
+
+def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]) -> LabelFeature:
+    """Return the label's constants. summary: of a regression's label; counts: rows of the training split by class.
 
     Raises:
-        InputError: a numeric feature has no value at all in the training split.
+        InputError: class_weights names no class, or not all of them.
     """
-    numeric, categorical = pipeline.features.numeric, pipeline.features.categorical
-    return Features(
-        numeric=_numeric(spark, numeric, results, staged, bucket_bits) if numeric else (),
-        categorical=_categorical(categorical, results) if categorical else (),
+    if label.type == "regression":
+        assert summary is not None, "a regression's label has moments"
+        if label.normalize == "none":
+            return LabelFeature(kind="regression", weighted=label.weighted)
+        scale = summary.deviation or 1.0
+        return LabelFeature(kind="regression", offset=summary.mean, scale=scale, weighted=label.weighted)
+    classes = label.classes or tuple(sorted(counts, key=str.encode))
+    weights: tuple[float, ...] = ()
+    if label.class_weights == "balanced":
+        rows = sum(counts.values())
+        weights = tuple(rows / (len(classes) * counts[name]) for name in classes)
+    elif label.class_weights is not None:
+        unknown = sorted(set(classes) ^ set(label.class_weights))
+        if unknown:
+            raise InputError(
+                f"label.class_weights: {unknown[0]!r} is not among both the weights and the classes "
+                f"({', '.join(classes[:20])})."
+            )
+        weights = tuple(label.class_weights[name] for name in classes)
+    return LabelFeature(
+        kind=label.type,
+        classes=classes if label.type == "classes" else (),
+        class_weights=weights,
+        weighted=label.weighted,
     )
 
 
-def _numeric(
-    spark: SparkSession, section: Numeric, results: pa.Table, staged: Sequence[str], bucket_bits: int
-) -> tuple[NumericFeature, ...]:
-    columns = section.columns
-    parts = [unpack_moments(packed, len(columns)) for packed in results["moments"].to_pylist()]
-    root = merge_up(concatenate(parts, len(columns)), bucket_bits, 0)
-    training_rows = sum(json.loads(text)["kept"]["train"] for text in results["summary"].to_pylist())
-    for place, name in enumerate(columns):
-        if not root.count[0, place]:
-            raise InputError(
-                f"features.numeric: the column {name!r} is null in every row of the training split ({training_rows:,} "
-                "rows): nothing can be learned from it. Remove it from the features, or check the query that fills it."
-            )
-        if not np.isfinite(root.squares[0, place]):
-            raise InputError(
-                f"features.numeric: the values of {name!r} are too large for a deviation in float64 (largest "
-                f"{root.high[0, place]:g}). Scale the column in source.query."
-            )
-    medians = _medians(spark, root, columns, staged) if section.fill == "median" else {}
-    return tuple(_feature(section, root, place, training_rows, medians) for place in range(len(columns)))
+def _vocabulary(
+    total: Mapping[str, int], min_count: int, max_size: int | None
+) -> tuple[tuple[str, ...], tuple[int, ...], int]:
+    """Return the values by falling count, then by value, their counts, and how many values were cut."""
+    known = [(value, count) for value, count in total.items() if count >= min_count]
+    known.sort(key=lambda pair: (-pair[1], pair[0].encode()))
+    known = known[:max_size]
+    return tuple(value for value, _ in known), tuple(count for _, count in known), len(total) - len(known)
 
 
-def _feature(
-    section: Numeric, root: Moments, place: int, training_rows: int, medians: Mapping[str, float]
-) -> NumericFeature:
-    name = section.columns[place]
-    count, mean = int(root.count[0, place]), float(root.mean[0, place])
-    low, high = float(root.low[0, place]), float(root.high[0, place])
-    deviation = float(np.sqrt(root.squares[0, place] / count))
-    fill = medians[name] if section.fill == "median" else mean if section.fill == "mean" else float(section.fill)
-    offset, scale = {
-        "standard": (mean, deviation),
-        "min_max": (low, high - low),
-        "none": (0.0, 1.0),
-    }[section.normalize]
-    return NumericFeature(
-        name=name,
-        fill=fill,
-        offset=offset,
-        scale=scale or 1.0,  # a constant column becomes 0, not NaN
-        indicator=f"{name}_missing" if section.indicator else None,
-        count=count,
-        nulls=training_rows - count,
-        mean=mean,
-        deviation=deviation,
-        low=low,
-        high=high,
-    )
+def _most_frequent(counts: Mapping[Any, int] | None) -> tuple[tuple[str | float, int], ...] | None:
+    if counts is None:
+        return None
+    pairs = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return tuple((value, count) for value, count in pairs[:MOST_FREQUENT])
 
 
-def _medians(spark: SparkSession, root: Moments, columns: Sequence[str], staged: Sequence[str]) -> dict[str, float]:
-    ranks = {}
-    for place, name in enumerate(columns):
-        count = int(root.count[0, place])
-        ranks[name] = sorted({(count - 1) // 2, count // 2})
-    selected = select_ranks(ranks, partial(_count_bins, spark, staged))
-    # Halves first: the sum of two values near the largest float would overflow.
-    return {
-        name: values[0] / 2 + values[-1] / 2 if values[0] != values[-1] else values[0]
-        for name, values in selected.items()
-    }
+def _edges(learner: Learner, name: str) -> tuple[float, ...]:
+    """Return the edges of equal bins between the 1 % and the 99 % quantile, where these differ."""
+    low, high = learner.quantile(name, QUANTILES[0]), learner.quantile(name, QUANTILES[-1])
+    edges = [between(low, high, i / HISTOGRAM_BINS) for i in range(HISTOGRAM_BINS + 1)]
+    ascending = [edge for i, edge in enumerate(edges) if i == 0 or edge > edges[i - 1]]
+    return tuple(ascending) if len(ascending) == len(edges) else ()
 
 
-def _count_bins(
-    spark: SparkSession, staged: Sequence[str], prefixes: Sequence[Prefix]
-) -> dict[Prefix, NDArray[np.int64]]:
-    tasks = min(len(staged), 2 * spark.sparkContext.defaultParallelism)
-    files = spark.range(0, len(staged), 1, numPartitions=tasks)
-    counted = files.mapInArrow(partial(_bins_of_files, staged=tuple(staged), prefixes=tuple(prefixes)), _BINS_SCHEMA)
-    table = counted.toArrow()
-    number, bins, counts = (table[name].to_numpy() for name in ("prefix", "bin", "count"))
-    found = {}
-    for place, prefix in enumerate(prefixes):
-        mine = number == place
-        found[prefix] = np.bincount(bins[mine], weights=counts[mine], minlength=1 << 16).astype(np.int64)
-    return found
+def _distance(values: Floats, center: float) -> Floats:
+    return np.abs(values - center)[:, None]
 
 
-def _bins_of_files(
-    batches: Iterable[pa.RecordBatch], staged: Sequence[str], prefixes: Sequence[Prefix]
-) -> Iterator[pa.RecordBatch]:
-    files = [staged[number] for batch in batches for number in batch["id"].to_pylist()]
-    for column in sorted({prefix.column for prefix in prefixes}):
-        mine = [(place, prefix) for place, prefix in enumerate(prefixes) if prefix.column == column]
-        totals = {place: np.zeros(1 << 16, np.int64) for place, _ in mine}
-        for values in training_values(files, column):
-            for place, prefix in mine:
-                totals[place] += count_bins_of(values, prefix)
-        for place, total in totals.items():
-            filled = np.flatnonzero(total)
-            yield pa.RecordBatch.from_pydict(
-                {
-                    "prefix": pa.array(np.full(len(filled), place, np.int32)),
-                    "bin": pa.array(filled.astype(np.int32)),
-                    "count": pa.array(total[filled]),
-                }
-            )
+def _clip(values: Floats, clip: tuple[float, float] | None) -> Floats:
+    return values if clip is None else np.clip(values, *clip)
 
 
-def _categorical(section: Categorical, results: pa.Table) -> tuple[CategoricalFeature, ...]:
-    totals: list[Counter[str]] = [Counter() for _ in section.columns]
-    for packed in results["categories"].to_pylist():
-        for entry in json.loads(packed):
-            if entry["value"] is not None:
-                totals[entry["column"]][entry["value"]] += entry["count"]
-    features = []
-    for name, total in zip(section.columns, totals, strict=True):
-        known = [(value, count) for value, count in total.items() if count >= section.min_count]
-        known.sort(key=lambda pair: (-pair[1], pair[0].encode()))
-        features.append(
-            CategoricalFeature(
-                name=name,
-                vocabulary=tuple(value for value, _ in known),
-                counts=tuple(count for _, count in known),
-                rare=len(total) - len(known),
-            )
-        )
-    return tuple(features)
+def _derived(values: Floats, clip: tuple[float, float] | None, power: float | None) -> Floats:
+    values = _clip(values, clip)
+    return (values if power is None else np.asarray(yeo_johnson(np, values, power)))[:, None]
+
+
+def _likelihood(values: Floats, power: float, clip: tuple[float, float] | None) -> Floats:
+    return likelihood_columns(_clip(values, clip), power)

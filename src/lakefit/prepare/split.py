@@ -66,7 +66,7 @@ def _by_time(column: pa.ChunkedArray, split: TimeSplit) -> NDArray[np.int8]:
         values = column.cast(pa.float64())
     else:
         # Microseconds as whole numbers: float64 holds them exactly until the year 2255.
-        values = column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64())
+        values = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
     known = pc.is_valid(values).to_numpy()
     at = pc.fill_null(values, 0.0).to_numpy()
     assigned = np.zeros(len(at), np.int8)

@@ -16,22 +16,35 @@ import pyarrow.parquet as pq
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import BooleanType, DataType, DateType, NumericType, TimestampNTZType, TimestampType
 
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.rows import SPLITS, Deduplicate
-from lakefit.dataset.features import Features
+from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.inputs import InputFile, local_path
 from lakefit.dataset.ledger import FileLedger, Ledger
-from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, Correction, DataFile, Manifest, SplitFiles, Stratum
+from lakefit.dataset.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    Correction,
+    DataFile,
+    Manifest,
+    SplitFiles,
+    Stratum,
+    read_manifest,
+)
 from lakefit.dataset.publish import remove_staging, staged_folder, write_json
+from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.blocks import BLOCKS_SCHEMA, Keying, make_blocks
-from lakefit.prepare.bucket import GROUP, REASONS, RESULT_SCHEMA, SPLIT, STAGED, BucketPlan, finish_buckets
-from lakefit.prepare.clean import judge
+from lakefit.prepare.bucket import GROUP, OTHER, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
+from lakefit.prepare.clean import LABEL, judge
 from lakefit.prepare.deduplicate import Deduplication
-from lakefit.prepare.learn import learn_features
+from lakefit.prepare.learn import Learner, learn_label
 from lakefit.prepare.rows import check_identities, cleaned_rows, spark_problem, value_columns
+from lakefit.prepare.staged import LOCAL_ROWS, SPLIT, Staged
+from lakefit.prepare.tally import total
 from lakefit.prepare.write import WritePlan, range_bits, write_range
 
 Inputs = Mapping[str, Sequence[InputFile]]
@@ -40,8 +53,8 @@ Inputs = Mapping[str, Sequence[InputFile]]
 BUCKET_BYTES = 64 << 20
 MAX_BUCKET_BITS = 14
 MAX_STRATA = 1_000
-# Two columns of this many rows are looked through here sooner than Spark starts a job.
-LOCAL_ROWS = 5_000_000
+# What staged.is_number says of the same columns as Arrow.
+_NUMBERS = (NumericType, BooleanType, DateType, TimestampType, TimestampNTZType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     observation = Observation("lakefit_rows")
     rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     bits = bucket_bits(sum(file.size for file in job.inputs[job.pipeline.source.rows]), job.bucket_bytes)
+    types = {field.name: field.dataType for field in rows.schema if field.name in value_columns(rows)}
     results = _shuffle_and_finish(spark, job, rows, bits, scratch)
     summaries = [json.loads(text) for text in results["summary"].to_pylist()]
     arrived = [tuple(summary["arrived"]) for summary in summaries]
@@ -95,19 +109,79 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
         )
         for kind in STAGED
     }
-    _check_groups(spark, job.pipeline, [path for _, path in staged["kept"]], sum(ledger.kept.values()))
-    features = learn_features(spark, job.pipeline, results, [path for _, path in staged["kept"]], bits)
     kept_rows = sum(ledger.kept.values())
+    kept = Staged(spark, tuple(path for _, path in staged["kept"]), kept_rows, bits)
+    _check_groups(job.pipeline, kept)
+    learned = _learn(job, kept, results, types, ledger.kept["train"], summaries)
     plan = WritePlan(
         target=str(folder.absolute()),
         staged=staged,
         bucket_bits=bits,
         range_bits=range_bits(kept_rows, job.pipeline.output.rows_per_file),
         rows_per_group=job.pipeline.output.rows_per_group,
-        features=features,
+        features=learned.features,
+        label=learned.label,
+        weighted=job.pipeline.label.weight is not None,
     )
     files = _write(spark, plan)
-    return _manifest(job, folder, features, ledger, summaries, files)
+    return _manifest(job, folder, learned, ledger, summaries, files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    features: Features
+    label: LabelFeature
+    statistics: dict[str, ColumnStatistics]
+
+
+def _learn(
+    job: Job,
+    staged: Staged,
+    results: pa.Table,
+    types: Mapping[str, DataType],
+    training_rows: int,
+    summaries: Sequence[Mapping[str, Any]],
+) -> _Learned:
+    section = job.pipeline.label
+    numbers = [name for name, data_type in types.items() if isinstance(data_type, _NUMBERS)]
+    columns = list(types)
+    if section.type == "regression":
+        numbers.append(LABEL)
+        columns.append(LABEL)
+    totals = total(results, columns, numbers, training_rows, staged.bucket_bits)
+    learner = Learner(job.pipeline.features, totals, staged)
+    counts: Counter[str] = Counter()
+    for summary in summaries:
+        counts.update(summary["labels"]["train"]["classes"])
+    frozen = _frozen(job)
+    features = frozen.features if frozen is not None else learner.learn()
+    label = frozen.label if frozen is not None else learn_label(section, totals.summaries.get(LABEL), counts)
+    shown = {**{name: data_type.simpleString() for name, data_type in types.items()}, LABEL: "double"}
+    statistics = learner.statistics(columns, shown)
+    if LABEL in statistics:
+        statistics["label"] = statistics.pop(LABEL)
+    return _Learned(features, label, statistics)
+
+
+def _frozen(job: Job) -> Manifest | None:
+    """Return the manifest whose features are taken over, if `features.statistics` names one.
+
+    Raises:
+        InputError: there is no such dataset, or its features were configured otherwise.
+    """
+    section = job.pipeline.features.statistics
+    if section is None:
+        return None
+    manifest = read_manifest(job.target.parent / section.fingerprint)
+    for name in ("features", "label"):
+        then, now = manifest.pipeline[name], job.pipeline.dump(name)[name]
+        differing = sorted(key for key in now if key != "statistics" and then.get(key) != now[key])
+        if differing:
+            raise InputError(
+                f"features.statistics: dataset {section.fingerprint} was made with another {name}.{differing[0]}: what "
+                "it learned does not fit. Give the features as they were, or leave `statistics` out."
+            )
+    return manifest
 
 
 def bucket_bits(raw_bytes: int, bucket_bytes: int) -> int:
@@ -134,6 +208,7 @@ def _shuffle_and_finish(spark: SparkSession, job: Job, rows: DataFrame, bits: in
         reasons=tuple(rule.reason for rule in pipeline.rules),
         split=pipeline.split,
         features=pipeline.features,
+        label=pipeline.label,
     )
     blocks = judged.mapInArrow(partial(make_blocks, keying=Keying(columns, key, bits)), BLOCKS_SCHEMA)
     # By id, not by hash of it: a partition is a bucket, none gets two while others get none.
@@ -198,8 +273,16 @@ def _reason(pipeline: Pipeline, number: int) -> str:
     return pipeline.rules[number].reason if number >= 0 else REASONS[number]
 
 
+def _classes(summaries: Sequence[Mapping[str, Any]], split: str) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for summary in summaries:
+        counts.update(summary["labels"][split]["classes"])
+    return dict(sorted(counts.items()))
+
+
 def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) -> None:
-    section = pipeline.split
+    """Raise InputError unless each split has rows with labels and, for a classification, every class."""
+    section, label = pipeline.split, pipeline.label
     by = f"by {', '.join(section.by)}" if section.by else "by row"
     advice = (
         "Move the cuts of split.time."
@@ -208,35 +291,53 @@ def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) ->
         if section.column
         else "Give it a larger share, split by columns with more distinct values, or choose another seed."
     )
+    training = set(_classes(summaries, "train"))
     for split in SPLITS:
-        counts: Counter[str] = Counter()
-        for summary in summaries:
-            counts.update(summary["labels"][split])
-        rows = sum(counts.values())
+        rows = sum(summary["labels"][split]["rows"] for summary in summaries)
+        nulls = sum(summary["labels"][split]["null"] for summary in summaries)
+        classes = _classes(summaries, split)
         if not rows:
             raise InputError(
                 f"The {split} split is empty: no group ({by}, seed {section.seed}) fell into it. {advice} Nothing was "
                 "published."
             )
-        if counts["null"]:
+        if nulls:
             raise InputError(
-                f"label.expression ({pipeline.label.expression}) is NULL in {counts['null']:,} of {rows:,} kept rows "
-                f'of the {split} split. Reject such rows: reject: [{{when: "({pipeline.label.expression}) IS NULL", '
-                "because: no label}]. Nothing was published."
+                f"label.expression ({label.expression}) is NULL in {nulls:,} of {rows:,} kept rows of the {split} "
+                f'split. Reject such rows: reject: [{{when: "({label.expression}) IS NULL", because: no label}}]. '
+                "Nothing was published."
             )
-        if counts["other"]:
+        if label.type == "binary" and OTHER in classes:
             raise InputError(
-                f"label.expression ({pipeline.label.expression}) is neither 0 nor 1 (false nor true) in "
-                f"{counts['other']:,} of {rows:,} kept rows of the {split} split; expected a yes-or-no question, such "
-                'as "delay > 15". Nothing was published.'
+                f"label.expression ({label.expression}) is neither 0 nor 1 (false nor true) in {classes[OTHER]:,} of "
+                f'{rows:,} kept rows of the {split} split; expected a yes-or-no question, such as "delay > 15", or '
+                "type: classes or regression. Nothing was published."
             )
-        if not (counts["0"] and counts["1"]):
-            only = "1 (true)" if counts["1"] else "0 (false)"
+        if label.type == "regression":
+            continue
+        present = {name for name, count in classes.items() if count}
+        if len(present) == 1:
+            (only,) = present
+            shown = {"1": "1 (true)", "0": "0 (false)"}.get(only, only) if label.type == "binary" else repr(only)
             raise InputError(
-                f"The label has one class: all {rows:,} rows of the {split} split have {only} for label.expression "
-                f"({pipeline.label.expression}). Check the expression, or split by smaller groups. Nothing was "
-                "published."
+                f"The label has one class: all {rows:,} rows of the {split} split have {shown} for label.expression "
+                f"({label.expression}). Check the expression, or split by smaller groups. Nothing was published."
             )
+        wanted = set(label.classes) if label.classes is not None else training
+        if present != wanted and label.type == "classes":
+            missing, unknown = sorted(wanted - present), sorted(present - wanted)
+            what = f"has no row of class {missing[0]!r}" if missing else f"has the class {unknown[0]!r}"
+            where = "label.classes" if label.classes is not None else "the training split"
+            raise InputError(
+                f"The {split} split {what}, and {where} {'has' if missing else 'has it not'}. Give rare classes more "
+                "rows or one name, split by smaller groups, or stratify. Nothing was published."
+            )
+    bad_weights = sum(summary["bad_weights"] for summary in summaries)
+    if bad_weights:
+        raise InputError(
+            f"label.weight ({label.weight}) is NULL, negative or infinite in {bad_weights:,} kept rows. Expected 0 or "
+            "more; reject such rows, or COALESCE. Nothing was published."
+        )
 
 
 def _write(spark: SparkSession, plan: WritePlan) -> list[dict[str, Any]]:
@@ -260,7 +361,7 @@ def _write_ranges(batches: Iterable[pa.RecordBatch], plan: WritePlan) -> Iterato
 def _manifest(
     job: Job,
     folder: Path,
-    features: Features,
+    learned: _Learned,
     ledger: Ledger,
     summaries: Sequence[Mapping[str, Any]],
     entries: Sequence[Mapping[str, Any]],
@@ -276,8 +377,7 @@ def _manifest(
 
     splits = {}
     for split in SPLITS:
-        positives = sum(summary["labels"][split]["1"] for summary in summaries)
-        splits[split] = SplitFiles(rows=ledger.kept[split], positives=positives, files=files(split))
+        splits[split] = SplitFiles(rows=ledger.kept[split], classes=_classes(summaries, split), files=files(split))
     written = {
         **{name: sum(file.rows for file in split.files) for name, split in splits.items()},
         "duplicates": sum(file.rows for file in files("duplicates")),
@@ -304,7 +404,9 @@ def _manifest(
             for file in files
         ),
         pipeline=job.pipeline.dump(),
-        features=features,
+        features=learned.features,
+        label=learned.label,
+        statistics=learned.statistics,
         splits=splits,
         duplicates=files("duplicates"),
         rejects=files("rejects"),
@@ -341,16 +443,16 @@ def _strata(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) -> tuple
     return tuple(Stratum(values=values, rows=dict(zip(SPLITS, totals[values], strict=True))) for values in order)
 
 
-def _check_groups(spark: SparkSession, pipeline: Pipeline, staged: Sequence[str], rows: int) -> None:
+def _check_groups(pipeline: Pipeline, staged: Staged) -> None:
     """Raise InputError where a group of `split.by` has rows in two splits: counted over all staged rows."""
-    if pipeline.split.by is None or not rows:
+    if pipeline.split.by is None or not staged.rows:
         return
-    if rows <= LOCAL_ROWS:
-        parts = [pq.read_table(path, columns=[GROUP, SPLIT]) for path in staged]
+    if staged.rows <= LOCAL_ROWS:
+        parts = [pq.read_table(path, columns=[GROUP, SPLIT]) for path in staged.files]
         ranges = pa.concat_tables(parts).group_by(GROUP).aggregate([(SPLIT, "min"), (SPLIT, "max")])
         torn = pc.sum(pc.not_equal(ranges[f"{SPLIT}_min"], ranges[f"{SPLIT}_max"])).as_py()
     else:
-        by_group = spark.read.parquet(*staged).groupBy(GROUP)
+        by_group = staged.spark.read.parquet(*staged.files).groupBy(GROUP)
         ranges_by_group = by_group.agg(F.min(SPLIT).alias("low"), F.max(SPLIT).alias("high"))
         torn = ranges_by_group.where("low < high").count()
     if torn:

@@ -1,13 +1,14 @@
-"""Moments and exact quantiles of the training split, the same to the bit for any partitioning.
+"""Moments of the training split, the same to the bit for any partitioning.
 
-Moments are taken per leaf (a fixed range of row hashes, inside which rows have a fixed order) and merged pairwise up a
+They are taken per leaf (a fixed range of row hashes, inside which rows have a fixed order) and merged pairwise up a
 fixed binary tree: a bucket merges its own subtree, the driver the rest. The merge is that of Chan, Golub and LeVeque
-(Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979).
-Quantiles are selected by radix: each pass counts the next 16 bits of the values that share the wanted prefix.
+(Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979), with two additions: means are kept in
+two float64 (hi + lo), else a mean of 1e9 would blur a deviation of 1e-3; and all is scaled by a power of two per node,
+so that the squares of 1e300 and 1e-300 are numbers too.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +21,24 @@ LEAF_BITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Per node of one tree level (axis 0) and column (axis 1): count of non-nulls, mean, sum of squares, min, max.
+    """Per node of one tree level (axis 0) and column (axis 1).
 
-    ids: the nodes' hash prefixes, ascending, shape (nodes,); the others have shape (nodes, columns), float64.
+    ids: the nodes' hash prefixes, ascending, shape (nodes,); the others have shape (nodes, columns), float64. count: of
+    non-nulls. The mean is `(mean + mean_low) * 2^exponent`, the sum of squared deviations `squares * 4^exponent`. low,
+    high: smallest and largest value, not scaled.
     """
 
     ids: NDArray[np.int64]
     count: Floats
+    exponent: Floats
     mean: Floats
+    mean_low: Floats
     squares: Floats
     low: Floats
     high: Floats
+
+
+ARRAYS = tuple(field.name for field in fields(Moments))[1:]
 
 
 def leaf_moments(values: Floats, key_high: Hashes) -> Moments:
@@ -38,20 +46,29 @@ def leaf_moments(values: Floats, key_high: Hashes) -> Moments:
     leaf = (key_high >> np.uint64(64 - LEAF_BITS)).astype(np.int64)
     ids, starts = np.unique(leaf, return_index=True)
     shape = (len(ids), values.shape[1])
-    count, mean, squares, low, high = (np.zeros(shape) for _ in range(5))
+    out = {name: np.zeros(shape) for name in ARRAYS}
     sizes = np.diff(np.append(starts, len(leaf)))
     for column in range(shape[1] if len(ids) else 0):
         x = np.ascontiguousarray(values[:, column])
         valid = ~np.isnan(x)
+        low = np.minimum.reduceat(np.where(valid, x, np.inf), starts)
+        high = np.maximum.reduceat(np.where(valid, x, -np.inf), starts)
         n = np.add.reduceat(valid.astype(np.float64), starts)
-        total = np.add.reduceat(np.where(valid, x, 0.0), starts)
-        average = np.divide(total, n, out=np.zeros_like(total), where=n > 0)
-        deviation = np.where(valid, x - np.repeat(average, sizes), 0.0)
-        count[:, column], mean[:, column] = n, average
-        squares[:, column] = np.add.reduceat(deviation * deviation, starts)
-        low[:, column] = np.minimum.reduceat(np.where(valid, x, np.inf), starts)
-        high[:, column] = np.maximum.reduceat(np.where(valid, x, -np.inf), starts)
-    return Moments(ids, count, mean, squares, low, high)
+        largest = np.where(n > 0, np.maximum(np.abs(low), np.abs(high)), 0.0)
+        exponent = np.frexp(largest)[1].astype(np.int32)
+        scaled = np.where(valid, np.ldexp(x, -np.repeat(exponent, sizes)), 0.0)
+        mean = _divided(np.add.reduceat(scaled, starts), n)
+        deviation = np.where(valid, scaled - np.repeat(mean, sizes), 0.0)
+        # What rounding has kept from the mean is the mean of the deviations.
+        mean_low = _divided(np.add.reduceat(deviation, starts), n)
+        squares = np.add.reduceat(deviation * deviation, starts) - n * mean_low * mean_low
+        one_value = low == high
+        out["count"][:, column], out["exponent"][:, column] = n, exponent
+        out["mean"][:, column] = np.where(one_value, np.ldexp(np.where(n > 0, low, 0.0), -exponent), mean)
+        out["mean_low"][:, column] = np.where(one_value, 0.0, mean_low)
+        out["squares"][:, column] = np.where(one_value, 0.0, np.maximum(squares, 0.0))
+        out["low"][:, column], out["high"][:, column] = low, high
+    return Moments(ids, **out)
 
 
 def merge_up(moments: Moments, from_bits: int, to_bits: int) -> Moments:
@@ -65,12 +82,46 @@ def concatenate(parts: Iterable[Moments], columns: int) -> Moments:
     """Return the nodes of several subtrees of one level, by id."""
     known = list(parts)
     if not known:
-        empty = np.zeros((0, columns))
-        return Moments(np.zeros(0, np.int64), empty, empty, empty, empty, empty)
+        return Moments(np.zeros(0, np.int64), **{name: np.zeros((0, columns)) for name in ARRAYS})
     ids = np.concatenate([part.ids for part in known])
     order = np.argsort(ids)
-    fields = ("count", "mean", "squares", "low", "high")
-    return Moments(ids[order], *(np.concatenate([getattr(part, name) for part in known])[order] for name in fields))
+    arrays = {name: np.concatenate([getattr(part, name) for part in known])[order] for name in ARRAYS}
+    return Moments(ids[order], **arrays)
+
+
+def pack_moments(moments: Moments) -> bytes:
+    """Return the nodes as bytes: ids, then the other arrays, float64 (ids are exact up to 2^53)."""
+    arrays = (getattr(moments, name) for name in ARRAYS)
+    return b"".join([moments.ids.astype(np.float64).tobytes(), *(array.tobytes() for array in arrays)])
+
+
+def unpack_moments(packed: bytes, columns: int) -> Moments:
+    """Return what `pack_moments` packed; `columns` is the number of columns."""
+    flat = np.frombuffer(packed, np.float64)
+    nodes = len(flat) // (1 + len(ARRAYS) * columns)
+    parts = flat[nodes:].reshape(len(ARRAYS), nodes, columns)
+    return Moments(flat[:nodes].astype(np.int64), **dict(zip(ARRAYS, parts, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the root says of one column; mean and deviation (of the population) are 0 where count is."""
+
+    count: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+
+def summary_of(root: Moments, column: int) -> Summary:
+    """Return the moments of a column of the one node of the root level (none: no row at all)."""
+    if not len(root.ids) or not root.count[0, column]:
+        return Summary(0, 0.0, 0.0, 0.0, 0.0)
+    count, exponent = root.count[0, column], int(root.exponent[0, column])
+    mean = np.ldexp(root.mean[0, column] + root.mean_low[0, column], exponent)
+    deviation = np.ldexp(np.sqrt(root.squares[0, column] / count), exponent)
+    return Summary(int(count), float(mean), float(deviation), float(root.low[0, column]), float(root.high[0, column]))
 
 
 def _merge_level(m: Moments) -> Moments:
@@ -80,59 +131,34 @@ def _merge_level(m: Moments) -> Moments:
     pair = (last > first)[:, None]
     n1, n2 = m.count[first], np.where(pair, m.count[last], 0.0)
     n = n1 + n2
-    share = np.divide(n2, n, out=np.zeros_like(n), where=n > 0)
-    delta = np.where((n1 > 0) & (n2 > 0), m.mean[last] - m.mean[first], 0.0)
-    mean = np.where(n1 > 0, m.mean[first] + delta * share, m.mean[last])
-    squares = m.squares[first] + np.where(pair, m.squares[last], 0.0) + delta * delta * n1 * share
-    low = np.where(pair, np.minimum(m.low[first], m.low[last]), m.low[first])
-    high = np.where(pair, np.maximum(m.high[first], m.high[last]), m.high[first])
-    return Moments(ids, n, mean, squares, low, high)
+    # An empty side has exponent 0: it must not set the scale.
+    no_scale = -4000.0
+    exponents = np.where(m.count > 0, m.exponent, no_scale)
+    exponent = np.maximum(exponents[first], np.where(pair, exponents[last], no_scale))
+    exponent = np.where(n > 0, exponent, 0.0)
+    shift1, shift2 = ((m.exponent[side] - exponent).astype(np.int32) for side in (first, last))
+    mean1, mean2 = np.ldexp(m.mean[first], shift1), np.ldexp(m.mean[last], shift2)
+    rest1, rest2 = np.ldexp(m.mean_low[first], shift1), np.ldexp(m.mean_low[last], shift2)
+    squares1, squares2 = np.ldexp(m.squares[first], 2 * shift1), np.ldexp(m.squares[last], 2 * shift2)
+    both = (n1 > 0) & (n2 > 0)
+    share = _divided(n2, n)
+    delta = np.where(both, (mean2 - mean1) + (rest2 - rest1), 0.0)
+    step = delta * share
+    mean = mean1 + step
+    rest = (mean1 - mean) + step + rest1
+    only2 = ~(n1 > 0)
+    squares = squares1 + np.where(pair, squares2, 0.0) + delta * delta * n1 * share
+    return Moments(
+        ids,
+        count=n,
+        exponent=exponent,
+        mean=np.where(only2, mean2, mean),
+        mean_low=np.where(only2, rest2, rest),
+        squares=squares,
+        low=np.where(pair, np.minimum(m.low[first], m.low[last]), m.low[first]),
+        high=np.where(pair, np.maximum(m.high[first], m.high[last]), m.high[first]),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """Asks for the next 16 bits of the values of a column whose first `bits` bits are `value`."""
-
-    column: str
-    bits: int
-    value: int
-
-
-RADIX_BITS = 16
-CountBins = Callable[[Sequence[Prefix]], Mapping[Prefix, NDArray[np.int64]]]
-"""Returns for each prefix how many values fall into each of its 2^16 continuations; shape (65536,)."""
-
-
-def select_ranks(ranks: Mapping[str, Sequence[int]], count_bins: CountBins) -> dict[str, list[float]]:
-    """Return the values of given ranks (0 = smallest) of each column, exactly, in 64 / 16 passes of `count_bins`."""
-    places = {(column, rank): (0, rank) for column, wanted in ranks.items() for rank in wanted}
-    for bits in range(0, 64, RADIX_BITS):
-        asked = {Prefix(column, bits, value) for (column, _), (value, _) in places.items()}
-        bins = count_bins(sorted(asked, key=lambda prefix: (prefix.column, prefix.value)))
-        for (column, rank), (value, remaining) in places.items():
-            running = np.cumsum(bins[Prefix(column, bits, value)])
-            chosen = int(np.searchsorted(running, remaining, side="right"))
-            before = int(running[chosen - 1]) if chosen else 0
-            places[column, rank] = ((value << RADIX_BITS) | chosen, remaining - before)
-    return {column: [_value_of_bits(places[column, rank][0]) for rank in wanted] for column, wanted in ranks.items()}
-
-
-def count_bins_of(values: Floats, prefix: Prefix) -> NDArray[np.int64]:
-    """Return the histogram that `CountBins` asks for, of one array without NaN."""
-    bits = ordered_bits(values)
-    if prefix.bits:
-        bits = bits[(bits >> np.uint64(64 - prefix.bits)) == np.uint64(prefix.value)]
-    next_bits = (bits >> np.uint64(64 - prefix.bits - RADIX_BITS)) & np.uint64((1 << RADIX_BITS) - 1)
-    return np.bincount(next_bits.astype(np.int64), minlength=1 << RADIX_BITS).astype(np.int64)
-
-
-def ordered_bits(values: Floats) -> Hashes:
-    """Return integers that order as the floats do (sign bit flipped, negatives inverted)."""
-    bits = np.ascontiguousarray(values, np.float64).view(np.uint64)
-    negative = (bits >> np.uint64(63)).astype(bool)
-    return np.where(negative, ~bits, bits | np.uint64(1 << 63))
-
-
-def _value_of_bits(bits: int) -> float:
-    raw = bits & ~(1 << 63) if bits >> 63 else ~bits & 0xFFFFFFFFFFFFFFFF
-    return float(np.array([raw], np.uint64).view(np.float64)[0])
+def _divided(total: Floats, count: Floats) -> Floats:
+    return np.divide(total, count, out=np.zeros_like(total), where=count > 0)

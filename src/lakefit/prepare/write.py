@@ -9,22 +9,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lakefit.config.rows import SPLITS
-from lakefit.dataset.features import Features
+from lakefit.dataset.features import Features, LabelFeature
 from lakefit.prepare.blocks import KEY_HIGH, bucket_of
-from lakefit.prepare.bucket import IDENTITY, SPLIT, STAGED
+from lakefit.prepare.bucket import IDENTITY, STAGED
+from lakefit.prepare.clean import LABEL, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE
-from lakefit.prepare.features import encode
+from lakefit.prepare.features import encode, encode_label
+from lakefit.prepare.staged import SPLIT
 
 _READ_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class WritePlan:
-    """`staged`: kind -> (bucket, file), by bucket; files hold one of 2^range_bits hash ranges."""
+    """`staged`: kind -> (bucket, file), by bucket; files hold one of 2^range_bits hash ranges.
+
+    weighted: staged rows have a weight of their own.
+    """
 
     target: str
     staged: dict[str, tuple[tuple[int, str], ...]]
@@ -32,6 +36,14 @@ class WritePlan:
     range_bits: int
     rows_per_group: int
     features: Features
+    label: LabelFeature
+    weighted: bool
+
+    @property
+    def kept_columns(self) -> list[str]:
+        """What is read of staged kept rows; other staged rows are read whole."""
+        weight = [WEIGHT] if self.weighted else []
+        return [IDENTITY, OCCURRENCE, KEY_HIGH, SPLIT, LABEL, *weight, *self.features.inputs]
 
 
 def range_bits(kept_rows: int, rows_per_file: int) -> int:
@@ -55,23 +67,25 @@ def write_range(number: int, plan: WritePlan) -> list[dict[str, Any]]:
             if kind == "kept":
                 split = rows[SPLIT].to_numpy()
                 for place, output in enumerate(outputs):
-                    output.add(_encoded(rows.filter(pa.array(split == place)), plan.features))
+                    output.add(_encoded(rows.filter(pa.array(split == place)), plan))
             else:
                 outputs[0].add(rows.drop_columns([KEY_HIGH]))
         written += [entry for output in outputs if (entry := output.close()) is not None]
     return written
 
 
-def _encoded(rows: pa.Table, features: Features) -> pa.Table:
+def _encoded(rows: pa.Table, plan: WritePlan) -> pa.Table:
     columns = {name: rows[name] for name in (IDENTITY, OCCURRENCE)}
-    return pa.table({**columns, **encode(rows, features), "label": rows["label"]})
+    label = encode_label(rows[LABEL], rows[WEIGHT] if plan.weighted else None, plan.label)
+    return pa.table({**columns, **encode(rows, plan.features), **label})
 
 
 def _rows_of_range(number: int, plan: WritePlan, kind: str) -> Iterator[pa.Table]:
     """Yield the staged rows of the range in hash order, a bounded number at a time."""
     for path in files_of_range(plan.staged[kind], number, plan.bucket_bits, plan.range_bits):
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_READ_ROWS):
+            columns = plan.kept_columns if kind == "kept" else None
+            for batch in file.iter_batches(batch_size=_READ_ROWS, columns=columns):
                 rows = pa.Table.from_batches([batch])
                 if plan.range_bits > plan.bucket_bits:
                     mine = bucket_of(rows[KEY_HIGH].to_numpy(), plan.range_bits) == number
@@ -154,13 +168,3 @@ def _dictionary_columns(schema: pa.Schema) -> list[str]:
 def _sha256(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def training_values(files: Sequence[str], column: str) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """Yield a staged column's values in the training split, without nulls, a row group at a time."""
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, columns=[column, SPLIT])
-                training = rows.filter(pc.equal(rows[SPLIT], 0))
-                yield training[column].drop_null().to_numpy()

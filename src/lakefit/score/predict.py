@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lakefit.config.features import Features
 from lakefit.config.sql import ROW
 from lakefit.launch.quiet import import_tensorflow_quietly
-from lakefit.prepare.features import model_input
+from lakefit.prepare.features import model_inputs
 
 RESULT_SCHEMA = "result STRING"
 REJECTS = "_rejects"
@@ -75,21 +75,10 @@ def _score_rows(table: pa.Table, plan: ScorePlan, scored: "_File", rejects: "_Fi
     rows = table.append_column("_identity", identity).filter(good)
     if not len(rows):
         return
-    probability = _model(plan.model)(_arrays(rows, plan.features))
+    probability = _model(plan.model)(model_inputs(rows, plan.features))
     columns = {"_row": rows["_identity"], **{name: rows[name] for name in plan.keys}}
     versions = {name: pa.array([value] * len(rows)).dictionary_encode() for name, value in plan.versions.items()}
     scored.add(pa.table({**columns, "probability": pa.array(probability), **versions}))
-
-
-def _arrays(rows: pa.Table, features: Features) -> dict[str, NDArray[Any]]:
-    """Return the model's inputs, each (n, 1): float64 with NaN for null, text with "" for null."""
-    arrays = {}
-    for name, column in model_input(rows, features).items():
-        if pa.types.is_floating(column.type):
-            arrays[name] = column.to_numpy(zero_copy_only=False)[:, None]
-        else:
-            arrays[name] = np.array(pc.fill_null(column, "").to_pylist(), object)[:, None]
-    return arrays
 
 
 def _model(path: str) -> Predict:
@@ -104,7 +93,7 @@ def _model(path: str) -> Predict:
             tf.config.threading.set_intra_op_parallelism_threads(1)
             tf.config.threading.set_inter_op_parallelism_threads(1)
         model = keras.saving.load_model(path, safe_mode=True)
-        signature = {tensor.name: tf.TensorSpec((None, 1), tensor.dtype) for tensor in model.inputs}
+        signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs}
         call = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
         _loaded[path] = lambda arrays: call(
             {name: tf.constant(array, signature[name].dtype) for name, array in arrays.items()}

@@ -17,7 +17,8 @@ from lakefit.dataset.features import Features
 def build_model(features: Features, train: Train, source: PipelineSource) -> keras.Model:
     """Return the compiled model of inputs `numeric` (n, k) float32 and `categorical` (n, m) int32.
 
-    Each category is embedded in `embedding_size` dimensions and laid beside the numbers; the layers follow.
+    Each category is embedded in `embedding_size` dimensions and laid beside the numbers, a list's values summed; the
+    layers follow.
 
     Raises:
         ConfigError: an unknown layer, loss, optimizer or metric, or an argument that Keras refuses.
@@ -27,14 +28,16 @@ def build_model(features: Features, train: Train, source: PipelineSource) -> ker
     if features.numeric_columns:
         inputs["numeric"] = keras.Input((len(features.numeric_columns),), dtype="float32", name="numeric")
         parts.append(inputs["numeric"])
-    if features.categorical:
-        inputs["categorical"] = keras.Input((len(features.categorical),), dtype="int32", name="categorical")
-        for place, feature in enumerate(features.categorical):
-            index = keras.ops.take(inputs["categorical"], place, axis=1)
+    if features.lookups:
+        inputs["categorical"] = keras.Input((len(features.categorical_columns),), dtype="int32", name="categorical")
+        column = 0
+        for place, lookup in enumerate(features.lookups):
             embedding = keras.layers.Embedding(
-                feature.size, embedding_size(feature.size), name=f"lakefit_embedding_{place}"
+                lookup.size, embedding_size(lookup.size), name=f"lakefit_embedding_{place}"
             )
-            parts.append(embedding(index))
+            columns = [keras.ops.take(inputs["categorical"], column + i, axis=1) for i in range(lookup.width)]
+            parts.append(embedding(columns[0]) if lookup.width == 1 else _pooled(embedding, columns))
+            column += lookup.width
     x = keras.layers.Concatenate(name="lakefit_inputs")(parts) if len(parts) > 1 else parts[0]
     for place, spec in enumerate(train.model.sequential):
         key: Key = ("train", "model", "sequential", place)
@@ -57,6 +60,13 @@ def build_model(features: Features, train: Train, source: PipelineSource) -> ker
     model = keras.Model(inputs, x, name="lakefit_model")
     _compile(model, train.compile, source)
     return model
+
+
+def _pooled(embedding: keras.layers.Layer, columns: list[Any]) -> Any:
+    """Return the sum of the embeddings of a list's values; what fills the list up (index 0) adds nothing."""
+    indices = keras.ops.stack(columns, axis=1)
+    there = keras.ops.cast(keras.ops.expand_dims(keras.ops.not_equal(indices, 0), -1), "float32")
+    return keras.ops.sum(embedding(indices) * there, axis=1)
 
 
 def embedding_size(categories: int) -> int:

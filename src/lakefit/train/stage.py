@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lakefit.config import Pipeline, PipelineSource
+from lakefit.config import Pipeline, PipelineSource, Problem
 from lakefit.console import Advance, Console
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, MODEL, TENSORBOARD
 from lakefit.dataset.manifest import Manifest
@@ -42,6 +42,14 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         ConfigError: what the pipeline file names is none of Keras's. FeedError: an epoch was not delivered whole.
     """
     section = job.pipeline.train
+    if job.manifest.label.kind != "binary":
+        raise job.source.error(
+            Problem(
+                ("label", "type"),
+                f"{job.manifest.label.kind}: such labels are prepared, but training, evaluation and export take binary "
+                "ones so far",
+            )
+        )
     keras.utils.clear_session()
     keras.utils.set_random_seed(section.seed)
     tf.config.experimental.enable_op_determinism()

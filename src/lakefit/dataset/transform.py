@@ -1,0 +1,122 @@
+"""The arithmetic of features, once: preparation does it with numpy, the exported model with `keras.ops`.
+
+`ops` is either module; arrays are float64 of any shape. Written in what both have.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from lakefit.dataset.features import PARTS, BucketFeature, DateFeature, NumericFeature
+
+Array = Any
+
+
+def normalized(ops: ModuleType, x: Array, feature: NumericFeature) -> Array:
+    """Return numbers as the model takes them, still float64 but never beyond float32; x has NaN for null."""
+    return ops.clip(_normalized(ops, x, feature), -_LARGEST, _LARGEST)
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _normalized(ops: ModuleType, x: Array, feature: NumericFeature) -> Array:
+    x = ops.where(ops.isnan(x), np.float64(feature.fill), x)
+    if feature.low is not None:
+        x = ops.maximum(x, np.float64(feature.low))
+    if feature.high is not None:
+        x = ops.minimum(x, np.float64(feature.high))
+    if feature.normalize == "log1p":
+        return ops.sign(x) * ops.log1p(ops.abs(x))
+    if feature.normalize == "quantile":
+        return interpolated(ops, x, feature.references)
+    if feature.normalize == "yeo_johnson":
+        assert feature.power is not None
+        x = yeo_johnson(ops, x, feature.power)
+    return (x - np.float64(feature.offset)) / np.float64(feature.scale)
+
+
+def yeo_johnson(ops: ModuleType, x: Array, power: float) -> Array:
+    """Return the power transform of Yeo and Johnson (A New Family of Power Transformations, Biometrika 2000)."""
+    # Each branch sees only values of its own: the other's would overflow.
+    above, below = ops.log1p(ops.maximum(x, np.float64(0))), ops.log1p(-ops.minimum(x, np.float64(0)))
+    # expm1(a b) / a is ((1 + x)^a - 1) / a without the loss of digits where a is near 0.
+    positive = above if power == 0 else ops.expm1(above * np.float64(power)) / np.float64(power)
+    rest = 2.0 - power
+    negative = -below if rest == 0 else -ops.expm1(below * np.float64(rest)) / np.float64(rest)
+    return ops.where(x >= 0, positive, negative)
+
+
+def interpolated(ops: ModuleType, x: Array, references: tuple[tuple[float, float], ...]) -> Array:
+    """Return the share of smaller values, linear between references; 0 below the first of them, 1 above the last."""
+    values = np.array([value for value, _ in references], np.float64)
+    shares = np.array([share for _, share in references], np.float64)
+    if len(values) == 1:
+        return ops.where(x < values[0], np.float64(0), ops.where(x > values[0], np.float64(1), np.float64(0.5)))
+    flat = ops.clip(ops.reshape(x, (-1,)), values[0], values[-1])
+    right = ops.clip(ops.searchsorted(values, flat, side="right"), 1, len(values) - 1)
+    low, high = ops.take(values, right - 1), ops.take(values, right)
+    start, end = ops.take(shares, right - 1), ops.take(shares, right)
+    inside = start + (end - start) * ((flat - low) / (high - low))
+    return ops.reshape(inside, (-1, *x.shape[1:]))
+
+
+def bucket_index(ops: ModuleType, x: Array, feature: BucketFeature) -> Array:
+    """Return 0 where x is NaN, else 2 and the number of boundaries that are not above it; integers."""
+    boundaries = np.array(feature.boundaries, np.float64)
+    missing = ops.isnan(x)
+    flat = ops.reshape(ops.where(missing, np.float64(0), x), (-1,))
+    found = ops.reshape(ops.searchsorted(boundaries, flat, side="right"), (-1, *x.shape[1:])) + 2
+    return ops.where(missing, 0, found)
+
+
+def date_columns(ops: ModuleType, seconds: Array, feature: DateFeature) -> list[Array]:
+    """Return the prepared columns of a time in seconds since 1970 UTC, NaN for null: indices, or float64 numbers."""
+    missing = ops.isnan(seconds)
+    part = calendar_part(ops, ops.where(missing, np.float64(0), seconds), feature.part)
+    if feature.part == "year":
+        return [ops.where(missing, np.float64(0), part)]
+    if not feature.cyclical:
+        return [ops.where(missing, np.float64(0), part + 2)]
+    angle = part * np.float64(2 * np.pi / PARTS[feature.part])
+    return [ops.where(missing, np.float64(0), wave(angle)) for wave in (ops.sin, ops.cos)]
+
+
+def calendar_part(ops: ModuleType, seconds: Array, part: str) -> Array:
+    """Return a part of UTC times from 0 on (January, Monday and the first of a month are 0), `year` from 2000 on.
+
+    Days to dates by Howard Hinnant's `civil_from_days` (chrono-Compatible Low-Level Date Algorithms, 2013), in whole
+    numbers of float64.
+    """
+    floor = ops.floor
+    day = floor(seconds / 86_400.0)
+    if part == "hour":
+        return floor((seconds - day * 86_400.0) / 3600.0)
+    if part == "minute":
+        hour = floor(seconds / 3600.0)
+        return floor((seconds - hour * 3600.0) / 60.0)
+    if part == "weekday":
+        return (day + 3.0) - floor((day + 3.0) / 7.0) * 7.0
+    shifted = day + 719_468.0
+    era = floor(shifted / 146_097.0)
+    day_of_era = shifted - era * 146_097.0
+    year_of_era = floor(
+        (day_of_era - floor(day_of_era / 1460.0) + floor(day_of_era / 36_524.0) - floor(day_of_era / 146_096.0)) / 365.0
+    )
+    day_of_year = day_of_era - (365.0 * year_of_era + floor(year_of_era / 4.0) - floor(year_of_era / 100.0))
+    march_month = floor((5.0 * day_of_year + 2.0) / 153.0)
+    month = ops.where(march_month < 10.0, march_month + 2.0, march_month - 10.0)
+    if part == "month":
+        return month
+    if part == "quarter":
+        return floor(month / 3.0)
+    if part == "day":
+        return day_of_year - floor((153.0 * march_month + 2.0) / 5.0)
+    year = year_of_era + era * 400.0 + ops.where(month < 2.0, np.float64(1), np.float64(0))
+    if part == "year":
+        return year - 2000.0
+    assert part == "day_of_year"
+    before = year - 1.0
+    days_before = 365.0 * before + floor(before / 4.0) - floor(before / 100.0) + floor(before / 400.0)
+    return day - (days_before - 719_162.0)

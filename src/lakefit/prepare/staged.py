@@ -1,0 +1,221 @@
+"""Passes over the staged rows: their training values by column, here where they are few, by Spark where not."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from lakefit.prepare.blocks import KEY_HIGH
+from lakefit.prepare.hashing import Hashes
+from lakefit.prepare.quantiles import Prefix, count_bins_of
+from lakefit.prepare.statistics import (
+    LEAF_BITS,
+    Floats,
+    Moments,
+    Summary,
+    concatenate,
+    leaf_moments,
+    merge_up,
+    pack_moments,
+    summary_of,
+    unpack_moments,
+)
+
+SPLIT = "_split"
+# So many rows are looked through here sooner than Spark starts a job.
+LOCAL_ROWS = 2_000_000
+Transform = Callable[[Floats], Floats]
+"""From a column's values without NaN, (rows,), to derived ones, (rows, k); picklable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The staged files of kept rows, one a bucket, and the rows in them."""
+
+    spark: SparkSession
+    files: tuple[str, ...]
+    rows: int
+    bucket_bits: int
+
+    def each(self, task: Callable[[Sequence[str]], bytes]) -> list[bytes]:
+        """Return the results of a task over all files, some files a call."""
+        if self.rows <= LOCAL_ROWS:
+            return [task(self.files)] if self.files else []
+        tasks = min(len(self.files), 2 * self.spark.sparkContext.defaultParallelism)
+        numbers = self.spark.range(0, len(self.files), 1, numPartitions=tasks)
+        results = numbers.mapInArrow(partial(_in_task, files=self.files, task=task), "result BINARY").toArrow()
+        return [bytes(result) for result in results["result"].to_pylist()]
+
+    def moments(self, transforms: Mapping[str, Transform], width: int) -> dict[str, list[Summary]]:
+        """Return the summaries of each column's derived columns, `width` of them each."""
+        columns = tuple(transforms)
+        if not columns:
+            return {}
+        packed = self.each(partial(_moments_of_files, transforms=dict(transforms), bucket_bits=self.bucket_bits))
+        parts = [unpack_moments(part, len(columns) * width) for part in packed]
+        root = merge_up(concatenate(parts, len(columns) * width), self.bucket_bits, 0)
+        return {name: [summary_of(root, place * width + i) for i in range(width)] for place, name in enumerate(columns)}
+
+    def count_bins(
+        self, prefixes: Sequence[Prefix], transforms: Mapping[str, Transform]
+    ) -> dict[Prefix, NDArray[np.int64]]:
+        """Return what `quantiles.CountBins` asks for; `transforms` (to one column each) are applied first."""
+        totals = {prefix: np.zeros(1 << prefix.next_bits, np.int64) for prefix in prefixes}
+        for packed in self.each(partial(_bins_of_files, prefixes=tuple(prefixes), transforms=dict(transforms))):
+            counted = pa.ipc.open_stream(packed).read_all()
+            number, bins, counts = (counted[name].to_numpy() for name in ("prefix", "bin", "count"))
+            for place, prefix in enumerate(prefixes):
+                mine = number == place
+                totals[prefix][bins[mine]] += counts[mine]
+        return totals
+
+    def histograms(self, edges: Mapping[str, Sequence[float]]) -> dict[str, list[int]]:
+        """Return for each column the values below the first edge, between edges (low end in), and from the last on."""
+        if not edges:
+            return {}
+        totals = {column: np.zeros(len(at) + 1, np.int64) for column, at in edges.items()}
+        for packed in self.each(partial(_histograms_of_files, edges={c: tuple(at) for c, at in edges.items()})):
+            flat = np.frombuffer(packed, np.int64)
+            for column in edges:
+                totals[column] += flat[: len(totals[column])]
+                flat = flat[len(totals[column]) :]
+        return {column: counts.tolist() for column, counts in totals.items()}
+
+    def most_frequent(self, column: str) -> float:
+        """Return the most frequent value of a numeric column with values; of equally frequent ones the smallest."""
+        if self.rows <= LOCAL_ROWS:
+            parts = [values for values, _ in training_values(self.files, column)]
+            values, counts = np.unique(np.concatenate(parts), return_counts=True)
+            return float(values[np.argmax(counts)])
+        rows = self.spark.read.parquet(*self.files).where(F.col(SPLIT) == 0).where(F.col(f"`{column}`").isNotNull())
+        counted = rows.groupBy(F.col(f"`{column}`").cast("double").alias("value")).count()
+        first = counted.orderBy(F.desc("count"), F.asc("value")).first()
+        assert first is not None, "the column has values"
+        return float(first["value"])
+
+
+def as_numbers(column: pa.Array | pa.ChunkedArray) -> Floats:
+    """Return numbers, booleans (0, 1), dates and times (seconds since 1970 UTC) as float64, NaN for null.
+
+    Subnormal numbers (below 2.2e-308) are 0, as TensorFlow computes with them.
+    """
+    array = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) and column.num_chunks else column
+    if isinstance(array, pa.ChunkedArray):
+        return np.zeros(0)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    elif pa.types.is_date(array.type) or pa.types.is_timestamp(array.type):
+        microseconds = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
+        array = pc.divide(microseconds, pa.scalar(1e6))
+    # An integer above 2^53 is rounded, as it would be in the model.
+    numbers: Floats = pc.fill_null(array.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)
+    subnormal = (np.abs(numbers) < _SMALLEST_NORMAL) & (numbers != 0)
+    return np.where(subnormal, 0.0, numbers) if subnormal.any() else numbers
+
+
+_SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
+
+
+def is_number(arrow_type: pa.DataType) -> bool:
+    """Return whether `as_numbers` takes a type."""
+    return bool(
+        pa.types.is_integer(arrow_type)
+        or pa.types.is_floating(arrow_type)
+        or pa.types.is_decimal(arrow_type)
+        or pa.types.is_boolean(arrow_type)
+        or pa.types.is_date(arrow_type)
+        or pa.types.is_timestamp(arrow_type)
+    )
+
+
+def training_values(files: Iterable[str], column: str) -> Iterator[tuple[Floats, Hashes]]:
+    """Yield a staged column's values in the training split without nulls, and their key hashes, a file at a time."""
+    for path in files:
+        rows = pq.read_table(path, columns=[column, SPLIT, KEY_HIGH])
+        training = rows.filter(pc.equal(rows[SPLIT], 0))
+        values = as_numbers(training[column])
+        known = ~np.isnan(values)
+        yield values[known], training[KEY_HIGH].to_numpy()[known]
+
+
+def _in_task(
+    batches: Iterable[pa.RecordBatch], files: Sequence[str], task: Callable[[Sequence[str]], bytes]
+) -> Iterator[pa.RecordBatch]:
+    mine = [files[number] for batch in batches for number in batch["id"].to_pylist()]
+    if mine:
+        yield pa.RecordBatch.from_pydict({"result": pa.array([task(mine)], pa.binary())})
+
+
+def _moments_of_files(files: Sequence[str], transforms: Mapping[str, Transform], bucket_bits: int) -> bytes:
+    parts: list[Moments] = []
+    width = 0
+    for path in files:
+        by_column = []
+        for column, transform in transforms.items():
+            ((values, keys),) = training_values([path], column)
+            derived = transform(values)
+            width = derived.shape[1]
+            by_column.append(merge_up(leaf_moments(derived, keys), LEAF_BITS, bucket_bits))
+        parts.append(_side_by_side(by_column))
+    return pack_moments(concatenate(parts, width * len(transforms)))
+
+
+def _side_by_side(columns: Sequence[Moments]) -> Moments:
+    """Return one bucket's node of several columns; a column without values has none of its own."""
+    from lakefit.prepare.statistics import ARRAYS
+
+    ids = next((moments.ids for moments in columns if len(moments.ids)), np.zeros(0, np.int64))
+    widths = [moments.count.shape[1] for moments in columns]
+    arrays = {
+        name: np.concatenate(
+            [
+                getattr(moments, name) if len(moments.ids) else _no_values(name, len(ids), width)
+                for moments, width in zip(columns, widths, strict=True)
+            ],
+            axis=1,
+        )
+        for name in ARRAYS
+    }
+    return Moments(ids, **arrays)
+
+
+def _no_values(name: str, nodes: int, width: int) -> Floats:
+    return np.full((nodes, width), {"low": np.inf, "high": -np.inf}.get(name, 0.0))
+
+
+def _bins_of_files(files: Sequence[str], prefixes: Sequence[Prefix], transforms: Mapping[str, Transform]) -> bytes:
+    totals = {prefix: np.zeros(1 << prefix.next_bits, np.int64) for prefix in prefixes}
+    for column in dict.fromkeys(prefix.column for prefix in prefixes):
+        for values, _ in training_values(files, column):
+            at = transforms[column](values)[:, 0] if column in transforms else values
+            for prefix in prefixes:
+                if prefix.column == column:
+                    totals[prefix] += count_bins_of(at, prefix)
+    numbers, bins, counts = [], [], []
+    for place, prefix in enumerate(prefixes):
+        filled = np.flatnonzero(totals[prefix])
+        numbers.append(np.full(len(filled), place, np.int32))
+        bins.append(filled.astype(np.int32))
+        counts.append(totals[prefix][filled])
+    table = pa.table({"prefix": np.concatenate(numbers), "bin": np.concatenate(bins), "count": np.concatenate(counts)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _histograms_of_files(files: Sequence[str], edges: Mapping[str, Sequence[float]]) -> bytes:
+    parts = []
+    for column, at in edges.items():
+        counts = np.zeros(len(at) + 1, np.int64)
+        for values, _ in training_values(files, column):
+            counts += np.bincount(np.searchsorted(np.array(at), values, side="right"), minlength=len(at) + 1)
+        parts.append(counts)
+    return np.concatenate(parts).tobytes()

@@ -1,0 +1,319 @@
+"""What is learned: scikit-learn's numbers, the same bits for any buckets, from the training rows alone."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+
+from lakefit.config.features import Features as Section
+from lakefit.config.features import with_groups_listed
+from lakefit.config.rows import Label
+from lakefit.dataset.features import Features, LabelFeature, NumericFeature
+from lakefit.dataset.statistics import ColumnStatistics
+from lakefit.errors import InputError
+from lakefit.prepare.blocks import KEY_HIGH
+from lakefit.prepare.features import encode, encode_label
+from lakefit.prepare.hashing import mix64
+from lakefit.prepare.learn import Learner, learn_label
+from lakefit.prepare.staged import SPLIT, Staged, is_number
+from lakefit.prepare.statistics import Summary
+from lakefit.prepare.tally import tally, total
+
+NO_SPARK: Any = None
+ROWS = 3_000
+
+
+def section(**groups: Any) -> Section:
+    return Section.model_validate_json(json.dumps(with_groups_listed(groups)))
+
+
+def learner(table: pa.Table, features: Section, folder: Path, bucket_bits: int = 2, training: int = ROWS) -> Learner:
+    """Stage the rows in buckets as preparation does, the first `training` of them in the training split."""
+    keys = mix64(np.arange(len(table), dtype=np.uint64))
+    split = (np.arange(len(table)) >= training).astype(np.int8)
+    staged = table.append_column(KEY_HIGH, pa.array(keys)).append_column(SPLIT, pa.array(split))
+    staged = staged.take(pa.array(np.argsort(keys)))
+    results, files = [], []
+    for bucket in range(1 << bucket_bits):
+        mine = (
+            staged[KEY_HIGH].to_numpy() >> np.uint64(64 - bucket_bits) == bucket
+            if bucket_bits
+            else [True] * len(staged)
+        )
+        rows = staged.filter(pa.array(mine))
+        files.append(str(folder / f"{bucket_bits}-{bucket}.parquet"))
+        pq.write_table(rows, files[-1])
+        tallied = tally(rows.filter(pa.compute.equal(rows[SPLIT], 0)), table.column_names, features, bucket_bits)
+        results.append(pa.RecordBatch.from_pydict(tallied))
+    numbers = [field.name for field in table.schema if is_number(field.type)]
+    rows = min(training, len(table))
+    totals = total(pa.Table.from_batches(results), table.column_names, numbers, rows, bucket_bits)
+    return Learner(features, totals, Staged(NO_SPARK, tuple(files), len(table), bucket_bits))
+
+
+def numbers(kind: str) -> NDArray[np.float64]:
+    draw = np.random.Generator(np.random.PCG64(3))
+    values = {
+        "normal": draw.normal(5, 2, ROWS),
+        "skewed": draw.lognormal(0, 1.5, ROWS),
+        "negative": -draw.lognormal(1, 1, ROWS),
+        "ties": np.round(draw.normal(0, 2, ROWS)),
+        "far": 1e9 + 1e-3 * draw.normal(size=ROWS),
+    }[kind]
+    values[draw.random(ROWS) < 0.1] = np.nan
+    return values
+
+
+def encoded(values: NDArray[np.float64], folder: Path, **settings: Any) -> tuple[NDArray[np.float64], NumericFeature]:
+    """Return the numbers in float64 as preparation makes them, and what it learned."""
+    from lakefit.dataset.transform import normalized
+
+    table = pa.table({"x": pa.array(values, from_pandas=True)})
+    features = section(numeric={"columns": ["x"], **settings})
+    (feature,) = learner(table, features, folder).learn().numeric
+    return np.asarray(normalized(np, values, feature)), feature
+
+
+SCALERS = {
+    "standard": StandardScaler(),
+    "min_max": MinMaxScaler(),
+    "robust": RobustScaler(),
+    "max_abs": MaxAbsScaler(),
+    "quantile": QuantileTransformer(n_quantiles=101, subsample=None),
+}
+FILLS = {"mean": "mean", "median": "median", "most_frequent": "most_frequent"}
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed", "negative", "ties"])
+@pytest.mark.parametrize("normalize", SCALERS)
+def test_scaling_is_scikit_learns(tmp_path: Path, kind: str, normalize: str) -> None:
+    values = numbers(kind)
+    ours, _ = encoded(values, tmp_path, normalize=normalize)
+    theirs = SCALERS[normalize].fit(values[:, None]).transform(values[:, None])[:, 0]
+    known = ~np.isnan(values)
+    if (normalize, kind) == ("quantile", "ties"):
+        # Beside a tied smallest value scikit-learn takes the mean of two interpolations.
+        known &= np.abs(values) < 4
+    np.testing.assert_allclose(ours[known], theirs[known], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed", "negative", "ties", "far"])
+@pytest.mark.parametrize("fill", FILLS)
+def test_fills_are_scikit_learns(tmp_path: Path, kind: str, fill: str) -> None:
+    values = numbers(kind)
+    _, feature = encoded(values, tmp_path, fill=fill, normalize="none")
+    assert feature.fill == pytest.approx(SimpleImputer(strategy=fill).fit(values[:, None]).statistics_[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed", "negative", "ties"])
+@pytest.mark.parametrize("power", [None, -1.5, 0.0, 0.7, 2.0])
+def test_yeo_johnson_is_scikit_learns(tmp_path: Path, kind: str, power: float | None) -> None:
+    values = numbers(kind)
+    given = {} if power is None else {"lambda": power}
+    ours, feature = encoded(values, tmp_path, normalize="yeo_johnson", **given)
+    known = ~np.isnan(values)
+    theirs = PowerTransformer().fit(values[known, None])
+    if power is not None:
+        theirs.lambdas_ = np.array([power])
+        theirs.standardize = False
+        transformed = theirs.transform(values[known, None])
+        expected = StandardScaler().fit_transform(transformed)[:, 0]
+        np.testing.assert_allclose(ours[known], expected, rtol=1e-9, atol=1e-9)
+    else:
+        # scikit-learn's own lambda moves by 1e-8 with the order of the rows.
+        assert feature.power == pytest.approx(theirs.lambdas_[0], abs=1e-6)
+        np.testing.assert_allclose(ours[known], theirs.transform(values[known, None])[:, 0], rtol=1e-6, atol=1e-6)
+
+
+def test_a_mean_of_1e9_and_values_near_1e300_and_1e_minus_300_are_scaled_right(tmp_path: Path) -> None:
+    plain = numbers("normal")
+    expected = (plain - np.nanmean(plain)) / np.nanstd(plain)
+    for values, tolerance in ((1e9 + 1e-3 * plain, 1e-3), (1e300 * plain, 1e-9), (1e-300 * plain, 1e-9)):
+        ours, _ = encoded(values, tmp_path)
+        known = ~np.isnan(values)
+        # Near 1e9 a float64 is a multiple of 1.2e-7: what the raw values have lost no scaling brings back.
+        np.testing.assert_allclose(ours[known], expected[known], atol=tolerance)
+
+
+def test_clips_are_learned_before_the_scale(tmp_path: Path) -> None:
+    values = numbers("skewed")
+    low, high = np.nanquantile(values, [0.05, 0.9])
+    clipped = np.clip(values, low, high)
+    ours, feature = encoded(values, tmp_path, clip={"quantiles": [0.05, 0.9]})
+    assert (feature.low, feature.high) == pytest.approx((low, high), rel=1e-12)
+    np.testing.assert_allclose(
+        ours[~np.isnan(values)], ((clipped - np.nanmean(clipped)) / np.nanstd(clipped))[~np.isnan(values)], rtol=1e-9
+    )
+    _, robust = encoded(values, tmp_path, clip={"robust_z": 3})
+    median = np.nanmedian(values)
+    reach = 3 * 1.482602218505602 * np.nanmedian(np.abs(values - median))
+    assert (robust.low, robust.high) == pytest.approx((median - reach, median + reach), rel=1e-9)
+
+
+def test_constant_columns_become_zero(tmp_path: Path) -> None:
+    for normalize in ("standard", "min_max", "robust", "yeo_johnson"):
+        ours, _ = encoded(np.full(50, 0.1), tmp_path, normalize=normalize)
+        assert (ours == 0).all(), normalize
+
+
+GROUPS: dict[str, Any] = {
+    "numeric": [
+        {"columns": ["a"], "clip": {"robust_z": 4}, "normalize": "yeo_johnson", "indicator": True},
+        {"columns": ["b"], "normalize": "quantile", "fill": "most_frequent"},
+    ],
+    "categorical": [{"columns": ["c"], "min_count": 2, "max_size": 3}, {"columns": ["h"], "hash_buckets": 7}],
+    "multi_valued": {"columns": ["m"], "max_values": 2},
+    "bucketize": {"columns": ["a"], "boundaries": [0, 5]},
+    "dates": {"columns": ["d"], "parts": ["month", "hour"], "cyclical": True},
+}
+
+
+def mixed(rows: int = ROWS) -> pa.Table:
+    draw = np.random.Generator(np.random.PCG64(5))
+    words = np.array(["Oslo", "Rome", "Bonn", "Łódź", "Nice", "", "日本"])
+
+    def some(values: Sequence[Any]) -> list[Any]:
+        return [None if draw.random() < 0.1 else value for value in values]
+
+    return pa.table(
+        {
+            "a": pa.array(some(draw.normal(3, 4, rows).tolist()), pa.float64()),
+            "b": pa.array(some(np.round(draw.normal(0, 9, rows)).tolist()), pa.float64()),
+            "c": pa.array(some(words[draw.integers(0, 7, rows)].tolist()), pa.string()),
+            "h": pa.array(some(draw.integers(0, 99, rows).tolist()), pa.int32()),
+            "m": pa.array(some([words[draw.integers(0, 5, n)].tolist() for n in draw.integers(0, 4, rows)])),
+            "d": pa.array(some(draw.integers(0, 10**15, rows).tolist()), pa.timestamp("us")),
+        }
+    )  # fmt: skip
+
+
+def learned(table: pa.Table, folder: Path, bits: int, training: int) -> tuple[Features, dict[str, ColumnStatistics]]:
+    one = learner(table, section(**GROUPS), folder, bits, training)
+    return one.learn(), one.statistics(table.column_names, dict.fromkeys(table.column_names, "any"))
+
+
+def test_everything_learned_has_the_same_bits_for_any_buckets(tmp_path: Path) -> None:
+    found = [learned(mixed(), tmp_path, bits, 2_000) for bits in (0, 1, 4)]
+    texts = [
+        (features.model_dump_json(), json.dumps({k: v.model_dump() for k, v in statistics.items()}))
+        for features, statistics in found
+    ]
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_rows_outside_of_the_training_split_teach_nothing(tmp_path: Path) -> None:
+    table = mixed()
+    alone = learned(table.slice(0, 2_000), tmp_path, 2, 2_000)
+    strange = {
+        "a": 1e12, "b": -1e12, "c": "unheard", "h": 100_000, "m": ["unheard"] * 9, "d": 4 * 10**15
+    }  # fmt: skip
+    others = pa.table({name: pa.array([value] * 500, table.schema.field(name).type) for name, value in strange.items()})
+    assert learned(pa.concat_tables([table.slice(0, 2_000), others]), tmp_path, 2, 2_000) == alone
+
+
+def test_statistics_of_every_column(tmp_path: Path) -> None:
+    table = mixed()
+    _, statistics = learned(table, tmp_path, 2, ROWS)
+    frame = table.to_pandas()
+    for name in table.column_names:
+        assert statistics[name].nulls == table[name].null_count
+        assert statistics[name].count == ROWS - table[name].null_count
+    a = frame["a"].dropna()
+    found = statistics["a"]
+    assert (found.mean, found.deviation) == pytest.approx((a.mean(), a.std(ddof=0)), rel=1e-12)
+    assert found.distinct == pytest.approx(a.nunique(), rel=0.1)
+    for share, value in found.quantiles.items():
+        assert value == pytest.approx(a.quantile(float(share)), rel=1e-9)
+    assert found.quantile_error == 0
+    assert found.histogram is not None
+    edges = found.histogram.edges
+    counts = np.histogram(a, [-np.inf, *edges, np.inf])[0]
+    assert sum(found.histogram.counts) == len(a)
+    assert list(found.histogram.counts) == pytest.approx(counts, abs=1)
+    assert statistics["c"].most_frequent is not None
+    assert dict(statistics["c"].most_frequent) == frame["c"].value_counts().to_dict()
+    assert statistics["m"].mean is None
+    seconds = frame["d"].dropna().astype("int64") / 1e6
+    assert statistics["d"].low == pytest.approx(seconds.min())
+
+
+def test_approximate_quantiles_say_how_wrong_they_may_be(tmp_path: Path) -> None:
+    values = numbers("skewed")
+    table = pa.table({"x": pa.array(values, from_pandas=True)})
+    one = learner(table, section(numeric={"columns": ["x"]}, quantiles="approximate"), tmp_path)
+    found = one.statistics(["x"], {"x": "double"})["x"]
+    assert 0 < found.quantile_error < 1e-3
+    for share, value in found.quantiles.items():
+        assert abs(value - np.nanquantile(values, float(share))) <= found.quantile_error * (1 + 1e-9)
+
+
+def test_vocabularies_are_cut_by_count_and_by_size(tmp_path: Path) -> None:
+    texts = ["a"] * 5 + ["b"] * 5 + ["c"] * 9 + ["d"] * 3 + ["e"]
+    lists = [["x", "x", "y"], ["y"], ["y", "z", "z", "z"], None, []]
+    table = pa.table({"c": texts, "m": pa.array(lists + [None] * 18, pa.list_(pa.string()))})
+    features = section(
+        categorical={"columns": ["c"], "min_count": 2, "max_size": 3},
+        multi_valued={"columns": ["m"], "max_values": 2},
+    )
+    found = learner(table, features, tmp_path).learn()
+    (category,), (multi,) = found.categorical, found.multi_valued
+    assert (category.vocabulary, category.counts, category.rare) == (("c", "a", "b"), (9, 5, 5), 2)
+    # A value counts once a row; three values stand beyond the second place.
+    assert (multi.vocabulary, multi.counts, multi.cut) == (("y", "x", "z"), (3, 1, 1), 3)
+    columns = encode(table.slice(0, 5), found)
+    assert [columns[f"m_{i}"].to_pylist() for i in range(2)] == [[3, 2, 2, 0, 0], [3, 0, 4, 0, 0]]
+
+
+def test_a_column_without_values_is_refused_by_name(tmp_path: Path) -> None:
+    table = pa.table({"x": pa.array([None] * 9, pa.float64())})
+    with pytest.raises(InputError, match="'x' is null in every row"):
+        learner(table, section(numeric={"columns": ["x"]}), tmp_path).learn()
+
+
+def label_of(**fields: Any) -> Label:
+    return Label.model_validate({"expression": "y", **fields}, strict=False)
+
+
+def test_classes_are_numbered_and_weighed_by_the_training_split() -> None:
+    balanced = learn_label(label_of(type="classes", class_weights="balanced"), None, {"b": 30, "a": 60, "c": 10})
+    assert balanced.classes == ("a", "b", "c")
+    assert balanced.class_weights == pytest.approx((100 / 180, 100 / 90, 100 / 30))
+    encoded = encode_label(pa.array(["c", "a"]), pa.array([1.0, 2.0]), balanced)
+    assert encoded["label"].to_pylist() == [2.0, 0.0]
+    assert encoded["weight"].to_pylist() == pytest.approx([100 / 30, 200 / 180], rel=1e-6)
+    given = learn_label(label_of(type="binary", class_weights={"0": 1, "1": 5}), None, {"0": 1, "1": 1})
+    assert encode_label(pa.array([1.0, 0.0]), None, given)["weight"].to_pylist() == [5.0, 1.0]
+    with pytest.raises(InputError, match="'a' is not among both"):
+        learn_label(label_of(type="classes", class_weights={"z": 1}), None, {"z": 1, "a": 2})
+
+
+def test_a_regressions_label_is_scaled_and_comes_back() -> None:
+    label = learn_label(label_of(type="regression", normalize="standard"), Summary(3, 1e6, 250.0, 0.0, 1.0), {})
+    values = np.array([999_000.25, 1e6, 1_000_500.0])
+    scaled = encode_label(pa.array(values), None, label)["label"].to_numpy()
+    np.testing.assert_allclose(scaled, [-3.999, 0, 2], rtol=1e-6)
+    np.testing.assert_allclose([label.undone(float(y)) for y in scaled], values, rtol=1e-9)
+
+
+def test_without_weights_there_is_no_weight() -> None:
+    assert list(encode_label(pa.array([1.0]), None, LabelFeature())) == ["label"]
+
+
+def test_the_pipeline_takes_one_group_or_a_list_of_them() -> None:
+    one, many = section(numeric={"columns": ["x"]}), section(numeric=[{"columns": ["x"]}])
+    assert one == many
