@@ -19,6 +19,7 @@ EXIT_CODES = """exit codes:
   2  the pipeline file, its inputs or the place are wrong
   3  failed
   4  stopped; run again to go on
+  5  a contract of `expect` broke; the old version stays in use
 """
 
 

@@ -15,6 +15,12 @@ class InputError(LakefitError):
     exit_code: ClassVar[int] = 2
 
 
+class ContractError(LakefitError):
+    """A contract of `expect` does not hold; the version in use stays in use. Exit code 5."""
+
+    exit_code: ClassVar[int] = 5
+
+
 class FeedError(LakefitError):
     """The feed did not deliver exactly the rows of the manifest. Exit code 3."""
 

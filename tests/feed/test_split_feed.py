@@ -45,7 +45,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
         format_version=1, fingerprint="0", name="n", created="", versions={}, inputs=(), pipeline={},
         features=Features(numeric=(amount,), categorical=(city,)), label=LabelFeature(), statistics={},
         splits={"train": SplitFiles(rows=ROWS, classes={"1": ROWS // 2}, files=tuple(files))},
-        duplicates=(), rejects=(), corrections=(), strata=(),
+        duplicates=(), rejects=(), corrections=(), strata=(), expectations=(),
         ledger=Ledger(rows_in=ROWS, kept={"train": ROWS}, rejected={}, duplicates=0, not_finite=0, unparsable={},
                       files={}),
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from lakefit.config.clean import Clean
 from lakefit.config.features import Numeric
@@ -192,6 +192,10 @@ def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
         check.sql(("reject", i, "when"), reject.when)
     for i, require in enumerate(pipeline.require):
         check.sql(("require", i, "that"), require.that)
+    for scope in ("input", "result"):
+        for i, expectation in enumerate(pipeline.expect.parsed(cast(Any, scope))):
+            for name in expectation.columns:
+                check.must_exist(("expect", scope, i), name)
     _check_split(check, pipeline.split)
     in_label = check.sql(("label", "expression"), pipeline.label.expression)
     if pipeline.label.weight is not None:

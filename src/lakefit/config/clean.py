@@ -85,6 +85,11 @@ class Parse(Section):
             raise ValueError(f"{min(both)!r} is among true_words and false_words")
         return self
 
+    @property
+    def rejects(self) -> bool:
+        """Whether a value that does not parse rejects its row; every text is a list."""
+        return self.unparsable == "reject" and self.as_ != "list"
+
     def names_a_zone(self, pattern: str) -> bool:
         """Return whether texts of this pattern say themselves which zone or offset they are in."""
         return bool(_ZONE_LETTERS.search(re.sub(r"'[^']*'", "", pattern)))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lakefit.config.clean import Clean
+from lakefit.config.expect import Expect
 from lakefit.config.features import Features, with_groups_listed
 from lakefit.config.file import Key, PipelineSource, Problem, nearest, read_pipeline_source
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
@@ -60,6 +61,7 @@ class Pipeline(Section):
     deduplicate: Deduplicate | None = None
     reject: tuple[Reject, ...] = ()
     require: tuple[Require, ...] = ()
+    expect: Expect = Field(default_factory=Expect)
     split: Split = Field(default_factory=Split)
     features: Features
     label: Label
@@ -82,7 +84,7 @@ class Pipeline(Section):
         marks = [
             Rule(f"{column} does not parse as {step.parse.as_}", None, "keep")
             for step in self.clean
-            if step.parse is not None and step.parse.unparsable == "reject"
+            if step.parse is not None and step.parse.rejects
             for column in step.columns
         ]
         rejects = [Rule(rule.because, rule.when, rule.null) for rule in self.reject]

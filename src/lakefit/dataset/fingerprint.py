@@ -10,7 +10,7 @@ from lakefit.config.pipeline import Pipeline
 from lakefit.dataset.inputs import InputFile
 from lakefit.dataset.manifest import FORMAT_VERSION
 
-DATASET_SECTIONS = ("clean", "deduplicate", "reject", "require", "split", "features", "label")
+DATASET_SECTIONS = ("clean", "deduplicate", "reject", "require", "expect", "split", "features", "label")
 
 
 def fingerprint(value: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from lakefit.config.pipeline import Pipeline
 
 RUN = "run.json"
+CURRENT = "current.json"
 MODEL = "model.keras"
 HISTORY = "history.json"
 METRICS = "metrics.json"
@@ -39,7 +40,7 @@ class Layout:
 
     @property
     def current(self) -> Path:
-        return self.root / "current.json"
+        return self.root / CURRENT
 
     @property
     def lock(self) -> Path:

@@ -1,7 +1,7 @@
 """The manifest of a dataset: all that training, evaluation and export need to know of it, and all it proves."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -46,6 +46,15 @@ class Correction(Section):
     rows: int
 
 
+class Outcome(Section):
+    """What was found for a contract of `expect`, in the words of the summary."""
+
+    scope: Literal["input", "result"]
+    expected: str
+    found: str
+    holds: bool
+
+
 class Stratum(Section):
     """The rows of one combination of the values of `split.stratify`, by split; values as text, None for NULL."""
 
@@ -71,6 +80,7 @@ class Manifest(Section):
     rejects: tuple[DataFile, ...]
     corrections: tuple[Correction, ...]
     strata: tuple[Stratum, ...]
+    expectations: tuple[Outcome, ...]
     ledger: Ledger
 
 

@@ -49,7 +49,7 @@ def clean(frame: DataFrame, steps: Sequence[Clean]) -> DataFrame:
             frame = frame.withColumn(step.columns[0], F.expr(step.derive))
             touched |= set(step.columns)
         elif step.parse is not None:
-            rejects = step.parse.unparsable == "reject"
+            rejects = step.parse.rejects
             frame = _parsed(frame, place, step.columns, step.parse, rules if rejects else None)
             rules += len(step.columns) if rejects else 0
             touched |= set(step.columns)

@@ -23,6 +23,7 @@ from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.rows import SPLITS, Deduplicate
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.inputs import InputFile, local_path
+from lakefit.dataset.layout import CURRENT
 from lakefit.dataset.ledger import FileLedger, Ledger
 from lakefit.dataset.manifest import (
     FORMAT_VERSION,
@@ -30,17 +31,19 @@ from lakefit.dataset.manifest import (
     Correction,
     DataFile,
     Manifest,
+    Outcome,
     SplitFiles,
     Stratum,
     read_manifest,
 )
-from lakefit.dataset.publish import remove_staging, staged_folder, write_json
+from lakefit.dataset.publish import read_json, remove_staging, staged_folder, write_json
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.blocks import BLOCKS_SCHEMA, Keying, make_blocks
 from lakefit.prepare.bucket import GROUP, OTHER, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.clean import LABEL, judge
 from lakefit.prepare.deduplicate import Deduplication
+from lakefit.prepare.expect import Evidence, check_expectations
 from lakefit.prepare.learn import Learner, learn_label
 from lakefit.prepare.rows import check_identities, cleaned_rows, spark_problem, value_columns
 from lakefit.prepare.staged import LOCAL_ROWS, SPLIT, Staged
@@ -113,6 +116,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     kept = Staged(spark, tuple(path for _, path in staged["kept"]), kept_rows, bits)
     _check_groups(job.pipeline, kept)
     learned = _learn(job, kept, results, types, ledger.kept["train"], summaries)
+    outcomes = _check_expectations(job, kept, staged, ledger, learned)
     plan = WritePlan(
         target=str(folder.absolute()),
         staged=staged,
@@ -124,7 +128,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
         weighted=job.pipeline.label.weight is not None,
     )
     files = _write(spark, plan)
-    return _manifest(job, folder, learned, ledger, summaries, files)
+    return _manifest(job, folder, learned, ledger, summaries, files, outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,22 @@ def _learn(
     if LABEL in statistics:
         statistics["label"] = statistics.pop(LABEL)
     return _Learned(features, label, statistics)
+
+
+def _check_expectations(
+    job: Job,
+    kept: Staged,
+    staged: Mapping[str, tuple[tuple[int, str], ...]],
+    ledger: Ledger,
+    learned: _Learned,
+) -> tuple[Outcome, ...]:
+    everything = tuple(path for kind in STAGED for _, path in staged[kind])
+    drifts = any(expectation.fact == "drift" for expectation in job.pipeline.expect.parsed("result"))
+    current = (read_json(job.target.parent.parent / CURRENT) or {}).get("dataset") if drifts else None
+    in_use = read_manifest(job.target.parent / current).statistics if current is not None else None
+    rows = Staged(kept.spark, everything, ledger.rows_in, kept.bucket_bits)
+    evidence = Evidence({"input": rows, "result": kept}, ledger, learned.statistics, in_use)
+    return check_expectations(job.pipeline.expect, evidence)
 
 
 def _frozen(job: Job) -> Manifest | None:
@@ -365,6 +385,7 @@ def _manifest(
     ledger: Ledger,
     summaries: Sequence[Mapping[str, Any]],
     entries: Sequence[Mapping[str, Any]],
+    outcomes: tuple[Outcome, ...],
 ) -> Manifest:
     def files(kind: str) -> tuple[DataFile, ...]:
         return tuple(
@@ -412,6 +433,7 @@ def _manifest(
         rejects=files("rejects"),
         corrections=_corrections(summaries),
         strata=_strata(job.pipeline, summaries),
+        expectations=outcomes,
         ledger=ledger,
     )
 
