@@ -78,6 +78,7 @@ def _again(options: argparse.Namespace, given: Sequence[str], exit_code: int) ->
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.run.plan import read_again
     from lakefit.run.stages import Run, run_stages
     from lakefit.run.validate import validate
 
@@ -91,6 +92,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
                 "plan", f"{step.stage} {verb}: {step.why}", stage=step.stage, current=step.current, why=step.why
             )
         return 0
+    if only in (None, "prepare"):
+        read_again(valid.pipeline)
     before = Run(valid, console).plan()
     was_current = all(step.current for step in before if only in (None, step.stage))
     run = run_stages(valid, console, only)

@@ -282,7 +282,7 @@ def test_config_errors_keep_their_problems_for_programs(refusal: Refusal) -> Non
         (("expression: late > 0", 'expression: "rand() > 0.5"'), "rand gives another result in each run"),
         (("SELECT o.*, c.size", "SELECT o.*, c.size, current_timestamp AS now"), "current_timestamp gives another"),
         (("nullValue: NA", "nulValue: NA"), "csv has no option 'nulValue' here; did you mean 'nullValue'?"),
-        (("nullValue: NA", "multiLine: true"), "csv has no option 'multiLine' here"),
+        (("nullValue: NA", "comment: '#'"), "csv has no option 'comment' here"),
         (("indicator: true", "indicator: true, fill: .nan"), "features.numeric.fill"),
         (("SELECT o.*, c.size", "SELECT o.*, c.size AS `c.size`"), "holds a dot; give it an alias"),
     ],

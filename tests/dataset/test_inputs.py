@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakefit.dataset.inputs import csv_header, list_inputs, local_path, parquet_columns
+from lakefit.dataset.inputs import csv_header, file_columns, list_inputs, local_path
 from lakefit.errors import InputError
 
 
@@ -131,8 +131,8 @@ def test_the_columns_of_a_parquet_file_have_sparks_types(folder: Path) -> None:
         ]
     )
     pq.write_table(schema.empty_table(), folder / "a.parquet")
-    types = ["INT", "STRING", "TIMESTAMP", "DECIMAL(9, 2)", "BINARY"]
-    assert parquet_columns("a.parquet") == dict(zip("istdl", types, strict=True))
+    types = ["INT", "STRING", "TIMESTAMP", "DECIMAL(9, 2)", "ARRAY<TINYINT>"]
+    assert file_columns("a.parquet", "parquet") == dict(zip("istdl", types, strict=True))
     (folder / "b.parquet").write_text("no")
     with pytest.raises(InputError, match="not a readable Parquet file"):
-        parquet_columns("b.parquet")
+        file_columns("b.parquet", "parquet")

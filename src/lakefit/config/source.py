@@ -11,44 +11,93 @@ PathText = Annotated[str, Field(min_length=1), AfterValidator(substitute_environ
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-# Options of Spark's from_csv that keep a line a record; `header` is ours. multiLine and comment would not.
+# Options of Spark's from_csv; `header`, `multiLine` and `encoding` are ours. `comment` would lose lines.
 CSV_OPTIONS = (
     *("header", "sep", "delimiter", "quote", "escape", "charToEscapeQuoteEscaping", "nullValue", "emptyValue"),
     *("nanValue", "positiveInf", "negativeInf", "dateFormat", "timestampFormat", "timestampNTZFormat", "locale"),
     *("ignoreLeadingWhiteSpace", "ignoreTrailingWhiteSpace", "unescapedQuoteHandling", "maxCharsPerColumn"),
-    *("encoding", "charset", "lineSep", "timeZone"),
+    *("encoding", "charset", "lineSep", "timeZone", "multiLine"),
 )
+# Of Spark's from_json, where a line is a record.
+JSON_OPTIONS = (
+    *("dateFormat", "timestampFormat", "timestampNTZFormat", "locale", "timeZone", "encoding", "charset", "lineSep"),
+    *("allowNumericLeadingZeros", "allowNonNumericNumbers", "allowBackslashEscapingAnyCharacter"),
+    *("allowUnquotedControlChars", "allowSingleQuotes", "allowUnquotedFieldNames", "primitivesAsString"),
+)
+FILE_FORMATS = ("csv", "json", "parquet", "orc")
+"""The formats whose files are looked into before Spark starts; others are read as the session's Spark reads them."""
 
 
 class Table(Section):
-    """One table.
+    """One table: files at `path`, or a table of Spark's catalog (`table: db.orders`), or another source by `options`.
 
     path: a file, a folder or a glob, or a list of them; relative to the working directory. `${NAME}` is replaced.
-    format: csv or parquet. schema: column names and Spark SQL types, `"year INT, carrier STRING"`; needed for csv.
-    options: Spark's options of the format.
+    format: csv, json (a record a line), parquet, orc, or any that the session's Spark has. schema: column names and
+    Spark SQL types, `"year INT, carrier STRING"`; needed for csv and json. options: Spark's options of the format;
+    `${NAME}` in them is replaced when the table is read and never written down. partitions: columns that folders give
+    (`day=2020-01-01/`), as in `schema`. schema_drift: files whose columns differ are refused, or (allow) read with
+    NULL where a column is missing and the widest of integer or float types; columns that no schema declares are left
+    out. on_corrupt_file: a file that is damaged as a whole ends the run, or is left out and written down. version: of a
+    source that has no files; without one it is read again in every run.
     """
 
-    path: PathText | tuple[PathText, ...]
-    format: Literal["csv", "parquet"]
+    path: PathText | Annotated[tuple[PathText, ...], Field(min_length=1)] | None = None
+    table: Annotated[str, Field(pattern=r"^\w+(\.\w+){0,2}$")] | None = None
+    format: Annotated[str, Field(min_length=1)] | None = None
     options: dict[str, str | bool | int | float] = Field(default_factory=dict)
     columns: str | None = Field(default=None, alias="schema")
+    partitions: str | None = None
+    schema_drift: Literal["refuse", "allow"] = "refuse"
+    on_corrupt_file: Literal["fail", "exclude"] = "fail"
+    version: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one_source(self) -> "Table":
+        if self.table is not None:
+            given = [name for name in ("path", "format", "columns", "partitions") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"a table of the catalog takes no {given[0].replace('columns', 'schema')}")
+        elif self.format is None:
+            raise ValueError("expected format (csv, json, parquet, orc, …) or table: a name in Spark's catalog")
+        elif self.path is None and self.format in FILE_FORMATS:
+            raise ValueError("expected path: a file, a folder or a glob")
+        if self.partitions is not None and self.path is None:
+            raise ValueError("partitions are folders of a path")
+        return self
 
     @model_validator(mode="after")
     def _knows_its_options(self) -> "Table":
-        names = {name.lower() for name in CSV_OPTIONS}
-        for name in self.options if self.format == "csv" else ():
+        known = {"csv": CSV_OPTIONS, "json": JSON_OPTIONS}.get(self.format or "")
+        names = {name.lower() for name in known or ()}
+        for name in self.options if known is not None else ():
             if name.lower() not in names:
-                raise ValueError(f"csv has no option {name!r} here{nearest(name, CSV_OPTIONS)}")
+                raise ValueError(f"{self.format} has no option {name!r} here{nearest(name, known or ())}")
         return self
 
     @property
     def paths(self) -> tuple[str, ...]:
+        if self.path is None:
+            return ()
         return (self.path,) if isinstance(self.path, str) else self.path
 
     @property
     def header(self) -> bool:
         """True where the first line of each CSV file names its columns."""
-        return self.format == "csv" and str(self.options.get("header", False)).lower() == "true"
+        return self.format == "csv" and self.option("header", "false").lower() == "true"
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of text files."""
+        return self.option("encoding", self.option("charset", "UTF-8"))
+
+    @property
+    def unversioned(self) -> bool:
+        """True where nothing tells whether the source has changed."""
+        return self.path is None and self.version is None
+
+    def option(self, name: str, default: str) -> str:
+        """Return an option as text, whatever the case of its name."""
+        return next((str(value) for key, value in self.options.items() if key.lower() == name.lower()), default)
 
 
 class Source(Section):

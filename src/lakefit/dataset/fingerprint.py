@@ -19,10 +19,11 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def dataset_fingerprint(pipeline: Pipeline, inputs: Mapping[str, Sequence[InputFile]]) -> str:
+def dataset_fingerprint(pipeline: Pipeline, inputs: Mapping[str, Sequence[InputFile]], reading: str = "") -> str:
     """Return the fingerprint of the dataset that a pipeline makes of its input files.
 
     Paths of this machine don't count: a file is its name under its source's root, its size and modification time.
+    reading: stands for the version of sources that have none.
     """
     source = pipeline.source
     tables = {
@@ -30,6 +31,10 @@ def dataset_fingerprint(pipeline: Pipeline, inputs: Mapping[str, Sequence[InputF
             "format": table.format,
             "options": table.options,
             "schema": table.columns,
+            "partitions": table.partitions,
+            "schema_drift": table.schema_drift,
+            "table": table.table,
+            "version": reading if table.unversioned else table.version,
             "files": _listed(inputs[name]),
         }
         for name, table in source.tables.items()

@@ -2,14 +2,16 @@
 
 import csv
 import glob
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import orc
 
 from lakefit.errors import InputError
 
@@ -24,6 +26,14 @@ class InputFile:
     path: str
     size: int
     modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A file that is damaged as a whole and left out (on_corrupt_file: exclude), and what is wrong with it."""
+
+    file: InputFile
+    reason: str
 
 
 def list_inputs(paths: Sequence[str], described_as: str) -> tuple[InputFile, ...]:
@@ -74,22 +84,87 @@ def local_path(uri: str) -> str:
     return unquote(parsed.path) if parsed.scheme == "file" else uri
 
 
-def csv_header(path: str, separator: str = ",", quote: str = '"') -> tuple[str, list[str]]:
+def open_text(path: str, encoding: str) -> io.TextIOWrapper:
+    """Open a text file, decompressed by its name, without its byte-order mark; what can't be decoded is U+FFFD."""
+    utf8 = encoding.upper().replace("-", "").replace("_", "") == "UTF8"
+    stream = pa.input_stream(path, compression="detect", buffer_size=1 << 20)
+    return io.TextIOWrapper(stream, encoding="utf-8-sig" if utf8 else encoding, errors="replace", newline="")
+
+
+def csv_header(path: str, separator: str = ",", quote: str = '"', encoding: str = "UTF-8") -> tuple[str, list[str]]:
     """Return the first line of a CSV file as it stands and the column names in it; a byte-order mark is dropped.
 
     Raises:
-        InputError: the file is empty or not UTF-8 text.
+        InputError: the file is empty, damaged or not text in this encoding.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline=None) as file:
-            line = file.readline().rstrip("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the first line is not UTF-8 text: {error}.") from error
-    except OSError as error:
+        with open_text(path, encoding) as file:
+            line = next((line for line in (raw.rstrip("\r\n") for raw in file) if line), "")
+    except LookupError:
+        raise InputError(f"{path}: there is no encoding {encoding!r}.") from None
+    except (OSError, EOFError, pa.ArrowException) as error:
         raise InputError(f"{path}: can't be read: {error}.") from error
+    if "\ufffd" in line:
+        raise InputError(f"{path}: the first line is not {encoding} text; give its encoding: options: {{encoding: …}}.")
     if not line:
         raise InputError(f"{path}: the file is empty; expected a header line that names the columns.")
     return line, next(csv.reader([line], delimiter=separator, quotechar=quote))
+
+
+def file_columns(path: str, format_name: str) -> dict[str, str]:
+    """Return the columns of a Parquet or ORC file with Spark SQL types, from its footer.
+
+    Raises:
+        InputError: the file is damaged, or of another format.
+    """
+    try:
+        schema = pq.read_schema(path) if format_name == "parquet" else orc.ORCFile(path).schema
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable {format_name} file: {error}.") from error
+    return {field.name: _sql_type(field.type) for field in schema}
+
+
+_INTEGERS = ("TINYINT", "SMALLINT", "INT", "BIGINT")
+
+
+def merged_columns(schemas: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the columns of all files, in the order in which they first come, each of the widest of its types.
+
+    Raises:
+        ValueError: a column has types of which none holds the values of the others.
+    """
+    merged: dict[str, str] = {}
+    for schema in schemas:
+        for name, sql_type in schema.items():
+            merged[name] = _widest(name, merged.get(name, sql_type), sql_type)
+    return merged
+
+
+def _widest(name: str, one: str, two: str) -> str:
+    if one == two:
+        return one
+    for family in (_INTEGERS, ("FLOAT", "DOUBLE"), ("TINYINT", "SMALLINT", "INT", "DOUBLE")):
+        if one in family and two in family:
+            return family[max(family.index(one), family.index(two))]
+    raise ValueError(f"the column {name!r} is {one} in some files and {two} in others")
+
+
+def check_unchanged(inputs: Mapping[str, Sequence[InputFile]]) -> None:
+    """Raise InputError where a file has changed, grown or gone since it was listed."""
+    for table, files in inputs.items():
+        for file in files:
+            try:
+                status = os.stat(file.path)
+            except OSError as error:
+                what = f"can't be read any more ({error.strerror})"
+            else:
+                if (status.st_size, status.st_mtime_ns) == (file.size, file.modified_ns):
+                    continue
+                what = f"has changed: {file.size:,} bytes when the run began, {status.st_size:,} now"
+            raise InputError(
+                f"table {table!r}: {file.path} {what} while it was read. Nothing was published; run again when the "
+                "files are complete."
+            )
 
 
 _SQL_TYPES: dict[str, str] = {
@@ -112,19 +187,6 @@ _SQL_TYPES: dict[str, str] = {
 }
 
 
-def parquet_columns(path: str) -> dict[str, str]:
-    """Return a Parquet file's columns with Spark SQL types (`BINARY` where it has no simple one), from its footer.
-
-    Raises:
-        InputError: the file is no Parquet.
-    """
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {error}.") from error
-    return {field.name: _sql_type(field.type) for field in schema}
-
-
 def _sql_type(arrow_type: pa.DataType) -> str:
     if pa.types.is_timestamp(arrow_type):
         return "TIMESTAMP"
@@ -132,4 +194,6 @@ def _sql_type(arrow_type: pa.DataType) -> str:
         return f"DECIMAL({arrow_type.precision}, {arrow_type.scale})"
     if pa.types.is_dictionary(arrow_type):
         return _sql_type(arrow_type.value_type)
+    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
+        return f"ARRAY<{_sql_type(arrow_type.value_type)}>"
     return _SQL_TYPES.get(str(arrow_type), "BINARY")

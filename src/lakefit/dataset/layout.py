@@ -43,5 +43,10 @@ class Layout:
         return self.root / CURRENT
 
     @property
+    def reading(self) -> Path:
+        """What stands for the version of sources that have none, since they were last read."""
+        return self.root / "reading.json"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"

@@ -71,6 +71,7 @@ class Manifest(Section):
     created: str
     versions: dict[str, str]
     inputs: tuple[dict[str, Any], ...]
+    excluded: tuple[dict[str, Any], ...]
     pipeline: dict[str, Any]
     features: Features
     label: LabelFeature

@@ -1,55 +1,57 @@
-"""Tables as Spark DataFrames. CSV is read as lines and parsed by `from_csv`.
+"""Tables as Spark DataFrames. Text formats are read as lines and parsed by `from_csv` and `from_json`.
 
 Spark's own CSV reader drops lines of blanks and of NUL characters without a word, and hands out the text of a broken
 line only, not of a header that stands in the middle of a file; so the lines are counted before they are parsed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from urllib.parse import quote
 
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from lakefit.config.source import Table
-from lakefit.config.sql import ROW, quoted
-from lakefit.dataset.inputs import InputFile, csv_header
+from lakefit.config.file import substitute_environment
+from lakefit.config.source import FILE_FORMATS, Table
+from lakefit.config.sql import ROW, parse_schema, quoted
+from lakefit.dataset.inputs import InputFile, csv_header, file_columns, merged_columns
+from lakefit.prepare.records import RECORDS_SCHEMA, Dialect, needs_reader, read_records
 
-_CORRUPT = "_lakefit_corrupt"
-# Options that say how files are cut into lines; the others belong to from_csv. `header` is ours.
-_LINE_OPTIONS = ("lineSep", "encoding", "charset")
+_CORRUPT, _RECORD, _HEADER, _FILE = "_lakefit_corrupt", "_lakefit_record", "_lakefit_header", "_lakefit_file"
+_HIDDEN = (_RECORD, _HEADER, _FILE)
+# Options that say how files are cut into lines; the others belong to the parser. `header` is ours.
+_LINE_OPTIONS = ("linesep", "encoding", "charset", "multiline", "header")
 # 22-bit limbs: their sums stay below 2^63 up to 2 x 10^12 rows (ANSI mode refuses to overflow).
 _LIMB_BITS = 22
 
 
-def read_rows(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> DataFrame:
+def read_rows(spark: SparkSession, name: str, table: Table, files: Sequence[InputFile]) -> DataFrame:
     """Return the table whose rows are followed: its columns and the hidden struct `_row`.
 
     `_row` has hi and lo (128 bits of identity: hash of the values as read), file (URI), record (the text of a line
     that does not parse; all columns are NULL then) and header (true for a line equal to the file's header).
     """
-    frame = _lines(spark, table, files) if table.format == "csv" else _parquet(spark, table, files)
-    columns = [name for name in frame.columns if not name.startswith("_lakefit_")]
-    record, header = F.col("_lakefit_record"), F.col("_lakefit_header")
+    frame = _read(spark, name, table, files, refused=False)
+    columns = [column for column in frame.columns if column not in _HIDDEN]
+    record = F.col(_RECORD)
     values: list[Column] = [record]
-    for name in columns:
+    for column in columns:
         # Spark's hash skips NULL: without the marker (NULL, 1) and (1, NULL) would be one row.
-        values += [F.col(quoted(name)).isNull(), F.col(quoted(name))]
+        values += [F.col(quoted(column)).isNull(), F.col(quoted(column))]
     row = F.struct(
         F.xxhash64(F.lit(1), *values).alias("hi"),
         F.xxhash64(F.lit(2), *values).alias("lo"),
-        F.col("_lakefit_file").alias("file"),
+        F.col(_FILE).alias("file"),
         record.alias("record"),
-        header.alias("header"),
+        F.col(_HEADER).alias("header"),
     )
-    return frame.select(*(F.col(quoted(name)) for name in columns), row.alias(ROW))
+    return frame.select(*(F.col(quoted(column)) for column in columns), row.alias(ROW))
 
 
 def read_side_table(spark: SparkSession, name: str, table: Table, files: Sequence[InputFile]) -> DataFrame:
     """Return a table that the query joins; a line that does not parse ends the run, since no ledger follows it."""
-    if table.format == "parquet":
-        return _parquet(spark, table, files).drop("_lakefit_file", "_lakefit_record", "_lakefit_header")
-    frame = _lines(spark, table, files, refused_in=name).where(~F.col("_lakefit_header"))
-    return frame.drop("_lakefit_file", "_lakefit_record", "_lakefit_header")
+    return _read(spark, name, table, files, refused=True).where(~F.col(_HEADER)).drop(*_HIDDEN)
 
 
 def observe_identity(frame: DataFrame, observation: Observation) -> DataFrame:
@@ -71,66 +73,200 @@ def identity_of(observed: Mapping[str, int | None]) -> tuple[int, int, int]:
     return observed["rows"] or 0, total("hi"), total("lo")
 
 
-def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile], refused_in: str | None = None) -> DataFrame:
-    assert table.columns is not None, "the configuration requires a schema for csv"
-    options = {
-        key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in table.options.items()
+def _read(spark: SparkSession, name: str, table: Table, files: Sequence[InputFile], *, refused: bool) -> DataFrame:
+    """Return the columns of a table with `_lakefit_record`, `_lakefit_header` and `_lakefit_file`.
+
+    refused: a record that does not parse ends the run with a message.
+    """
+    if table.format in ("csv", "json"):
+        frame = _text(spark, name, table, files, refused)
+    elif table.format in FILE_FORMATS:
+        frame = _columnar(spark, table, files)
+    else:
+        frame = _other(spark, name, table, files)
+    return _with_partitions(frame, table)
+
+
+def _text(spark: SparkSession, name: str, table: Table, files: Sequence[InputFile], refused: bool) -> DataFrame:
+    assert table.columns is not None, "the configuration requires a schema for csv and json"
+    declared = parse_schema(table.columns)
+    lines = _lines(spark, table, files)
+    if not table.header:
+        return _parsed(lines.withColumn(_HEADER, F.lit(False)), name, table, declared, refused)
+    dialect = Dialect.of(table)
+    headers = [csv_header(file.path, dialect.separator, dialect.quote, table.encoding) for file in files]
+    if table.schema_drift == "refuse":
+        # `validate` has seen that all headers name the declared columns, in whatever spelling.
+        header = F.col("value").isin(*sorted({line for line, _ in headers}))
+        return _parsed(lines.withColumn(_HEADER, header), name, table, declared, refused)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, (_, names) in enumerate(headers):
+        groups.setdefault(tuple(column.strip().lower() for column in names), []).append(number)
+    parts = []
+    for order, numbers in groups.items():
+        mine = lines.where(F.col("_lakefit_number").isin(*numbers))
+        header = F.col("value").isin(*sorted({headers[number][0] for number in numbers}))
+        parts.append(_parsed(mine.withColumn(_HEADER, header), name, table, _in_order(declared, order), refused))
+    return _united(parts, declared)
+
+
+def _in_order(declared: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return the columns of a file in the order of its header; those that are not declared as text to be left out."""
+    known = {column.lower(): column for column in declared}
+    return {
+        known.get(column, f"_lakefit_extra_{place}"): declared[known[column]] if column in known else "STRING"
+        for place, column in enumerate(names)
     }
-    line_options = {key: value for key, value in options.items() if key in _LINE_OPTIONS}
-    parse_options = {key: value for key, value in options.items() if key not in (*_LINE_OPTIONS, "header")}
-    parse_options |= {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
-    text = spark.read.options(**line_options).text([_escaped(file.path) for file in files])
+
+
+def _united(parts: Sequence[DataFrame], columns: Mapping[str, str]) -> DataFrame:
+    """Return the rows of all parts with the same columns: NULL where a part has none, cast to the wanted type."""
+    selected = []
+    for part in parts:
+        there = {column.lower(): column for column in part.columns}
+        wanted = [
+            (F.col(quoted(there[name.lower()])) if name.lower() in there else F.lit(None)).cast(sql_type).alias(name)
+            for name, sql_type in columns.items()
+        ]
+        selected.append(part.select(*wanted, *_HIDDEN))
+    whole, *others = selected
+    for other in others:
+        whole = whole.unionByName(other)
+    return whole
+
+
+def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> DataFrame:
+    """Return the records of text files: value, `_lakefit_file` (URI) and `_lakefit_number` (place among the files)."""
+    paths = tuple(file.path for file in files)
+    if needs_reader(table, paths):
+        uris = F.array(*[F.lit(f"file://{quote(path)}") for path in paths])
+        numbers = spark.range(0, len(files), 1, numPartitions=len(files))
+        read = numbers.mapInArrow(partial(read_records, paths=paths, dialect=Dialect.of(table)), RECORDS_SCHEMA)
+        return read.select(
+            "value", F.element_at(uris, F.col("file") + 1).alias(_FILE), F.col("file").alias("_lakefit_number")
+        )
+    options = {key: value for key, value in _options(table).items() if key.lower() == "linesep"}
+    text = spark.read.options(**options).text([_escaped(path) for path in paths])
     # A byte-order mark belongs to the encoding, not to the first value.
     line = F.when(F.col("value").startswith("\ufeff"), F.expr("substring(value, 2)")).otherwise(F.col("value"))
-    lines = text.select(line.alias("value"), F.col("_metadata.file_path").alias("_lakefit_file")).where("value <> ''")
-    header: Column = F.lit(False)
-    if table.header:
-        headers = sorted({csv_header(file.path)[0] for file in files})
-        header = F.col("value").isin(*headers)
-    parsed = lines.select(
-        "value",
-        "_lakefit_file",
-        header.alias("_lakefit_header"),
-        F.from_csv("value", f"{table.columns}, {_CORRUPT} STRING", parse_options).alias("parsed"),
-    )
-    bad = F.col("_lakefit_header") | F.col(f"parsed.{_CORRUPT}").isNotNull()
+    lines = text.select(line.alias("value"), F.col("_metadata.file_path").alias(_FILE)).where("value <> ''")
+    if table.header and table.schema_drift == "allow":
+        uris = F.array(*[F.lit(f"file://{path}") for path in paths])
+        return lines.withColumn("_lakefit_number", F.array_position(uris, _plain_path(F.col(_FILE))).cast("int") - 1)
+    return lines.withColumn("_lakefit_number", F.lit(0))
+
+
+def _plain_path(uri: Column) -> Column:
+    """Return a file's URI as Spark gives it (percent-encoded) as `file://` and the plain path."""
+    path = F.regexp_replace(uri, "^file:/+", "/")
+    return F.concat(F.lit("file://"), F.url_decode(F.replace(path, F.lit("+"), F.lit("%2B"))))
+
+
+def _parsed(lines: DataFrame, name: str, table: Table, columns: Mapping[str, str], refused: bool) -> DataFrame:
+    """Parse the column `value` of lines with `_lakefit_header` and `_lakefit_file`."""
+    options = {key: value for key, value in _options(table).items() if key.lower() not in _LINE_OPTIONS}
+    options |= {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
+    schema = ", ".join([*(f"{quoted(column)} {kind}" for column, kind in columns.items()), f"{_CORRUPT} STRING"])
+    value = F.col("value")
+    parser: Callable[..., Column] = F.from_csv if table.format == "csv" else F.from_json
+    parsed = lines.select("value", _HEADER, _FILE, parser("value", schema, options).alias("parsed"))
+    # Bytes that are no text, and what the reader could not decode.
+    broken = F.col(f"parsed.{_CORRUPT}").isNotNull() | ~F.is_valid_utf8("value") | value.contains("\ufffd")
+    if table.format == "json":
+        # Spark's JSON parser stops after the first value and takes the last of equal keys.
+        keys = F.json_object_keys(value)
+        one = F.coalesce(F.json_array_length(F.concat(F.lit("["), value, F.lit("]"))), F.lit(0)) == 1
+        broken = broken | ~one | keys.isNull() | (F.size(F.array_distinct(keys)) < F.size(keys))
+        if table.schema_drift == "refuse":
+            strange = F.array_except(keys, F.array(*[F.lit(column) for column in columns]))
+            message = F.concat(
+                F.lit(f"LAKEFIT: the table {name!r} has a record with the key "), F.element_at(strange, 1),
+                F.lit(", which its schema does not declare, in "), F.col(_FILE),
+                F.lit(": declare it, or leave such keys out with schema_drift: allow"),
+            )  # fmt: skip
+            drifted = F.coalesce(F.size(strange) > 0, F.lit(False))
+            broken = F.when(drifted & ~broken, F.raise_error(message).cast("boolean")).otherwise(broken)
+    bad = F.col(_HEADER) | broken
     struct = parsed.schema["parsed"].dataType
     assert isinstance(struct, StructType)
-    names = [name for name in struct.fieldNames() if name != _CORRUPT]
     good = F.when(~bad, F.col("parsed"))
-    if refused_in is not None:
+    if refused:
         refusal = F.raise_error(
             F.concat(
-                F.lit(f"LAKEFIT: the table {refused_in!r} has a line that does not fit its schema, in "),
-                F.col("_lakefit_file"),
+                F.lit(f"LAKEFIT: the table {name!r} has a line that does not fit its schema, in "),
+                F.col(_FILE),
                 F.lit(": "),
                 F.substring("value", 1, 200),
             )
         )
         # In the values themselves: a join puts its own filter (key IS NOT NULL) before any filter of ours.
-        good = good.when(~F.col("_lakefit_header"), refusal.cast(struct))
-    marked = parsed.select(
-        good.alias("parsed"),
-        F.when(bad, F.col("value")).alias("_lakefit_record"),
-        "_lakefit_file",
-        "_lakefit_header",
-    )
-    return marked.select(
-        *(F.col(f"parsed.{quoted(name)}") for name in names), "_lakefit_record", "_lakefit_file", "_lakefit_header"
-    )
+        good = good.when(~F.col(_HEADER), refusal.cast(struct))
+    text = F.make_valid_utf8("value")
+    marked = parsed.select(good.alias("parsed"), F.when(bad, text).alias(_RECORD), _FILE, _HEADER)
+    kept = [column for column in columns if not column.startswith("_lakefit_extra_")]
+    return marked.select(*(F.col(f"parsed.{quoted(column)}") for column in kept), *_HIDDEN)
 
 
-def _parquet(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> DataFrame:
-    reader = spark.read.options(**{key: str(value) for key, value in table.options.items()})
-    if table.columns is not None:
-        reader = reader.schema(table.columns)
-    frame = reader.parquet(*[_escaped(file.path) for file in files])
+def _columnar(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> DataFrame:
+    """Return Parquet or ORC: of one schema in one read, of several (schema_drift: allow) in one read for each."""
+    assert table.format is not None
+    if table.schema_drift == "refuse":
+        reader = spark.read.options(**_options(table))
+        reader = reader.schema(table.columns) if table.columns is not None else reader
+        return _with_file(_loaded(reader, table.format, files))
+    groups: dict[tuple[tuple[str, str], ...], list[InputFile]] = {}
+    for file in files:
+        groups.setdefault(tuple(file_columns(file.path, table.format).items()), []).append(file)
+    wanted = parse_schema(table.columns) if table.columns is not None else merged_columns([dict(g) for g in groups])
+    reader = spark.read.options(**_options(table))
+    return _united([_with_file(_loaded(reader, table.format, group)) for group in groups.values()], wanted)
+
+
+def _other(spark: SparkSession, name: str, table: Table, files: Sequence[InputFile]) -> DataFrame:
+    """Return a table of the catalog, or what another format of the session's Spark reads."""
+    if table.table is not None:
+        return _with_file(spark.read.options(**_options(table)).table(table.table), f"table:{table.table}")
+    assert table.format is not None
+    reader = spark.read.format(table.format).options(**_options(table))
+    reader = reader.schema(table.columns) if table.columns is not None else reader
+    if table.path is None:
+        return _with_file(reader.load(), f"source:{name}")
+    return _with_file(_loaded(reader, table.format, files))
+
+
+def _loaded(reader: DataFrameReader, format_name: str, files: Sequence[InputFile]) -> DataFrame:
+    return reader.format(format_name).load([_escaped(file.path) for file in files])
+
+
+def _with_file(frame: DataFrame, known_as: str | None = None) -> DataFrame:
     return frame.select(
         *(F.col(quoted(name)) for name in frame.columns),
-        F.col("_metadata.file_path").alias("_lakefit_file"),
-        F.lit(None).cast("string").alias("_lakefit_record"),
-        F.lit(False).alias("_lakefit_header"),
+        F.lit(None).cast("string").alias(_RECORD),
+        F.lit(False).alias(_HEADER),
+        (F.col("_metadata.file_path") if known_as is None else F.lit(known_as)).alias(_FILE),
     )
+
+
+def _with_partitions(frame: DataFrame, table: Table) -> DataFrame:
+    """Add the columns that the names of folders give."""
+    if table.partitions is None:
+        return frame
+    added = {}
+    for name, sql_type in parse_schema(table.partitions).items():
+        found = F.regexp_extract(_plain_path(F.col(_FILE)), f"/{name}=([^/]*)/", 1)
+        # Hive escapes what a path can't hold, and names NULL.
+        text = F.url_decode(F.replace(found, F.lit("+"), F.lit("%2B")))
+        known = F.when(text != "__HIVE_DEFAULT_PARTITION__", text)
+        # Rows that did not parse have no values, here neither.
+        added[name] = F.when(F.col(_RECORD).isNull(), known).cast(sql_type)
+    return frame.withColumns(added)
+
+
+def _options(table: Table) -> dict[str, str]:
+    return {
+        key: str(value).lower() if isinstance(value, bool) else substitute_environment(str(value))
+        for key, value in table.options.items()
+    }
 
 
 def _escaped(path: str) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
@@ -12,10 +13,13 @@ from pyspark.sql.types import BooleanType, DataType, DateType, NumericType, Stri
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.check import check_cleaned_columns, check_columns
 from lakefit.config.sql import MARKS, ROW, Kind
-from lakefit.dataset.inputs import InputFile
+from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged, local_path
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.clean import clean
 from lakefit.prepare.read import identity_of, observe_identity, read_rows, read_side_table
+
+SPARK_ERRORS = (PySparkException, Py4JJavaError)
+"""What a failed job raises: `toArrow` hands some errors of the JVM on as they are."""
 
 
 def cleaned_rows(
@@ -40,7 +44,7 @@ def cleaned_rows(
     session.conf.set("spark.sql.session.timeZone", "UTC")
     session.conf.set("spark.sql.ansi.enabled", "true")
     try:
-        rows = read_rows(session, section.tables[section.rows], inputs[section.rows])
+        rows = read_rows(session, section.rows, section.tables[section.rows], inputs[section.rows])
         rows = observe_identity(rows, observation)
         if until == "read":
             return rows
@@ -118,12 +122,52 @@ def check_identities(
     )
 
 
+def damaged_file(error: Exception, inputs: Mapping[str, Sequence[InputFile]]) -> tuple[str, Damaged] | None:
+    """Return the table and the input file that Spark could not read, where its error names one."""
+    named = {local_path(uri.rstrip(".")) for uri in re.findall(r"reading file (\S+)", str(error))}
+    for table, files in inputs.items():
+        for file in files:
+            if file.path in named:
+                causes = re.findall(r"(?:Caused by: |\n)[\w.$]*(?:Exception|Error): ([^\n]+)", str(error))
+                reason = next((cause for cause in causes if "FAILED_READ_FILE" not in cause), "it can't be read")
+                return table, Damaged(file, f"{file.path}: damaged: {reason.strip()}")
+    return None
+
+
 def value_columns(rows: DataFrame) -> tuple[str, ...]:
     """Return the columns of cleaned rows that are the row's values."""
     return tuple(name for name in rows.columns if name not in (ROW, MARKS))
 
 
-def spark_problem(error: PySparkException, where: str) -> LakefitError:
+def reading_problem(error: Exception, where: str, inputs: Mapping[str, Sequence[InputFile]]) -> LakefitError:
+    """Return the error of a job that read the inputs as one of ours: a file that has changed or is damaged is named.
+
+    Raises:
+        InputError: a file has changed since it was listed.
+    """
+    check_unchanged(inputs)
+    found = damaged_file(error, inputs)
+    if found is None:
+        return spark_problem(error, where)
+    table, damaged = found
+    return DamagedError(
+        f"table {table!r}: {damaged.reason}. Replace the file, or leave such files out with on_corrupt_file: exclude. "
+        "Nothing was published.",
+        table,
+        damaged,
+    )
+
+
+class DamagedError(InputError):
+    """A raw file is damaged as a whole."""
+
+    def __init__(self, message: str, table: str, damaged: Damaged) -> None:
+        super().__init__(message)
+        self.table = table
+        self.damaged = damaged
+
+
+def spark_problem(error: Exception, where: str) -> LakefitError:
     """Return Spark's error as one of ours: the sentence that says what is wrong, without the stack of the JVM."""
     text = str(error)
     ours = re.search(r"LAKEFIT: (.*)", text)
@@ -135,8 +179,8 @@ def spark_problem(error: PySparkException, where: str) -> LakefitError:
     first = next(
         (line for line in text.splitlines() if re.match(r"^(?:.*\.)?\[?[A-Z_.]+\]? ", line)), text.split("\n")[0]
     )
-    condition = error.getCondition() or ""
-    sql_state = error.getSqlState() or ""
+    condition = (error.getCondition() or "") if isinstance(error, PySparkException) else ""
+    sql_state = (error.getSqlState() or "") if isinstance(error, PySparkException) else ""
     # Data exceptions (class 22) and syntax or access errors (42) are in what the user wrote or gave.
     kind = InputError if sql_state[:2] in ("22", "42") or "CAST_INVALID" in text else LakefitError
     causes = re.findall(r"(?:Caused by: )[\w.$]+: (\[.*)", text)

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.rows import SPLITS, Deduplicate
 from lakefit.dataset.features import Features, LabelFeature
-from lakefit.dataset.inputs import InputFile, local_path
+from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged, local_path
 from lakefit.dataset.layout import CURRENT
 from lakefit.dataset.ledger import FileLedger, Ledger
 from lakefit.dataset.manifest import (
@@ -45,7 +45,15 @@ from lakefit.prepare.clean import LABEL, judge
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.expect import Evidence, check_expectations
 from lakefit.prepare.learn import Learner, learn_label
-from lakefit.prepare.rows import check_identities, cleaned_rows, spark_problem, value_columns
+from lakefit.prepare.rows import (
+    SPARK_ERRORS,
+    DamagedError,
+    check_identities,
+    cleaned_rows,
+    reading_problem,
+    spark_problem,
+    value_columns,
+)
 from lakefit.prepare.staged import LOCAL_ROWS, SPLIT, Staged
 from lakefit.prepare.tally import total
 from lakefit.prepare.write import WritePlan, range_bits, write_range
@@ -70,6 +78,16 @@ class Job:
     fingerprint: str
     target: Path
     bucket_bytes: int = BUCKET_BYTES
+    excluded: Mapping[str, Sequence[Damaged]] = field(default_factory=dict)
+
+    def without(self, table: str, damaged: Damaged) -> "Job":
+        """Return the job with one file left out."""
+        rest = tuple(file for file in self.inputs[table] if file != damaged.file)
+        return replace(
+            self,
+            inputs={**self.inputs, table: rest},
+            excluded={**self.excluded, table: (*self.excluded.get(table, ()), damaged)},
+        )
 
 
 def prepare(spark: SparkSession, job: Job) -> Manifest:
@@ -79,6 +97,19 @@ def prepare(spark: SparkSession, job: Job) -> Manifest:
         InputError: the query loses or multiplies rows, a split is empty, a label is null or has one class, a column is
             missing or of a wrong type. LakefitError: the ledger does not add up.
     """
+    while True:
+        try:
+            return _attempt(spark, job)
+        except DamagedError as error:
+            # Spark names one file at a time: each costs another attempt.
+            if job.pipeline.source.tables[error.table].on_corrupt_file == "fail":
+                raise
+            job = job.without(error.table, error.damaged)
+            if not job.inputs[error.table]:
+                raise
+
+
+def _attempt(spark: SparkSession, job: Job) -> Manifest:
     remove_staging(job.target.parent)
     with staged_folder(job.target) as folder:
         scratch = folder / ".scratch"
@@ -234,9 +265,11 @@ def _shuffle_and_finish(spark: SparkSession, job: Job, rows: DataFrame, bits: in
     # By id, not by hash of it: a partition is a bucket, none gets two while others get none.
     buckets = blocks.repartitionById(1 << bits, F.col("bucket"))
     try:
-        return buckets.mapInArrow(partial(finish_buckets, plan=plan), RESULT_SCHEMA).toArrow()
-    except PySparkException as error:
-        raise spark_problem(error, "prepare") from error
+        results = buckets.mapInArrow(partial(finish_buckets, plan=plan), RESULT_SCHEMA).toArrow()
+    except SPARK_ERRORS as error:
+        raise reading_problem(error, "prepare", job.inputs) from error
+    check_unchanged(job.inputs)
+    return results
 
 
 def _deduplication(columns: tuple[str, ...], section: Deduplicate | None) -> Deduplication:
@@ -365,7 +398,7 @@ def _write(spark: SparkSession, plan: WritePlan) -> list[dict[str, Any]]:
     numbers = spark.range(0, ranges, 1, numPartitions=min(ranges, 10_000))
     try:
         written = numbers.mapInArrow(partial(_write_ranges, plan=plan), "entries STRING").toArrow()
-    except PySparkException as error:
+    except SPARK_ERRORS as error:
         raise spark_problem(error, "write") from error
     entries = [entry for text in written["entries"].to_pylist() for entry in json.loads(text)]
     return sorted(entries, key=lambda entry: str(entry["path"]))
@@ -423,6 +456,11 @@ def _manifest(
             {"table": table, "name": file.name, "bytes": file.size, "modified_ns": file.modified_ns}
             for table, files in job.inputs.items()
             for file in files
+        ),
+        excluded=tuple(
+            {"table": table, "name": one.file.name, "bytes": one.file.size, "reason": one.reason}
+            for table, damaged in job.excluded.items()
+            for one in damaged
         ),
         pipeline=job.pipeline.dump(),
         features=learned.features,

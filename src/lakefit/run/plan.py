@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from lakefit.dataset.fingerprint import dataset_fingerprint, fingerprint
 from lakefit.dataset.inputs import InputFile, list_inputs
 from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, RUN, SCORE, Layout
 from lakefit.dataset.manifest import MANIFEST
-from lakefit.dataset.publish import read_json
+from lakefit.dataset.publish import ensure_writable, read_json, write_json
 from lakefit.run.validate import Validated
 
 StageName = Literal["prepare", "train", "evaluate", "export", "score"]
@@ -40,13 +41,30 @@ class StagePlan:
 def fingerprints(valid: Validated) -> Fingerprints:
     """Return the fingerprints of everything that a validated pipeline makes of its files as they are now."""
     pipeline = valid.pipeline
-    dataset = dataset_fingerprint(pipeline, valid.inputs)
+    dataset = dataset_fingerprint(pipeline, valid.inputs, _reading(pipeline))
     run = fingerprint({"dataset": dataset, "train": pipeline.dump("train"), "versions": _versions()})
     evaluation = fingerprint({"run": run, "evaluate": pipeline.dump("evaluate")})
     # Names and keys of the artifact's pipeline file; its paths are of this machine and don't count.
     score = pipeline.score
     artifact = fingerprint({"evaluation": evaluation, "name": pipeline.name, "keys": score.keys if score else ()})
     return Fingerprints(dataset, run, evaluation, artifact)
+
+
+def read_again(pipeline: Pipeline) -> None:
+    """Note a new reading of the sources that have neither files nor a version: they are stale in every run."""
+    if _unversioned(pipeline):
+        layout = Layout.of(pipeline)
+        ensure_writable(layout.root)
+        write_json(layout.reading, {"reading": uuid.uuid4().hex})
+
+
+def _reading(pipeline: Pipeline) -> str:
+    found = (read_json(Layout.of(pipeline).reading) or {}) if _unversioned(pipeline) else {}
+    return str(found.get("reading", ""))
+
+
+def _unversioned(pipeline: Pipeline) -> bool:
+    return any(table.unversioned for table in pipeline.source.tables.values())
 
 
 def score_fingerprint(artifact: str, inputs: dict[str, tuple[InputFile, ...]]) -> str:

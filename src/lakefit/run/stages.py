@@ -114,9 +114,12 @@ def _prepare(run: Run) -> None:
     from lakefit.launch.session import spark_session
     from lakefit.prepare.stage import Job, prepare
 
-    job = Job(run.pipeline, run.valid.source, run.valid.inputs, run.prints.dataset, run.dataset_dir)
+    valid = run.valid
+    job = Job(run.pipeline, valid.source, valid.inputs, run.prints.dataset, run.dataset_dir, excluded=valid.excluded)
     with spark_session() as spark:
-        prepare(spark, job)
+        manifest = prepare(spark, job)
+    for file in manifest.excluded:
+        run.console.event("excluded", f"excluded: {file['reason']} ({file['bytes']:,} bytes)", **file)
 
 
 def _train(run: Run) -> None:

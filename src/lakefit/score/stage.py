@@ -7,18 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyspark.errors import PySparkException
 from pyspark.sql import Observation, SparkSession
 from pyspark.sql import functions as F
 
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.sql import ROW
-from lakefit.dataset.inputs import InputFile
+from lakefit.dataset.inputs import InputFile, check_unchanged
 from lakefit.dataset.layout import ARTIFACT, MODEL, SCORE
 from lakefit.dataset.publish import ensure_ours, read_json, remove_staging, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
-from lakefit.prepare.rows import check_identities, cleaned_rows, spark_problem
+from lakefit.prepare.rows import SPARK_ERRORS, check_identities, cleaned_rows, reading_problem
 from lakefit.score.predict import RESULT_SCHEMA, ScorePlan, score_partition
 
 
@@ -74,8 +73,9 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
         )
         try:
             results = rows.select(*needed).mapInArrow(partial(score_partition, plan=plan), RESULT_SCHEMA).toArrow()
-        except PySparkException as error:
-            raise spark_problem(error, "score") from error
+        except SPARK_ERRORS as error:
+            raise reading_problem(error, "score", job.inputs) from error
+        check_unchanged(job.inputs)
         counts = [json.loads(text) for text in results["result"].to_pylist()]
         arrived = [tuple(count["arrived"]) for count in counts]
         check_identities(spark, job.pipeline, job.source, job.inputs, observation, arrived)
