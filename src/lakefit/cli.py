@@ -132,6 +132,47 @@ def _score(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _render(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.config import load_pipeline
+    from lakefit.config.render import rendered
+
+    pipeline, _ = load_pipeline(options.pipeline, tuple(options.set))
+    if console.mode == "json":
+        console.result({"exit_code": 0, "pipeline": pipeline.dump()}, [])
+    else:
+        print(rendered(pipeline), end="")
+    return 0
+
+
+def _schema(options: argparse.Namespace, console: Console) -> int:
+    import json
+
+    from lakefit.config.render import json_schema
+
+    print(json.dumps(json_schema(), indent=None if console.mode == "json" else 2, ensure_ascii=False))
+    return 0
+
+
+def _inspect(options: argparse.Namespace, console: Console) -> int:
+    from pathlib import Path
+
+    from lakefit.dataset.describe import describe, find_dataset
+
+    fields, sections = describe(find_dataset(Path(options.path)))
+    console.result({"exit_code": 0, **fields}, sections)
+    return 0
+
+
+def _diff(options: argparse.Namespace, console: Console) -> int:
+    from pathlib import Path
+
+    from lakefit.dataset.describe import difference, find_dataset
+
+    fields, sections = difference(find_dataset(Path(options.one)), find_dataset(Path(options.two)))
+    console.result({"exit_code": 0, **fields}, sections)
+    return 0
+
+
 def _example(options: argparse.Namespace, console: Console) -> int:
     from lakefit.example.flights import summary_lines, write
     from lakefit.example.pipeline import write_pipeline
@@ -174,6 +215,20 @@ def _parser() -> argparse.ArgumentParser:
     score = _command(commands, "score", "new raw files with the exported model", _score)
     score.add_argument("--input", required=True, metavar="PATH", help="a file, folder or glob like the followed table")
     score.add_argument("--output", required=True, metavar="PATH", help="a folder, replaced when all rows are scored")
+
+    _command(commands, "render", "the pipeline file with every default", _render)
+    schema = commands.add_parser("schema", help="the JSON schema of pipeline files, for editors")
+    _common(schema)
+    schema.set_defaults(command=_schema)
+    look = commands.add_parser("inspect", help="what is in a dataset: rows, contracts, statistics")
+    look.add_argument("path", metavar="PATH", help="a dataset, or a pipeline's output (then the dataset in use)")
+    _common(look)
+    look.set_defaults(command=_inspect)
+    diff = commands.add_parser("diff", help="what differs between two datasets: columns, rows, drift")
+    diff.add_argument("one", metavar="A")
+    diff.add_argument("two", metavar="B")
+    _common(diff)
+    diff.set_defaults(command=_diff)
 
     example = commands.add_parser("example", help="write an example's raw data and its pipeline file")
     example.add_argument("name", choices=["flights"])

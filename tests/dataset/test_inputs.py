@@ -134,5 +134,5 @@ def test_the_columns_of_a_parquet_file_have_sparks_types(folder: Path) -> None:
     types = ["INT", "STRING", "TIMESTAMP", "DECIMAL(9, 2)", "ARRAY<TINYINT>"]
     assert file_columns("a.parquet", "parquet") == dict(zip("istdl", types, strict=True))
     (folder / "b.parquet").write_text("no")
-    with pytest.raises(InputError, match="not a readable Parquet file"):
+    with pytest.raises(InputError, match="not a readable parquet file"):
         file_columns("b.parquet", "parquet")

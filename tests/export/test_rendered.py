@@ -10,7 +10,7 @@ from shop import ROOT, write_shop
 
 @pytest.mark.parametrize("which", ["shop", "flights"])
 def test_a_rendered_pipeline_loads_as_the_same(tmp_path: Path, which: str) -> None:
-    from lakefit.export.stage import rendered
+    from lakefit.config.render import rendered
 
     path = write_shop(tmp_path, rows=5) if which == "shop" else ROOT / "conf/flights.yaml"
     odd = "reject.0.because='yes: no # or 2013-01-01'"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lakefit.config.clean import Clean
+from lakefit.config.duration import Duration, seconds
 from lakefit.config.expect import Expect
 from lakefit.config.features import Features, with_groups_listed
 from lakefit.config.file import Key, PipelineSource, Problem, nearest, read_pipeline_source
@@ -18,12 +19,22 @@ from lakefit.config.train import Train
 
 
 class Output(Section):
-    """Where everything goes. Files hold about `rows_per_file` rows of all splits, row groups `rows_per_group`."""
+    """Where everything goes. Files hold about `rows_per_file` rows of all splits, row groups `rows_per_group`.
+
+    keep: so many datasets, runs and artifacts stay (all where it is not given); never removed is what is in use, what a
+    run that stays names, and what is younger than `grace` ("1 day", "12 hours").
+    """
 
     path: PathText
     rows_per_file: Annotated[int, Field(ge=1)] = 1_000_000
     # Measured: groups of 100 k rows are read faster than 10 k and 1 M.
     rows_per_group: Annotated[int, Field(ge=1)] = 100_000
+    keep: Annotated[int, Field(ge=1)] | None = None
+    grace: Duration = "1 day"
+
+    @property
+    def grace_seconds(self) -> float:
+        return seconds(self.grace)
 
 
 class Evaluate(Section):

@@ -1,12 +1,12 @@
 """`deduplicate`, `reject`, `require`, `split`, `label`: what happens to a row before anything is learned."""
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from lakefit.config.clean import Column, Columns
+from lakefit.config.duration import seconds
 from lakefit.config.sections import Section
 
 
@@ -56,8 +56,6 @@ class Require(Section):
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 SPLITS = ("train", "validation", "test")
-_GAP = re.compile(r"(\d+(?:\.\d+)?) (seconds?|minutes?|hours?|days?|weeks?)")
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
 
 
 class TimeSplit(Section):
@@ -98,10 +96,10 @@ class TimeSplit(Section):
         if name == "gap":
             if value == 0:
                 return 0.0
-            found = _GAP.fullmatch(str(value))
-            if found is None:
-                raise ValueError(f'gap: expected a length such as "7 days" or "12 hours", not {value!r}')
-            return float(found[1]) * _SECONDS[found[2].removesuffix("s")] * 1e6
+            try:
+                return seconds(str(value)) * 1e6
+            except ValueError as error:
+                raise ValueError(f"gap: {error}") from None
         try:
             time = datetime.fromisoformat(value)
         except ValueError:

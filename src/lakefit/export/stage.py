@@ -1,15 +1,14 @@
 """`export`: the artifact, a folder that holds all that scoring needs."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-from ruamel.yaml import YAML
 
 from lakefit import __version__
 from lakefit.config import Pipeline
+from lakefit.config.render import rendered
 from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, PIPELINE, SAVED_MODEL
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import remove_staging, staged_folder, write_atomically, write_json
@@ -53,22 +52,3 @@ def export(job: ExportJob, trained: keras.Model) -> None:
             "versions": {"lakefit": __version__, "keras": keras.__version__, **job.manifest.versions},
         }
         write_json(folder / ARTIFACT, description)
-
-
-def rendered(pipeline: Pipeline) -> str:
-    """Return the pipeline as a YAML file with every default, which loads as the same pipeline."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 110
-    sink = io.StringIO()
-    yaml.dump(_without_none(pipeline.dump()), sink)
-    return sink.getvalue()
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_none(item) for item in value]
-    return value

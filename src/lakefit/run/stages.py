@@ -29,6 +29,7 @@ from lakefit.run.plan import (
     score_fingerprint,
     score_inputs,
 )
+from lakefit.run.retention import remove_old
 from lakefit.run.validate import Validated, validate
 
 
@@ -85,6 +86,8 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
                     _set_current(run)
                 _run_stage(run, step)
         _set_current(run)
+        for path in remove_old(run.pipeline):
+            console.event("removed", f"removed: {relative(path)} (output.keep)", path=relative(path))
     return run
 
 

@@ -1,0 +1,52 @@
+"""Old versions are removed: never what is in use or named by a run that stays, never what is young."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lakefit.config import Pipeline
+from lakefit.dataset.layout import RUN, Layout
+from lakefit.dataset.publish import STAGING_PREFIX, read_json
+
+
+def remove_old(pipeline: Pipeline, now: float | None = None) -> list[Path]:
+    """Remove datasets, runs and artifacts beyond the newest `output.keep` of each; return what was removed.
+
+    A run is removed before its dataset can be: run.json names it. The caller holds the lock. now: seconds since 1970.
+    """
+    keep = pipeline.output.keep
+    if keep is None:
+        return []
+    layout = Layout.of(pipeline)
+    current = read_json(layout.current) or {}
+    young = (time.time() if now is None else now) - pipeline.output.grace_seconds
+    runs = list(_removable(layout.root / "runs", {current.get("run")}, keep, young))
+    artifacts = list(_removable(layout.root / "artifacts", {current.get("artifact")}, keep, young))
+    _remove([*runs, *artifacts])
+    named = {(read_json(path) or {}).get("dataset") for path in (layout.root / "runs").glob(f"*/{RUN}")}
+    frozen = pipeline.features.statistics
+    in_use = {current.get("dataset"), *named, frozen.fingerprint if frozen is not None else None}
+    datasets = list(_removable(layout.root / "datasets", in_use, keep, young))
+    _remove(datasets)
+    return [*runs, *artifacts, *datasets]
+
+
+def _removable(folder: Path, in_use: set[object], keep: int, young: float) -> Iterator[Path]:
+    """Yield what is neither in use nor among the newest `keep` nor younger than `young`."""
+    if not folder.is_dir():
+        return
+    dated = sorted(
+        ((path.stat().st_mtime, path) for path in folder.iterdir() if not path.name.startswith(".")), reverse=True
+    )
+    for modified, path in dated[keep:]:
+        if path.name not in in_use and modified < young:
+            yield path
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        # Gone in one step: nobody sees half of a version.
+        grave = path.with_name(f"{STAGING_PREFIX}removed-{path.name}")
+        path.rename(grave)
+        shutil.rmtree(grave, ignore_errors=True)
