@@ -14,7 +14,7 @@ FROM_LOCK   = $(PIP_INSTALL) --require-hashes --no-deps --no-build-isolation --r
 # Each file's tests in one process (they share a Spark session), the files spread over the cores.
 PYTEST = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all fault check format bench lock clean
+.PHONY: help setup demo test test-all fault check format bench lock docs clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -78,6 +78,9 @@ lock:  ## resolve pyproject.toml into the lock files again (needs the network)
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --constraint requirements-dev.lock --output-file requirements-cpu.lock
 	$(COMPILE) --group java --constraint requirements-dev.lock --output-file requirements-java.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
+
+docs:  ## write docs/pipeline-file.md from the types
+	$(PY) -m lakefit.config.reference > docs/pipeline-file.md
 
 clean:  ## remove what was built (not .venv, not data/)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

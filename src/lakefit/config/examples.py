@@ -1,0 +1,106 @@
+"""One example of each verb: as it stands in a pipeline file, and what makes the same from Python. Both are tested."""
+
+# ruff: noqa: E501 - each example is one line of a file, as it would stand there
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lakefit.config.clean import Clean
+from lakefit.config.expect import Expect
+from lakefit.config.features import Bucketize, Categorical, Dates, MultiValued, Numeric, Statistics
+from lakefit.config.pipeline import Output
+from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
+from lakefit.config.sections import Section
+from lakefit.config.source import Source, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """`yaml`: the data of one section; `python`: an expression that is the same section."""
+
+    yaml: str
+    python: str
+
+
+EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
+    Source: (
+        Example(
+            "{tables: {t: {path: raw/*.parquet, format: parquet}}, rows: t}",
+            'Source(tables={"t": Table(path="raw/*.parquet", format="parquet")}, rows="t")',
+        ),
+    ),
+    Table: (
+        Example(
+            '{path: raw/*.csv.gz, format: csv, options: {header: true, encoding: ISO-8859-1}, schema: "id INT, city STRING"}',
+            'Table(path="raw/*.csv.gz", format="csv", options={"header": True, "encoding": "ISO-8859-1"}, schema="id INT, city STRING")',
+        ),
+        Example(
+            '{path: events, format: json, schema: "id INT", partitions: "day DATE", on_corrupt_file: exclude}',
+            'Table(path="events", format="json", schema="id INT", partitions="day DATE", on_corrupt_file="exclude")',
+        ),
+        Example('{table: sales.orders, version: "2024-05-01"}', 'Table(table="sales.orders", version="2024-05-01")'),
+    ),
+    Clean: (
+        Example("{column: [city, name], text: [nfkc, collapse, trim]}", 'Clean(column=("city", "name"), text=("nfkc", "collapse", "trim"))'),
+        Example('{column: age, null_if: [-1, 999]}', 'Clean(column="age", null_if=(-1, 999))'),
+        Example(
+            "{column: day, parse: {as: date, formats: [yyyy-MM-dd, d.M.yyyy], unparsable: as_null}}",
+            'Clean(column="day", parse=Parse(**{"as": "date"}, formats=("yyyy-MM-dd", "d.M.yyyy"), unparsable="as_null"))',
+        ),
+        Example(
+            '{column: price, parse: {as: number, decimal: ",", thousands: ".", currency: [EUR, €]}}',
+            'Clean(column="price", parse=Parse(**{"as": "number"}, decimal=",", thousands=".", currency=("EUR", "€")))',
+        ),
+        Example(
+            "{column: city, correct: {values: [Berlin, Hamburg], max_edits: 2}}",
+            'Clean(column="city", correct=Correct(values=("Berlin", "Hamburg"), max_edits=2))',
+        ),
+        Example("{column: age, clip: {min: 0, max: 120}}", 'Clean(column="age", clip=Clip(min=0, max=120))'),
+        Example("{column: speed, derive: distance / hours}", 'Clean(column="speed", derive="distance / hours")'),
+        Example("{drop: [comment]}", 'Clean(drop=("comment",))'),
+        Example('{custom: "own.steps:geocode"}', 'Clean(custom="own.steps:geocode")'),
+    ),
+    Deduplicate: (
+        Example("{key: [order_id], keep: last by updated_at}", 'Deduplicate(key=("order_id",), keep="last by updated_at")'),
+        Example("{key: [order_id], keep: most_complete, null_key: keep}", 'Deduplicate(key=("order_id",), keep="most_complete", null_key="keep")'),
+    ),
+    Reject: (Example('{when: "amount < 0", because: refunded}', 'Reject(when="amount < 0", because="refunded")'),),
+    Require: (Example("{that: amount IS NOT NULL, because: no amount}", 'Require(that="amount IS NOT NULL", because="no amount")'),),
+    Expect: (
+        Example(
+            '{input: [rows >= 100000, "null_share(temp) < 0.05"], result: ["unique(id)", "values(carrier) in [AA, UA]", mean(distance) between 900 and 1200, drift(distance) < 0.25]}',
+            'Expect(input=("rows >= 100000", "null_share(temp) < 0.05"), result=("unique(id)", "values(carrier) in [AA, UA]", "mean(distance) between 900 and 1200", "drift(distance) < 0.25"))',
+        ),
+    ),
+    Split: (
+        Example("{by: [customer], train: 0.8, validation: 0.1, test: 0.1, seed: 7}", 'Split(by=("customer",), train=0.8, validation=0.1, test=0.1, seed=7)'),
+        Example("{stratify: [country]}", 'Split(stratify=("country",))'),
+        Example(
+            "{time: {column: day, validation: 2024-03-01, test: 2024-04-01, gap: 7 days}}",
+            'Split(time=TimeSplit(column="day", validation="2024-03-01", test="2024-04-01", gap="7 days"))',
+        ),
+        Example("{column: part}", 'Split(column="part")'),
+        Example("{by: [customer], folds: 5, fold: 0}", 'Split(by=("customer",), folds=5, fold=0)'),
+    ),
+    Numeric: (
+        Example(
+            "{columns: [income], fill: median, indicator: true, clip: {quantiles: [0.01, 0.99]}, normalize: yeo_johnson}",
+            'Numeric(columns=("income",), fill="median", indicator=True, clip=LearnedClip(quantiles=(0.01, 0.99)), normalize="yeo_johnson")',
+        ),
+    ),
+    Categorical: (
+        Example("{columns: [city], min_count: 20, max_size: 1000}", 'Categorical(columns=("city",), min_count=20, max_size=1000)'),
+        Example("{columns: [url], hash_buckets: 1024}", 'Categorical(columns=("url",), hash_buckets=1024)'),
+    ),
+    Bucketize: (Example("{columns: [age], boundaries: [18, 30, 65]}", 'Bucketize(columns=("age",), boundaries=(18, 30, 65))'),),
+    MultiValued: (Example("{columns: [tags], max_values: 8}", 'MultiValued(columns=("tags",), max_values=8)'),),
+    Dates: (
+        Example("{columns: [ordered_at], parts: [month, weekday, hour], cyclical: true}", 'Dates(columns=("ordered_at",), parts=("month", "weekday", "hour"), cyclical=True)'),
+    ),
+    Statistics: (Example("{from: 0123456789abcdef}", 'Statistics(**{"from": "0123456789abcdef"})'),),
+    Label: (
+        Example("{expression: delay > 15, class_weights: balanced}", 'Label(expression="delay > 15", class_weights="balanced")'),
+        Example("{expression: price, type: regression, normalize: standard}", 'Label(expression="price", type="regression", normalize="standard")'),
+    ),
+    Output: (Example("{path: lake, keep: 5, grace: 2 days}", 'Output(path="lake", keep=5, grace="2 days")'),),
+}  # fmt: skip
