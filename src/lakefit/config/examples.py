@@ -31,8 +31,8 @@ EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
     ),
     Table: (
         Example(
-            '{path: raw/*.csv.gz, format: csv, options: {header: true, encoding: ISO-8859-1}, schema: "id INT, city STRING"}',
-            'Table(path="raw/*.csv.gz", format="csv", options={"header": True, "encoding": "ISO-8859-1"}, schema="id INT, city STRING")',
+            '{path: raw/*.csv.gz, format: csv, options: {encoding: ISO-8859-1}, schema: "id INT, city STRING"}',
+            'Table(path="raw/*.csv.gz", format="csv", options={"encoding": "ISO-8859-1"}, schema="id INT, city STRING")',
         ),
         Example(
             '{path: events, format: json, schema: "id INT", partitions: "day DATE", on_corrupt_file: exclude}',
@@ -68,8 +68,12 @@ EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
     Require: (Example("{that: amount IS NOT NULL, because: no amount}", 'Require(that="amount IS NOT NULL", because="no amount")'),),
     Expect: (
         Example(
-            '{input: [rows >= 100000, "null_share(temp) < 0.05"], result: ["unique(id)", "values(carrier) in [AA, UA]", mean(distance) between 900 and 1200, drift(distance) < 0.25]}',
-            'Expect(input=("rows >= 100000", "null_share(temp) < 0.05"), result=("unique(id)", "values(carrier) in [AA, UA]", "mean(distance) between 900 and 1200", "drift(distance) < 0.25"))',
+            '{input: [rows >= 100000, "null_share(temp) < 0.05", mean(distance) between 900 and 1200]}',
+            'Expect(input=("rows >= 100000", "null_share(temp) < 0.05", "mean(distance) between 900 and 1200"))',
+        ),
+        Example(
+            '{result: ["unique(id)", "values(carrier) in [AA, UA]", drift(distance) < 0.25]}',
+            'Expect(result=("unique(id)", "values(carrier) in [AA, UA]", "drift(distance) < 0.25"))',
         ),
     ),
     Split: (
@@ -84,8 +88,8 @@ EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
     ),
     Numeric: (
         Example(
-            "{columns: [income], fill: median, indicator: true, clip: {quantiles: [0.01, 0.99]}, normalize: yeo_johnson}",
-            'Numeric(columns=("income",), fill="median", indicator=True, clip=LearnedClip(quantiles=(0.01, 0.99)), normalize="yeo_johnson")',
+            "{columns: [pay], fill: median, indicator: true, clip: {quantiles: [0.01, 0.99]}, normalize: robust}",
+            'Numeric(columns=("pay",), fill="median", indicator=True, clip=LearnedClip(quantiles=(0.01, 0.99)), normalize="robust")',
         ),
     ),
     Categorical: (
