@@ -173,6 +173,22 @@ def _diff(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _init(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.init.pipeline import init
+
+    path, roles, sample = init(options.path, options.label, options.output)
+    label = roles.label
+    guessed = "" if label.given else " (a guess: see --label)"
+    console.event("sample", f"{options.path}: {sample.described}, {len(sample.columns)} columns", rows=sample.rows)
+    console.event(
+        "init",
+        f"{path} predicts {label.expression}{guessed} from {len(roles.features)} columns: lakefit run {path}",
+        pipeline=str(path), label=label.expression, type=label.type, guessed=not label.given,
+        features=[feature.column for feature in roles.features], left_out=dict(roles.left_out),
+    )  # fmt: skip
+    return 0
+
+
 def _example(options: argparse.Namespace, console: Console) -> int:
     from lakefit.example.flights import summary_lines, write
     from lakefit.example.pipeline import write_pipeline
@@ -229,6 +245,13 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("two", metavar="B")
     _common(diff)
     diff.set_defaults(command=_diff)
+
+    init = commands.add_parser("init", help="write a pipeline file for data of your own, from a sample of it")
+    init.add_argument("path", metavar="PATH", help="a file, a folder, a glob, or a table of Spark's catalog")
+    init.add_argument("--label", metavar="COLUMN", help="what to predict: a column or a Spark SQL expression")
+    init.add_argument("--output", metavar="FILE", help="the pipeline file (NAME.yaml, never written over)")
+    _common(init)
+    init.set_defaults(command=_init)
 
     example = commands.add_parser("example", help="write an example's raw data and its pipeline file")
     example.add_argument("name", choices=["flights"])

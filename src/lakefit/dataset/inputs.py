@@ -94,6 +94,8 @@ def open_text(path: str, encoding: str) -> io.TextIOWrapper:
 def csv_header(path: str, separator: str = ",", quote: str = '"', encoding: str = "UTF-8") -> tuple[str, list[str]]:
     """Return the first line of a CSV file as it stands and the column names in it; a byte-order mark is dropped.
 
+    A column without a name (an index, as pandas writes it) is `_c0`, `_c1`, … by its place, as in Spark.
+
     Raises:
         InputError: the file is empty, damaged or not text in this encoding.
     """
@@ -108,7 +110,8 @@ def csv_header(path: str, separator: str = ",", quote: str = '"', encoding: str 
         raise InputError(f"{path}: the first line is not {encoding} text; give its encoding: options: {{encoding: …}}.")
     if not line:
         raise InputError(f"{path}: the file is empty; expected a header line that names the columns.")
-    return line, next(csv.reader([line], delimiter=separator, quotechar=quote))
+    names = next(csv.reader([line], delimiter=separator, quotechar=quote))
+    return line, [name if name.strip() else f"_c{place}" for place, name in enumerate(names)]
 
 
 def file_columns(path: str, format_name: str) -> dict[str, str]:
@@ -122,6 +125,12 @@ def file_columns(path: str, format_name: str) -> dict[str, str]:
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable {format_name} file: {error}.") from error
     return {field.name: _sql_type(field.type) for field in schema}
+
+
+def nanosecond_columns(path: str) -> frozenset[str]:
+    """Return the columns of a Parquet file that hold times in nanoseconds, as pandas writes them."""
+    schema = pq.read_schema(path)
+    return frozenset(field.name for field in schema if pa.types.is_timestamp(field.type) and field.type.unit == "ns")
 
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INT", "BIGINT")

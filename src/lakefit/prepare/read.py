@@ -15,7 +15,7 @@ from pyspark.sql.types import StructType
 from lakefit.config.file import substitute_environment
 from lakefit.config.source import FILE_FORMATS, Table
 from lakefit.config.sql import ROW, parse_schema, quoted
-from lakefit.dataset.inputs import InputFile, csv_header, file_columns, merged_columns
+from lakefit.dataset.inputs import InputFile, csv_header, file_columns, merged_columns, nanosecond_columns
 from lakefit.prepare.records import RECORDS_SCHEMA, Dialect, needs_reader, read_records
 
 _CORRUPT, _RECORD, _HEADER, _FILE = "_lakefit_corrupt", "_lakefit_record", "_lakefit_header", "_lakefit_file"
@@ -208,18 +208,35 @@ def _parsed(lines: DataFrame, name: str, table: Table, columns: Mapping[str, str
 
 
 def _columnar(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> DataFrame:
-    """Return Parquet or ORC: of one schema in one read, of several (schema_drift: allow) in one read for each."""
+    """Return Parquet or ORC: files of one schema in one read, NULL and wider types where schemas differ."""
     assert table.format is not None
-    if table.schema_drift == "refuse":
-        reader = spark.read.options(**_options(table))
-        reader = reader.schema(table.columns) if table.columns is not None else reader
-        return _with_file(_loaded(reader, table.format, files))
-    groups: dict[tuple[tuple[str, str], ...], list[InputFile]] = {}
+    groups: dict[tuple[tuple[tuple[str, str], ...], frozenset[str]], list[InputFile]] = {}
     for file in files:
-        groups.setdefault(tuple(file_columns(file.path, table.format).items()), []).append(file)
-    wanted = parse_schema(table.columns) if table.columns is not None else merged_columns([dict(g) for g in groups])
-    reader = spark.read.options(**_options(table))
-    return _united([_with_file(_loaded(reader, table.format, group)) for group in groups.values()], wanted)
+        columns = tuple(file_columns(file.path, table.format).items())
+        nanoseconds = nanosecond_columns(file.path) if table.format == "parquet" else frozenset()
+        groups.setdefault((columns, nanoseconds), []).append(file)
+    if any(nanoseconds for _, nanoseconds in groups):
+        # Spark reads nanoseconds as plain integers or not at all.
+        spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    declared = parse_schema(table.columns) if table.columns is not None else None
+    parts = []
+    for (_, nanoseconds), group in groups.items():
+        reader = spark.read.options(**_options(table))
+        if declared is not None and table.schema_drift == "refuse":
+            integers = {name: "BIGINT" if name in nanoseconds else kind for name, kind in declared.items()}
+            reader = reader.schema(", ".join(f"{quoted(name)} {kind}" for name, kind in integers.items()))
+        part = _with_file(_loaded(reader, table.format, group))
+        times = {name: _time_of_nanoseconds(name) for name in nanoseconds if name in part.columns}
+        parts.append(part.withColumns(times) if times else part)
+    if len(parts) == 1 and table.schema_drift == "refuse":
+        return parts[0]
+    wanted = declared if declared is not None else merged_columns([dict(columns) for columns, _ in groups])
+    return _united(parts, wanted)
+
+
+def _time_of_nanoseconds(name: str) -> Column:
+    # Spark's times have microseconds; `div` would round times before 1970 up.
+    return F.expr(f"timestamp_micros(({quoted(name)} - pmod({quoted(name)}, 1000)) div 1000)")
 
 
 def _other(spark: SparkSession, name: str, table: Table, files: Sequence[InputFile]) -> DataFrame:

@@ -1,0 +1,486 @@
+"""What the values of one column are: type, words for NULL, the spelling of dates, numbers and booleans."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from functools import partial
+from typing import Any, Literal
+
+from lakefit.init.sample import Sample, SampleColumn
+
+Kind = Literal["number", "text", "boolean", "time", "list", "other"]
+TOLERANCE = 0.98
+"""So many of the values must fit; the others are named, and a run rejects their rows."""
+_NULL_WORDS = (
+    *("NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "Null", "None", "none", "\\N", "#N/A", "#NA", "nil"),
+    *("-", "--", "?", ".", "missing", "Missing"),
+)
+# In text these may be words like any other: "none" as a kind of heating.
+_MAYBE_WORDS = frozenset(("None", "none", "na", "nil", ".", "missing", "Missing"))
+_SENTINELS = (-9, -99, -999, -9999, -99999, 999, 9999, 99999, 999999)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of `clean` for the column: a verb with its arguments, and why."""
+
+    verb: str
+    arguments: Any
+    why: str
+
+
+@dataclass(slots=True)
+class Guess:
+    """A column as the pipeline file will have it.
+
+    source: its name in the data; name: in the pipeline. sql_type: as declared or read. kind: of its values once `steps`
+    are done; values: those, row by row. evidence: what the sample showed.
+    """
+
+    source: str
+    name: str
+    sql_type: str
+    kind: Kind
+    values: list[Any]
+    steps: list[Step] = field(default_factory=list)
+    evidence: list[str] = field(default_factory=list)
+
+    @property
+    def counts(self) -> Counter[Any]:
+        """How often each value but NULL comes; a list counts its items, and nested values are not told apart."""
+        if self.kind == "other":
+            return Counter()
+        if self.kind == "list":
+            return Counter(item for value in self.values for item in value or ())
+        return Counter(value for value in self.values if value is not None)
+
+    @property
+    def nulls(self) -> float:
+        """The share of NULL."""
+        return sum(value is None for value in self.values) / len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A way to read text: the type to declare (None: STRING and `parse`), arguments of `parse`, text -> value."""
+
+    sql_type: str | None
+    parse: Mapping[str, Any]
+    kind: Kind
+    value: Callable[[str], Any]
+
+
+def guess_columns(sample: Sample) -> tuple[list[Guess], str | None]:
+    """Return what each column holds, and the word for NULL of the whole table (`nullValue`), if it has one."""
+    words = [_null_words(column) for column in sample.columns]
+    null_word = _common_word(sample, words) if sample.table.get("format") == "csv" else None
+    taken: set[str] = set()
+    guesses = []
+    for column in sample.columns:
+        guess = _guess(column, sample.text, null_word)
+        guess.name = _plain_name(column.name, taken)
+        taken.add(guess.name.lower())
+        _read_epochs(guess)
+        guesses.append(guess)
+    return guesses, null_word
+
+
+def _plain_name(name: str, taken: set[str]) -> str:
+    """Return a name that needs no quotes and can name an input of the model."""
+    plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "column"
+    plain = plain if not plain[0].isdigit() else f"c_{plain}"
+    # `label` and `weight` are columns of the prepared rows.
+    plain = f"{plain}_" if plain.lower() in ("label", "weight") and plain != name else plain
+    number = 2
+    unique = plain
+    while unique.lower() in taken:
+        unique, number = f"{plain}_{number}", number + 1
+    return unique
+
+
+def _guess(column: SampleColumn, declared: bool, null_word: str | None) -> Guess:
+    if column.sql_type is None or column.sql_type.startswith(("STRUCT", "MAP", "BINARY")):
+        evidence = "binary or nested" if column.sql_type == "BINARY" else "nested"
+        return Guess(column.name, column.name, column.sql_type or "STRING", "other", column.values, [], [evidence])
+    if column.sql_type == "STRING":
+        values = [None if value == null_word else value for value in column.values]
+        return _guess_text(column.name, values, declared)
+    if column.sql_type.startswith("ARRAY"):
+        kind: Kind = "list" if column.sql_type == "ARRAY<STRING>" else "other"
+        return Guess(column.name, column.name, column.sql_type, kind, column.values, [], [column.sql_type.lower()])
+    if column.sql_type == "BOOLEAN":
+        return Guess(column.name, column.name, "BOOLEAN", "boolean", column.values)
+    if column.sql_type.startswith(("DATE", "TIMESTAMP")):
+        guess = Guess(column.name, column.name, column.sql_type, "time", column.values)
+        guess.evidence += _span(guess.values)
+        return guess
+    guess = Guess(column.name, column.name, column.sql_type, "number", column.values)
+    _finish_numbers(guess, declared)
+    return guess
+
+
+def _guess_text(name: str, values: list[str | None], declared: bool) -> Guess:
+    counts = Counter(value for value in values if value is not None and value.strip())
+    words = {word: counts[word] for word in _NULL_WORDS if word in counts}
+    plain = Counter({value: often for value, often in counts.items() if value not in words})
+    if not plain:
+        # All is NULL, or every value is a word for it.
+        return Guess(name, name, "STRING", "text", [None] * len(values), [], ["no value"])
+    for reading in _readings(name, plain):
+        read = _read(plain, reading)
+        if read is None:
+            continue
+        misfits = {value: often for value, often in plain.items() if value not in read}
+        padded = any(value != value.strip() for value in read)
+        typed = [None if value is None else read.get(value) for value in values]
+        guess = Guess(name, name, reading.sql_type or "STRING", reading.kind, typed)
+        if words:
+            guess.steps.append(Step("null_if", list(words), f"{_listed(words)}: words for NULL"))
+        if words or misfits or padded or reading.sql_type is None or not declared:
+            why = _why_parse(read, misfits)
+            guess.sql_type = "STRING"
+            guess.steps.append(Step("parse", dict(reading.parse), why))
+        if reading.kind == "number":
+            _finish_numbers(guess, declared)
+        if reading.kind == "time":
+            guess.evidence += _span(guess.values)
+        return guess
+    return _guess_words(name, values, counts)
+
+
+def _why_parse(read: Mapping[str, Any], misfits: Mapping[str, int]) -> str:
+    shown = ", ".join(repr(value) for value in list(read)[:2])
+    why = f"such as {shown}"
+    if misfits:
+        why += f"; {sum(misfits.values()):,} rows don't fit and will be rejected: {_listed(misfits)}"
+    return why
+
+
+def _read(counts: Counter[str], reading: _Reading) -> dict[str, Any] | None:
+    """Return text -> value where nearly all rows fit, else None."""
+    total = counts.total()
+    read: dict[str, Any] = {}
+    missed = 0
+    for text, often in counts.most_common():
+        value = reading.value(text.strip())
+        if value is None:
+            missed += often
+            if missed > (1 - TOLERANCE) * total:
+                return None
+        else:
+            read[text] = value
+    return read
+
+
+# --- the ways to read text, in the order in which they are tried
+
+_INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,17})")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_CODE = re.compile(r"0\d+")
+_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)?")
+_CURRENCIES = ("€", "$", "£", "¥", "₹", "EUR", "USD", "GBP", "CHF", "JPY", "Rs.", "Rs")
+_FLAGS = (("yes", "no"), ("y", "n"), ("ja", "nein"), ("oui", "non"), ("si", "no"), ("sí", "no"), ("t", "f"))
+# Spark's pattern and Python's; days before months where both fit is decided in `_dates`.
+_DAYS = (
+    ("d.M.yyyy", "%d.%m.%Y"), ("d/M/yyyy", "%d/%m/%Y"), ("M/d/yyyy", "%m/%d/%Y"), ("d-M-yyyy", "%d-%m-%Y"),
+    ("M-d-yyyy", "%m-%d-%Y"), ("yyyy/M/d", "%Y/%m/%d"), ("yyyy.M.d", "%Y.%m.%d"), ("yyyy-M-d", "%Y-%m-%d"),
+    ("d MMM yyyy", "%d %b %Y"), ("d-MMM-yyyy", "%d-%b-%Y"), ("MMM d, yyyy", "%b %d, %Y"),
+    ("d MMMM yyyy", "%d %B %Y"), ("MMMM d, yyyy", "%B %d, %Y"), ("yyyyMMdd", "%Y%m%d"),
+)  # fmt: skip
+_CLOCKS = (("H:mm:ss", "%H:%M:%S"), ("H:mm", "%H:%M"), ("h:mm a", "%I:%M %p"), ("h:mm:ss a", "%I:%M:%S %p"))
+
+
+def _readings(name: str, counts: Counter[str]) -> Iterator[_Reading]:
+    shown = [text.strip() for text, _ in counts.most_common(200)]
+    codes = any(_CODE.fullmatch(text.strip()) for text in counts)
+    if re.search(r"date|day|dt|time|_at$|_on$", name, re.IGNORECASE) and all(len(text) == 8 for text in shown):
+        yield _Reading(None, {"as": "date", "formats": ["yyyyMMdd"]}, "time", _compact_day)
+    yield _Reading("BOOLEAN", {"as": "boolean"}, "boolean", partial(_flag, ("true", "false")))
+    if not codes:
+        integer = "INT" if all(len(text) <= 8 for text in shown) else "BIGINT"
+        yield _Reading(integer, {"as": "integer"}, "number", partial(_matched, _INTEGER, int))
+        yield _Reading("DOUBLE", {"as": "number"}, "number", partial(_matched, _NUMBER, float))
+    yield _Reading("DATE", {"as": "date", "formats": ["yyyy-MM-dd"]}, "time", _iso_day)
+    if _ISO_TIME.fullmatch(shown[0]):
+        formats = _iso_formats(counts)
+        yield _Reading("TIMESTAMP", {"as": "timestamp", "formats": formats}, "time", _iso_time)
+    yield from _dates(shown)
+    yield from _numbers(shown, codes)
+    distinct = {text.strip().lower() for text in counts}
+    for pair in _FLAGS:
+        if distinct == set(pair):
+            arguments = {"as": "boolean", "true_words": [pair[0]], "false_words": [pair[1]]}
+            yield _Reading(None, arguments, "boolean", partial(_flag, pair))
+
+
+def _matched(pattern: re.Pattern[str], convert: Callable[[str], Any], text: str) -> Any:
+    return convert(text) if pattern.fullmatch(text) else None
+
+
+def _flag(words: tuple[str, str], text: str) -> bool | None:
+    return {words[0]: True, words[1]: False}.get(text.lower())
+
+
+def _iso_day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text) if _ISO_DATE.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
+def _compact_day(text: str) -> date | None:
+    found = _time("%Y%m%d", text) if text.isdigit() and len(text) == 8 else None
+    return found.date() if found is not None and 1900 <= found.year <= 2100 else None
+
+
+def _iso_time(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if _ISO_TIME.fullmatch(text) else None
+    except ValueError:
+        return None
+    return found.replace(tzinfo=None) - (found.utcoffset() or found - found) if found is not None else None
+
+
+def _iso_formats(counts: Counter[str]) -> list[str]:
+    """Return the Spark patterns of ISO times; each part that some have and some lack stands in brackets."""
+    between = "'T'" if "T" in next(iter(counts)) else " "
+    return [f"yyyy-MM-dd{between}HH:mm[:ss][.SSSSSS][.SSS][XXX]"]
+
+
+def _time(pattern: str, text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, pattern)
+    except ValueError:
+        return None
+
+
+def _dates(shown: Sequence[str]) -> Iterator[_Reading]:
+    """Yield the patterns under which the most frequent values are dates; of two that fit, days before months."""
+    some = shown[:50]
+    if not any(character.isdigit() for character in some[0]):
+        return
+    for spark, python in _DAYS:
+        if spark != "yyyyMMdd" and _mostly(some, python):
+            yield _Reading(None, {"as": "date", "formats": [spark]}, "time", partial(_day, python))
+        for clock, python_clock in _CLOCKS:
+            for joint, quoted in ((" ", " "), ("T", "'T'")):
+                pattern = f"{python}{joint}{python_clock}"
+                if _mostly(some, pattern):
+                    arguments = {"as": "timestamp", "formats": [f"{spark}{quoted}{clock}"]}
+                    yield _Reading(None, arguments, "time", partial(_time, pattern))
+
+
+def _mostly(texts: Sequence[str], pattern: str) -> bool:
+    return sum(_time(pattern, text) is not None for text in texts) >= 0.9 * len(texts)
+
+
+def _day(pattern: str, text: str) -> date | None:
+    found = _time(pattern, text)
+    return found.date() if found is not None else None
+
+
+def _numbers(shown: Sequence[str], codes: bool) -> Iterator[_Reading]:
+    """Yield the spellings of numbers that people use: marks, percent signs, currencies."""
+    currency = [word for word in _CURRENCIES if any(text.startswith(word) or text.endswith(word) for text in shown)]
+    percent = sum(text.endswith("%") for text in shown) * 2 > len(shown)
+    for decimal, thousands in ((".", None), (".", ","), (",", "."), (",", " "), (",", None), (".", "'"), (".", " ")):
+        if codes and not currency and not percent:
+            return
+        arguments: dict[str, Any] = {"as": "number"}
+        if decimal != ".":
+            arguments["decimal"] = decimal
+        if thousands:
+            arguments["thousands"] = thousands
+        if percent:
+            arguments["percent"] = True
+        if currency:
+            arguments["currency"] = currency
+        yield _Reading(None, arguments, "number", _number_reader(decimal, thousands, percent, currency))
+
+
+def _number_reader(
+    decimal: str, thousands: str | None, percent: bool, currency: Sequence[str]
+) -> Callable[[str], float | None]:
+    whole = r"\d+" if thousands is None else rf"(?:\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+|\d+)"
+    mark = re.escape(decimal)
+    number = rf"[+-]?(?:{whole}(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?"
+    pattern = re.compile(rf"({number})\s*%" if percent else rf"({number})")
+    words = "|".join(re.escape(word) for word in sorted(currency, key=len, reverse=True))
+
+    def read(text: str) -> float | None:
+        text = re.sub(r"[\u00a0\u202f]", " ", text)
+        if words:
+            text = re.sub(r"^\((.*)\)$", r"-\1", text)
+            text = re.sub(rf"^([+-]?)\s*(?:{words})\s*", r"\1", text)
+            text = re.sub(rf"\s*(?:{words})$", "", text)
+        found = pattern.fullmatch(text)
+        if found is None:
+            return None
+        plain = found[1].replace(thousands, "") if thousands else found[1]
+        value = float(plain.replace(decimal, "."))
+        return value / 100 if percent else value
+
+    return read
+
+
+# --- words, and numbers that stand for NULL
+
+
+def _guess_words(name: str, values: list[str | None], counts: Counter[str]) -> Guess:
+    guess = Guess(name, name, "STRING", "text", values)
+    words = {word: counts[word] for word in _NULL_WORDS if word in counts and word not in _MAYBE_WORDS}
+    short = all(len(value) <= 3 and value.isupper() for value, _ in counts.most_common(200) if value not in words)
+    if short:
+        # NA is Namibia among countries and North America among continents.
+        words.pop("NA", None)
+    separator = _list_separator(counts)
+    verbs = []
+    tidy: Callable[[str], str] = str
+    if separator is None:
+        steps: tuple[tuple[str, Callable[[str], str], str], ...] = (
+            ("trim", lambda value: value.strip(), "blanks at the ends"),
+            ("collapse", lambda value: re.sub(r"\s+", " ", value), "runs of blanks"),
+        )
+        reasons = []
+        for verb, change, reason in steps:
+            if any(change(value) != value for value in counts):
+                verbs.append(verb)
+                reasons.append(f"{reason} in {sum(n for v, n in counts.items() if change(v) != v):,} rows")
+        tidied = Counter({_tidy(value): 0 for value in counts})
+        if len({value.lower() for value in tidied}) < len(tidied) and len(tidied) <= 1000:
+            verbs.append("lower")
+            reasons.append("spellings that differ in case alone")
+        if verbs:
+            guess.steps.append(Step("text", verbs, ", ".join(reasons)))
+            tidy = (lambda value: _tidy(value).lower()) if "lower" in verbs else _tidy
+    elif words.pop("-", None):
+        pass
+    if words:
+        found = sorted({tidy(word) for word in words})
+        guess.steps.append(Step("null_if", found, f"{_listed(words)}: words for NULL"))
+    guess.values = [None if value is None or value in words or not value.strip() else tidy(value) for value in values]
+    if separator is not None:
+        guess.steps.append(Step("parse", {"as": "list", "separator": separator}, f"such as {max(counts, key=len)!r}"))
+        guess.kind = "list"
+        guess.values = [
+            None if value is None else [item.strip() for item in value.split(separator) if item.strip()]
+            for value in guess.values
+        ]
+    return guess
+
+
+def _tidy(value: str) -> str:
+    return re.sub(r"\s+", " ", value.strip())
+
+
+def _list_separator(counts: Counter[str]) -> str | None:
+    """Return what separates short items that come again and again."""
+    for separator in ("|", ";", ","):
+        holding = sum(often for value, often in counts.items() if separator in value)
+        if holding < 0.3 * counts.total():
+            continue
+        items = Counter(item.strip() for value in counts for item in value.split(separator))
+        words = max(len(item.split()) for item, _ in items.most_common(100))
+        if len(items) <= min(1000, len(counts) / 2) and words <= 3 and all(len(item) <= 40 for item in items):
+            return separator
+    return None
+
+
+def _finish_numbers(guess: Guess, declared: bool) -> None:
+    """Say the range of numbers, choose the width of integers, take sentinels out."""
+    guess.values = [
+        None if value is None or value != value or abs(value) == float("inf") else value for value in guess.values
+    ]
+    counts = guess.counts
+    if not counts:
+        return
+    whole = all(value == int(value) for value in counts)
+    if declared and guess.sql_type in ("INT", "BIGINT"):
+        guess.sql_type = "INT" if max(abs(value) for value in counts) < 100_000_000 else "BIGINT"
+    sentinels = [value for value in _SENTINELS if _is_sentinel(value, counts)]
+    if sentinels:
+        rest = [value for value in counts if value not in sentinels]
+        why = f"{_listed({str(v): counts[v] for v in sentinels})}, far from the rest ({_range(rest, whole)})"
+        guess.steps.append(Step("null_if", sentinels, why))
+        guess.values = [None if value in sentinels else value for value in guess.values]
+        counts = guess.counts
+    guess.evidence.append(_range(counts, whole))
+
+
+def _is_sentinel(value: int, counts: Counter[Any]) -> bool:
+    often = counts.get(value, 0)
+    rest = [other for other in counts if other not in _SENTINELS]
+    if often < max(3, 0.002 * counts.total()) or len(rest) < 5:
+        return False
+    low, high = min(rest), max(rest)
+    return (
+        (value < 0 <= low and -value > 3) or (value > 0 and value > 3 * max(high, 1)) or value < low - 3 * (high - low)
+    )
+
+
+def _read_epochs(guess: Guess) -> None:
+    """Read integers as times where the name says so and the numbers are seconds or milliseconds since 1970."""
+    known = [value for value in guess.values if value is not None]
+    if guess.kind != "number" or not known or not re.search(r"time|date|_at$|_on$|^ts$|_ts$", guess.source.lower()):
+        return
+    for unit, function in ((1, "timestamp_seconds"), (1000, "timestamp_millis")):
+        if all(5e8 * unit < value < 4.2e9 * unit and value == int(value) for value in known):
+            epoch = datetime(1970, 1, 1)
+            guess.steps.append(
+                Step(
+                    "derive",
+                    f"{function}({guess.name})",
+                    "seconds since 1970" if unit == 1 else "milliseconds since 1970",
+                )
+            )
+            guess.values = [None if v is None else epoch + timedelta(seconds=v / unit) for v in guess.values]
+            guess.kind, guess.evidence = "time", _span(guess.values)
+            return
+
+
+def _range(values: Any, whole: bool) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,.0f} to {high:,.0f}" if whole and abs(high) < 1e15 else f"{low:.6g} to {high:.6g}"
+
+
+def _span(values: Sequence[Any]) -> list[str]:
+    known = [value for value in values if value is not None]
+    return [f"{min(known)} to {max(known)}"] if known else []
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    shown = [f"{value!r} {often:,}x" for value, often in sorted(counts.items(), key=lambda item: -item[1])[:3]]
+    return ", ".join(shown) + (f" and {len(counts) - 3:,} more" if len(counts) > 3 else "")
+
+
+# --- the word for NULL of a whole table
+
+
+def _null_words(column: SampleColumn) -> Counter[str]:
+    if column.sql_type != "STRING":
+        return Counter()
+    counts = Counter(value for value in column.values if value is not None)
+    words = Counter({word: counts[word] for word in _NULL_WORDS if word in counts})
+    plain = Counter({value: often for value, often in counts.items() if value not in words})
+    if plain and any(_read(plain, reading) is not None for reading in _readings(column.name, plain)):
+        return words
+    return Counter({word: often for word, often in words.items() if word not in _MAYBE_WORDS})
+
+
+def _common_word(sample: Sample, words: Sequence[Counter[str]]) -> str | None:
+    """Return the most frequent word for NULL, where no column holds it as a word of its own."""
+    total: Counter[str] = Counter()
+    for found in words:
+        total.update(found)
+    for word, _ in total.most_common(1):
+        for column, found in zip(sample.columns, words, strict=True):
+            counts = Counter(value for value in column.values if value is not None)
+            others = [value for value in counts if value not in found]
+            codes = bool(others) and all(isinstance(v, str) and len(v) <= 3 and v.isupper() for v in others[:200])
+            if counts[word] and (word not in found or (word == "NA" and codes)):
+                return None
+        return word
+    return None

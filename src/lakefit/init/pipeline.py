@@ -1,0 +1,336 @@
+"""The pipeline file of what was guessed, as text: each guess with its evidence in a comment."""
+
+import json
+import os
+import re
+import shlex
+import textwrap
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from lakefit.config.sql import ROW, SqlError, parse_schema, quoted
+from lakefit.dataset.publish import write_atomically
+from lakefit.errors import InputError
+from lakefit.init.columns import Guess, guess_columns
+from lakefit.init.roles import Feature, LabelGuess, Roles, guess_roles, sql_name
+from lakefit.init.sample import Sample, format_of, read_sample, sample_table
+from lakefit.run.validate import validate
+
+_WIDTH = 120
+
+
+def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles, Sample]:
+    """Write a pipeline file for a file, folder, glob or catalog table; return its path and what was guessed.
+
+    label: a column or a Spark SQL expression; guessed as well where it is None. output: NAME.yaml by default.
+
+    Raises:
+        InputError: nothing there can be read or learned, or the output exists.
+    """
+    named = re.sub(r"\W+", "_", Path(path.rstrip("/*")).name.split(".")[0], flags=re.ASCII).strip("_") or "data"
+    is_table = not os.path.exists(path) and not format_of(path) and re.fullmatch(r"\w+(\.\w+){0,2}", path) is not None
+    if is_table:
+        named = path.rpartition(".")[2]
+    name = named if not named[0].isdigit() else f"t_{named}"
+    target = Path(output or f"{name}.yaml")
+    if target.exists():
+        raise InputError(f"{target} is there already; name another file: --output FILE.")
+    sample = sample_table(path) if is_table else read_sample(path)
+    guesses, null_word = guess_columns(sample)
+    roles = guess_roles(guesses, label)
+    command = shlex.join(["lakefit", "init", path, *(["--label", label] if label else [])])
+    text = pipeline_text(name, command, target, sample, guesses, null_word, roles)
+    # Looked at as a run would before it takes its name.
+    trial = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
+    try:
+        write_atomically(trial, text)
+        validate(trial)
+        os.link(trial, target)
+    except FileExistsError:
+        raise InputError(f"{target} is there already; name another file: --output FILE.") from None
+    finally:
+        trial.unlink(missing_ok=True)
+    return target, roles, sample
+
+
+def pipeline_text(
+    name: str,
+    command: str,
+    target: Path,
+    sample: Sample,
+    guesses: Sequence[Guess],
+    null_word: str | None,
+    roles: Roles,
+) -> str:
+    """Return the YAML text."""
+    lines = [
+        f"# Written by `{command}` from {sample.described}.",
+        "# Nothing is guessed at run time: this file says all. Look at the comments first that say CHECK.",
+        f"#   lakefit run {shlex.quote(str(target))}",
+        f"name: {name}",
+        "",
+        *_source(name, sample, guesses, null_word),
+        "",
+        *_clean(guesses),
+        *_deduplicate(roles),
+        "",
+        *_label_rules(roles.label),
+        *_expect(sample, guesses, roles),
+        "",
+        *_split(guesses, roles),
+        "",
+        *_features(roles),
+        "",
+        *_label(roles.label),
+        "",
+        "output: {path: lake}",
+        "",
+        *_train(sample, roles),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_PLAIN = re.compile(r"[A-Za-z_./][\w./*=-]*(?: [\w./*=-]+)*")
+_WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
+
+
+def flow(value: Any) -> str:
+    """Return plain data as YAML on one line; JSON is YAML, and what needs no quotes has none."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{flow(key)}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(flow(item) for item in value) + "]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _comment(text: str, indent: str = "") -> list[str]:
+    """Return comment lines; what came out of the data can't end one."""
+    clean = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "\ufffd", text)
+    return [
+        f"{indent}# {line}"
+        for line in textwrap.wrap(clean, _WIDTH - len(indent) - 2, break_long_words=False, break_on_hyphens=False)
+    ]
+
+
+def _filled(items: Iterable[str], indent: str) -> list[str]:
+    lines = [indent]
+    for item in items:
+        if len(lines[-1]) + len(item) + 1 > _WIDTH and lines[-1].strip():
+            lines.append(indent)
+        lines[-1] += item if not lines[-1].strip() else f" {item}"
+    return lines
+
+
+def _source(name: str, sample: Sample, guesses: Sequence[Guess], null_word: str | None) -> Iterator[str]:
+    table = sample.table
+    options = dict(table.get("options", {}))
+    if null_word is not None:
+        options["nullValue"] = null_word
+    yield from ("source:", "  tables:", f"    {name}:")
+    for note in sample.notes:
+        yield from _comment(note, "      ")
+    for key in ("path", "table", "format"):
+        if key in table:
+            yield f"      {key}: {flow(table[key])}"
+    if options:
+        yield f"      options: {flow(options)}"
+    if "schema_drift" in table:
+        yield f"      schema_drift: {table['schema_drift']}"
+    yield from _evidence(guesses, "      ")
+    # Parquet and ORC know their types; what no row can be told apart by (maps) is not read.
+    unread = [guess for guess in guesses if not sample.text and guess.kind == "other" and "path" in table]
+    read = [guess for guess in guesses if guess not in unread]
+    if sample.text or unread:
+        yield "      schema: >-"
+        declared = [f"{_ddl_name(guess.source)} {guess.sql_type}" for guess in read]
+        yield from _filled([f"{item}," for item in declared[:-1]] + declared[-1:], "        ")
+    if table.get("partitions"):
+        yield f"      partitions: {flow(', '.join(f'{key} STRING' for key in table['partitions']))}"
+    yield f"  rows: {name}"
+    if any(guess.name != guess.source for guess in read):
+        yield "  query: | # plain names, which SQL and the model's inputs take without quotes"
+        yield f"    SELECT {name}.{ROW},"
+        columns = [
+            sql_name(guess.name) if guess.name == guess.source else f"{quoted(guess.source)} AS {sql_name(guess.name)}"
+            for guess in read
+        ]
+        columns += [sql_name(key) for key in table.get("partitions", ())]
+        yield from _filled([f"{item}," for item in columns[:-1]] + columns[-1:], "      ")
+        yield f"    FROM {name}"
+
+
+def _evidence(guesses: Sequence[Guess], indent: str) -> Iterator[str]:
+    width = max(len(guess.source) for guess in guesses)
+    types = max(len(guess.sql_type) for guess in guesses)
+    for guess in guesses:
+        distinct = len(guess.counts)
+        nulls = f", {guess.nulls:.1%} NULL" if guess.nulls else ""
+        shown = f": {', '.join(guess.evidence)}" if guess.evidence else ""
+        facts = f"{distinct:,} distinct{nulls}{shown}" if guess.kind != "other" else ", ".join(guess.evidence)
+        name, sql_type = _one_line(guess.source), guess.sql_type
+        yield f"{indent}# {name:<{min(width, 40)}} {sql_type:<{min(types, 12)}} {_one_line(facts)}"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "\ufffd", text)[:100]
+
+
+def _ddl_name(name: str) -> str:
+    try:
+        plain = re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and list(parse_schema(f"{name} INT")) == [name]
+    except SqlError:
+        plain = False
+    return name if plain else quoted(name)
+
+
+def _clean(guesses: Sequence[Guess]) -> Iterator[str]:
+    """Yield the steps, equal ones of several columns as one."""
+    depth = max(len(guess.steps) for guess in guesses)
+    if depth == 0:
+        return
+    yield "clean: # values, by the row alone, before duplicates are looked for"
+    for place in range(depth):
+        merged: dict[str, list[Guess]] = {}
+        for guess in guesses:
+            if len(guess.steps) > place:
+                step = guess.steps[place]
+                together = f"{step.verb}: {flow(step.arguments)}"
+                merged.setdefault(together if step.verb != "derive" else f"{together}#{guess.name}", []).append(guess)
+        for together, group in merged.items():
+            names = [guess.name for guess in group]
+            for guess in group:
+                yield from _comment(f"{guess.name}: {guess.steps[place].why}", "  ")
+            column = flow(names[0]) if len(names) == 1 else flow(names)
+            yield f"  - {{column: {column}, {together.partition('#')[0]}}}"
+    yield ""
+
+
+def _deduplicate(roles: Roles) -> Iterator[str]:
+    yield from _comment(roles.key_why)
+    section: dict[str, Any] = {}
+    if roles.key is not None:
+        section["key"] = list(roles.key)
+    if roles.keep is not None:
+        section["keep"] = roles.keep
+    yield f"deduplicate: {flow(section)}"
+
+
+def _label_rules(label: LabelGuess) -> Iterator[str]:
+    if len(label.columns) == 1:
+        column = sql_name(label.columns[0])
+        yield "require: # rows of which the answer is not known teach nothing"
+        yield f"  - {{that: {flow(f'{column} IS NOT NULL')}, because: no label}}"
+    else:
+        yield "require:"
+        yield f"  - {{that: {flow(f'({label.expression}) IS NOT NULL')}, because: no label}}"
+    if label.rare:
+        column = sql_name(label.columns[0])
+        values = ", ".join(_literal(value) for value in label.rare)
+        yield from _comment("CHECK: classes with fewer than 20 rows in the sample, too few for every split", "  ")
+        yield f"  - {{that: {flow(f'{column} NOT IN ({values})')}, because: rare class, null: keep}}"
+    yield ""
+
+
+def _literal(value: Any) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if isinstance(value, str) else str(value)
+
+
+def _expect(sample: Sample, guesses: Sequence[Guess], roles: Roles) -> Iterator[str]:
+    yield "expect: # far from what the sample showed: a run that meets other data ends with exit code 5"
+    enough = max(1, sample.rows // 2)
+    contracts = [f"rows >= {enough}"]
+    by_name = {guess.name: guess for guess in guesses}
+    for feature in roles.features:
+        nulls = by_name[feature.column].nulls
+        allowed = min(0.99, round(2 * nulls + 0.05, 2))
+        if nulls < 0.5:
+            contracts.append(f"null_share({feature.column}) < {allowed:g}")
+    yield "  input:"
+    yield from (f"    - {flow(text)}" for text in contracts)
+    yield "  result:"
+    yield "    - rejected_share < 0.2"
+    yield from _comment("once a version is in use, `drift(column) < 0.25` compares the next ones with it", "    ")
+
+
+def _split(guesses: Sequence[Guess], roles: Roles) -> Iterator[str]:
+    timed = next((g for g in guesses if g.kind == "time" and g.nulls == 0 and len(g.counts) >= 30), None)
+    if timed is not None:
+        known = sorted(timed.values)
+        cuts = [known[int(share * (len(known) - 1))] for share in (0.7, 0.85)]
+        days = [cut if type(cut) is date else cut.date() for cut in cuts]
+        days[1] = max(days[1], days[0] + timedelta(days=1))
+        text = f"{{column: {timed.name}, validation: {days[0]}, test: {days[1]}}}"
+        yield from _comment("CHECK: if the model will judge the future, test it on the latest rows instead:")
+        yield f"# split: {{time: {text}}}"
+    if roles.group is not None:
+        yield from _comment(f"{roles.group_why}: all go to one split, or the test would flatter")
+        yield f"split: {{by: {flow([roles.group])}}}"
+    else:
+        yield "split: {train: 0.7, validation: 0.15, test: 0.15}"
+
+
+def _features(roles: Roles) -> Iterator[str]:
+    yield "features: # all that is learned is learned here, from the training split alone"
+    for name, why in roles.left_out:
+        yield from _comment(f"left out: {name}: {why}", "  ")
+    for group in ("numeric", "categorical", "multi_valued", "dates"):
+        merged: dict[str, list[Feature]] = {}
+        for feature in roles.features:
+            if feature.group == group:
+                merged.setdefault(json.dumps(feature.settings), []).append(feature)
+        if merged:
+            yield f"  {group}:"
+        for settings, features in merged.items():
+            for feature in features:
+                yield from _comment(f"{feature.column}: {feature.why}", "    ")
+            columns = _filled([f"{flow(f.column)}," for f in features[:-1]] + [flow(features[-1].column)], "        ")
+            if len(columns) == 1 and len(columns[0]) < 100:
+                yield f"    - columns: [{columns[0].strip()}]"
+            else:
+                yield from ("    - columns: [", *columns, "      ]")
+            yield from (f"      {key}: {flow(value)}" for key, value in json.loads(settings).items())
+
+
+def _label(label: LabelGuess) -> Iterator[str]:
+    if not label.given:
+        yield from _comment(f"CHECK: nobody said what to predict; {', '.join(label.columns)} is a guess (--label)")
+    yield from _comment(label.why)
+    section = {"expression": label.expression, "type": label.type}
+    if label.type == "regression":
+        section["normalize"] = "standard"
+    yield f"label: {flow(section)}"
+
+
+def _train(sample: Sample, roles: Roles) -> Iterator[str]:
+    label = roles.label
+    last, loss, metrics = {
+        "binary": ("{units: 1, activation: sigmoid}", "binary_crossentropy", "[accuracy, AUC]"),
+        "classes": (
+            f"{{units: {label.classes}, activation: softmax}}",
+            "sparse_categorical_crossentropy",
+            "[accuracy]",
+        ),
+        "regression": ("{units: 1}", "mean_squared_error", "[mean_absolute_error]"),
+    }[label.type]
+    batch = next(size for size in (1024, 256, 64, 32) if sample.rows >= 20 * size or size == 32)
+    yield from (
+        "train:",
+        "  model:",
+        "    sequential: # after the inputs: numbers side by side, an embedding for each category",
+        "      - Dense: {units: 64, activation: relu}",
+        "      - Dropout: {rate: 0.3}",
+        "      - Dense: {units: 32, activation: relu}",
+        f"      - Dense: {last}",
+        "  compile:",
+        "    optimizer: {Adam: {learning_rate: 0.001}}",
+        f"    loss: {loss}",
+        f"    metrics: {metrics}",
+        f"  fit: {{epochs: 20, batch_size: {batch}}}",
+        "  callbacks:",
+        "    - EarlyStopping: {monitor: val_loss, patience: 3, restore_best_weights: true}",
+    )

@@ -1,0 +1,498 @@
+"""A bounded sample of somebody's data, and how a pipeline file must read it: paths, format, options."""
+
+import csv
+import glob
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import orc
+
+from lakefit.dataset.inputs import InputFile, file_columns, list_inputs, merged_columns
+from lakefit.errors import InputError
+
+MAX_ROWS, MAX_BYTES, MAX_FILES, PIECES, HEAD_BYTES = 50_000, 32 << 20, 10, 4, 1 << 18
+_EXTENSIONS = {
+    **dict.fromkeys(("csv", "tsv", "tab", "txt"), "csv"),
+    **dict.fromkeys(("json", "jsonl", "ndjson"), "json"),
+    **dict.fromkeys(("parquet", "pq"), "parquet"),
+    "orc": "orc",
+}
+_COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleColumn:
+    """A column as read: `sql_type` is STRING for all text of a CSV file, None for a JSON key of no single type."""
+
+    name: str
+    sql_type: str | None
+    values: list[Any]
+
+
+@dataclass(slots=True)
+class Sample:
+    """Rows of one table. `table`: the keys of its section in `source.tables`, but the schema of text formats.
+
+    whole: whether these are all rows. text: whether the pipeline file must declare the columns' types. notes: what a
+    reader of the pipeline file should know about how the data was read.
+    """
+
+    table: dict[str, Any]
+    columns: list[SampleColumn]
+    rows: int
+    whole: bool
+    described: str
+    text: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def read_sample(path: str) -> Sample:
+    """Return a sample of a file, a folder or a glob: at most 50,000 rows and 32 MiB, spread over at most 10 files.
+
+    Raises:
+        InputError: there is nothing to read, or it is of no known format.
+    """
+    files = list_inputs((path,), "init")
+    by_format: dict[str, list[InputFile]] = {}
+    for file in files:
+        by_format.setdefault(format_of(file.path), []).append(file)
+    strange = by_format.pop("", [])
+    if not by_format:
+        names = ", ".join(file.name for file in strange[:5])
+        raise InputError(f"{path}: expected CSV, JSON lines, Parquet or ORC files by their names; found {names}.")
+    format_name, mine = max(by_format.items(), key=lambda item: sum(file.size for file in item[1]))
+    if all(file.size == 0 for file in mine):
+        raise InputError(f"{path}: the {len(mine)} {format_name} files are empty.")
+    readers = {"csv": _csv, "json": _json}
+    sample = readers[format_name](path, mine) if format_name in readers else _columnar(path, mine, format_name)
+    if sample.rows == 0:
+        raise InputError(f"{path}: no row could be read as {format_name}.")
+    _note_folders(sample, path, files, mine)
+    return sample
+
+
+def sample_table(name: str) -> Sample:
+    """Return the first rows of a table of Spark's catalog. Starts a Spark session where none runs.
+
+    Raises:
+        InputError: the catalog has no such table.
+    """
+    from pyspark.errors import AnalysisException
+
+    from lakefit.launch.session import spark_session
+
+    with spark_session() as spark:
+        try:
+            frame = spark.table(name).limit(MAX_ROWS + 1)
+        except AnalysisException:
+            raise InputError(
+                f"{name}: there is no such file or folder, and Spark's catalog has no such table."
+            ) from None
+        types = {column.name: column.dataType.simpleString().upper() for column in frame.schema.fields}
+        read = frame.toArrow()
+    whole = read.num_rows <= MAX_ROWS
+    if read.num_rows == 0:
+        raise InputError(f"{name}: the table is empty.")
+    read = read.slice(0, MAX_ROWS)
+    described = f"{read.num_rows:,} rows, {'all' if whole else 'the first'} of the table"
+    notes = ["nothing tells whether the table has changed, so each run reads it again; version: says it"]
+    return Sample({"table": name}, _arrow_columns([read], types), read.num_rows, whole, described, notes=notes)
+
+
+def format_of(path: str) -> str:
+    """Return the format that a file's name says, under any compression's ending; empty where it says none."""
+    name = os.path.basename(path).lower()
+    for ending in _COMPRESSED:
+        name = name.removesuffix(ending)
+    return _EXTENSIONS.get(name.rpartition(".")[2], "") if "." in name else ""
+
+
+def _note_folders(sample: Sample, path: str, files: Sequence[InputFile], mine: Sequence[InputFile]) -> None:
+    """Say which files of the folder are the table, and what the names of its folders give."""
+    names = set(sample.table.pop("files"))
+    used = [file for file in mine if file.name in names]
+    left = [file.name for file in files if file not in used]
+    sample.table["path"] = path if not left else _pattern(path, used)
+    if left:
+        shown = ", ".join(left[:5]) + (", …" if len(left) > 5 else "")
+        sample.notes.append(f"{len(left)} files of {path} have other columns or another format: {shown}")
+    keys = [part.partition("=")[0] for part in used[0].name.split("/")[:-1] if "=" in part]
+    if keys:
+        sample.table["partitions"] = keys
+        sample.notes.append(f"the folders {', '.join(f'{key}=…' for key in keys)} are columns too")
+
+
+def _pattern(path: str, files: Sequence[InputFile]) -> str | list[str]:
+    """Return a glob that matches exactly these files, else their list."""
+    root = path if os.path.isdir(path) else os.path.dirname(path)
+    wanted = sorted(file.path for file in files)
+    endings = Counter(re.sub(r"^[^.]*", "*", os.path.basename(file)) for file in wanted)
+    for ending in endings:
+        pattern = os.path.join(root, ending)
+        if sorted(map(os.path.abspath, glob.glob(pattern))) == wanted:
+            return pattern
+    return [os.path.join(root, os.path.relpath(file, os.path.abspath(root))) for file in wanted]
+
+
+def _spread(files: Sequence[Any]) -> list[Any]:
+    """Return at most MAX_FILES, evenly spread."""
+    if len(files) <= MAX_FILES:
+        return list(files)
+    return [files[place * (len(files) - 1) // (MAX_FILES - 1)] for place in range(MAX_FILES)]
+
+
+def _largest_family(columns: Mapping[str, Sequence[str]], sizes: Mapping[str, int]) -> list[str]:
+    """Return the names of the files of one table: those that share half of their columns or more, by most bytes."""
+    families: list[tuple[set[str], list[str]]] = []
+    for name, found in columns.items():
+        mine = {column.lower() for column in found}
+        for shared, members in families:
+            if len(mine & shared) * 2 >= len(mine | shared):
+                members.append(name)
+                break
+        else:
+            families.append((mine, [name]))
+    return max((members for _, members in families), key=lambda members: sum(sizes[name] for name in members))
+
+
+def _described(rows: int, read: int, files: int, whole: bool) -> str:
+    every = "all of them" if whole else f"spread over {read} of {files} files" if files > 1 else "spread over the file"
+    return f"{rows:,} rows, {every}"
+
+
+# --- text
+
+
+def _pieces(file: InputFile, budget: int) -> tuple[list[bytes], bool]:
+    """Return pieces of a file cut at line ends, and whether they are all of it."""
+    compressed = file.path.lower().endswith(_COMPRESSED)
+    if compressed or file.size <= budget:
+        try:
+            with pa.input_stream(file.path, compression="detect") as stream:
+                head = stream.read(budget + 1)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{file.path}: can't be read: {error}.") from error
+        return ([head], True) if len(head) <= budget else ([_whole_lines(head[:budget])], False)
+    pieces = []
+    with open(file.path, "rb") as plain:
+        wide = plain.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        for place in range(1 if wide else PIECES):
+            plain.seek(file.size * place // PIECES)
+            if place:
+                plain.readline(1 << 20)
+            pieces.append(_whole_lines(plain.read(budget // PIECES)))
+    return pieces, False
+
+
+def _whole_lines(piece: bytes) -> bytes:
+    end = piece.rfind(b"\n")
+    return piece[: end + 1] if end >= 0 else piece
+
+
+def _encoding(pieces: Sequence[bytes]) -> str | None:
+    """Return the encoding to declare; None for UTF-8, which is the default."""
+    if pieces[0][:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "UTF-16"
+    try:
+        for piece in pieces:
+            piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return "windows-1252"
+    return None
+
+
+def _texts(files: Sequence[InputFile], budget: int) -> tuple[dict[str, list[str]], str | None, bool]:
+    """Return the decoded pieces by file, the encoding to declare, and whether all of the files was read."""
+    read = {file.name: _pieces(file, budget // len(files)) for file in files}
+    encoding = _encoding([piece for pieces, _ in read.values() for piece in pieces])
+    decoded = {
+        name: [piece.decode(encoding or "utf-8-sig", errors="replace") for piece in pieces]
+        for name, (pieces, _) in read.items()
+    }
+    return decoded, encoding, all(whole for _, whole in read.values())
+
+
+def _csv(path: str, files: Sequence[InputFile]) -> Sample:
+    some = [file for file in files if file.size]
+    looked, _, _ = _texts(_spread(some), HEAD_BYTES * MAX_FILES)
+    first = next(iter(looked.values()))[0]
+    separator = _separator(first)
+    header = all(_is_header(_records(pieces[0], separator, True)) for pieces in looked.values())
+    names = {file.name: _names(file, separator, header) for file in some}
+    family = _largest_family(names, {file.name: file.size for file in files})
+    chosen = _spread([file for file in some if file.name in family])
+    texts, encoding, whole = _texts(chosen, MAX_BYTES)
+    multiline = any(_is_multiline(pieces[0], separator) for pieces in texts.values())
+    columns = list(dict.fromkeys(column for name in family for column in names[name]))
+    values: dict[str, list[str | None]] = {column: [] for column in columns}
+    rows = misfits = 0
+    for name, pieces in texts.items():
+        parsed = [_records(piece, separator, multiline) for piece in pieces]
+        taken, misfit, all_of_it = _take(parsed, len(names[name]), header, MAX_ROWS // len(chosen))
+        whole = whole and all_of_it
+        misfits += misfit
+        rows += len(taken)
+        place = {column: i for i, column in enumerate(names[name])}
+        for column in columns:
+            at = place.get(column)
+            values[column] += [None] * len(taken) if at is None else [row[at] or None for row in taken]
+    whole = whole and len(chosen) == len(family)
+    options: dict[str, Any] = {"header": True} if header else {}
+    if separator != ",":
+        options["sep"] = separator
+    if encoding:
+        options["encoding"] = encoding
+    if multiline:
+        options["multiLine"] = True
+    joined = "".join(piece[: 1 << 20] for pieces in texts.values() for piece in pieces)
+    if '""' in joined and '\\"' not in joined:
+        options["escape"] = '"'
+    empty = [file.name for file in files if not file.size] if not header else []
+    table: dict[str, Any] = {"format": "csv", "options": options, "files": [*family, *empty]}
+    if len({tuple(names[name]) for name in family}) > 1:
+        table["schema_drift"] = "allow"
+    found = [SampleColumn(name, "STRING", column) for name, column in values.items()]
+    described = _described(rows, len(chosen), len(family), whole)
+    sample = Sample(table, found, rows, whole, described, text=True)
+    _note_csv(sample, misfits, multiline, encoding, header)
+    return sample
+
+
+def _names(file: InputFile, separator: str, header: bool) -> list[str]:
+    pieces, _ = _pieces(file, HEAD_BYTES)
+    text = pieces[0].decode(_encoding(pieces) or "utf-8-sig", errors="replace")
+    records = _records(text, separator, True)
+    if not records:
+        raise InputError(f"{file.path}: no line could be read as CSV.")
+    return _header_names(file.path, records[0]) if header else [f"c{place + 1}" for place in range(len(records[0]))]
+
+
+def _note_csv(sample: Sample, misfits: int, multiline: bool, encoding: str | None, header: bool) -> None:
+    if not header:
+        sample.notes.append("the first line holds values, not names: the columns are called c1, c2, …")
+    if misfits:
+        sample.notes.append(f"lines with more or fewer fields than the others, which a run rejects: {misfits:,}")
+    if multiline:
+        sample.notes.append("quoted values hold line ends (multiLine), so each file is read by one task")
+    if encoding:
+        sample.notes.append(f"the bytes are not UTF-8; {encoding} is a guess: look at the accents")
+    if "schema_drift" in sample.table:
+        sample.notes.append("the files' columns differ: what is missing becomes NULL (schema_drift)")
+
+
+def _separator(text: str) -> str:
+    best, best_score = ",", (0.0, 0)
+    for separator in (",", ";", "\t", "|"):
+        counts = Counter(len(record) for record in _records(text[: 1 << 18], separator, True)[:500])
+        if not counts:
+            continue
+        width, often = max(counts.items(), key=lambda item: (item[1], item[0]))
+        score = (round(often / counts.total(), 1), width)
+        if width > 1 and score > best_score:
+            best, best_score = separator, score
+    return best
+
+
+def _is_multiline(text: str, separator: str) -> bool:
+    head = text[: 1 << 20]
+    if '"' not in head:
+        return False
+    joined, single = _records(head, separator, True), _records(head, separator, False)
+    if not any("\n" in value for record in joined for value in record):
+        return False
+    widths = [Counter(len(record) for record in records) for records in (joined, single)]
+    width = widths[0].most_common(1)[0][0]
+    # A stray quote swallows lines: joined records must be as regular as the lines were.
+    return widths[0][width] / widths[0].total() > widths[1][width] / widths[1].total()
+
+
+def _records(text: str, separator: str, multiline: bool) -> list[list[str]]:
+    csv.field_size_limit(1 << 27)
+    found: list[list[str]] = []
+    lines: Sequence[str] | io.StringIO = io.StringIO(text, newline="")
+    lines = lines if multiline else [line for line in re.split(r"\r\n|\n|\r", text) if line]
+    parts: Iterator[Any] = iter([lines] if multiline else ([line] for line in lines))
+    backslash = '\\"' in text[: 1 << 20] and '""' not in text[: 1 << 20]
+    escape: dict[str, Any] = {"escapechar": "\\", "doublequote": False} if backslash else {}
+    for part in parts:
+        try:
+            found.extend(record for record in csv.reader(part, delimiter=separator, **escape) if record)
+        except csv.Error:
+            found.append([])
+    return found
+
+
+_VALUE = re.compile(r"[+-]?[\d.,]+%?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|true|false|nan|null|na", re.IGNORECASE)
+
+
+def _is_header(records: Sequence[Sequence[str]]) -> bool:
+    first = [cell.strip() for cell in records[0]]
+    named = [cell for cell in first if cell]
+    if not named or any(_VALUE.fullmatch(cell) for cell in named) or len(named) < len(first) - 1:
+        return False
+    body = [record for record in records[1:2000] if len(record) == len(first)]
+    repeated = sum(cell in {record[place].strip() for record in body} for place, cell in enumerate(first) if cell)
+    return repeated * 2 < len(named)
+
+
+def _header_names(name: str, record: Sequence[str]) -> list[str]:
+    names = [cell.strip() or f"_c{place}" for place, cell in enumerate(record)]
+    counted = Counter(column.lower() for column in names)
+    twice = [column for column in names if counted[column.lower()] > 1]
+    if twice:
+        raise InputError(f"{name}: the header names the column {twice[0]!r} twice; rename one of them in the file.")
+    return names
+
+
+def _take(
+    pieces: Sequence[list[list[str]]], width: int, header: bool, budget: int
+) -> tuple[list[list[str]], int, bool]:
+    """Return rows of this width from all pieces of a file, how many had another width, and whether none was left."""
+    first_line = pieces[0][0]
+    rows: list[list[str]] = []
+    misfits = 0
+    whole = len(pieces) == 1
+    for piece in pieces:
+        taken = piece[: budget // len(pieces) + 1]
+        whole = whole and len(taken) == len(piece)
+        fit = [record for record in taken if len(record) == width and not (header and record == first_line)]
+        misfits += sum(len(record) != width for record in taken)
+        rows += fit
+    return rows, misfits, whole
+
+
+def _json(path: str, files: Sequence[InputFile]) -> Sample:
+    chosen = _spread([file for file in files if file.size])
+    texts, encoding, whole = _texts(chosen, MAX_BYTES)
+    whole = whole and len(chosen) == len([file for file in files if file.size])
+    records: list[dict[str, Any]] = []
+    misfits = 0
+    for name, pieces in texts.items():
+        if pieces[0].lstrip().startswith("["):
+            raise InputError(
+                f"{name}: a JSON array over many lines; expected a record a line, as `jq -c '.[]'` writes it."
+            )
+        for piece in pieces:
+            lines = [line for line in piece.split("\n") if line.strip()]
+            budget = MAX_ROWS // (len(texts) * len(pieces)) + 1
+            whole = whole and len(lines) <= budget
+            for line in lines[:budget]:
+                try:
+                    value = json.loads(line)
+                except json.JSONDecodeError:
+                    value = None
+                if isinstance(value, dict):
+                    records.append(value)
+                else:
+                    misfits += 1
+    if misfits > len(records):
+        raise InputError(f"{path}: {misfits:,} of {misfits + len(records):,} lines are no JSON record.")
+    names = list(dict.fromkeys(key for record in records for key in record))
+    columns = [_json_column(name, [record.get(name) for record in records]) for name in names]
+    table: dict[str, Any] = {"format": "json", "files": [file.name for file in files]}
+    table["options"] = {"encoding": encoding} if encoding else {}
+    notes = []
+    if misfits:
+        notes.append(f"lines that are no JSON record, which a run rejects: {misfits:,}")
+    if not whole:
+        table["schema_drift"] = "allow"
+        notes.append("keys that the sample did not show are left out (schema_drift)")
+    described = _described(len(records), len(texts), len(files), whole)
+    return Sample(table, columns, len(records), whole, described, text=True, notes=notes)
+
+
+def _json_column(name: str, values: list[Any]) -> SampleColumn:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {str}:
+        return SampleColumn(name, "STRING", [value or None for value in values])
+    if kinds == {bool}:
+        return SampleColumn(name, "BOOLEAN", values)
+    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):
+        return SampleColumn(name, "BIGINT", values)
+    if kinds <= {int, float}:
+        return SampleColumn(name, "DOUBLE", [None if value is None else float(value) for value in values])
+    if kinds == {list} and all(not isinstance(item, dict | list) for value in values for item in value or ()):
+        lists = [None if value is None else [str(item) for item in value if item is not None] for value in values]
+        return SampleColumn(name, "ARRAY<STRING>", lists)
+    if kinds <= {str, int, float, bool}:
+        texts = [None if value is None else value if isinstance(value, str) else json.dumps(value) for value in values]
+        return SampleColumn(name, "STRING", texts)
+    return SampleColumn(name, None, values)
+
+
+# --- Parquet, ORC, the catalog
+
+
+def _columnar(path: str, files: Sequence[InputFile], format_name: str) -> Sample:
+    footers = {file.name: file_columns(file.path, format_name) for file in files}
+    family = _largest_family(
+        {name: list(columns) for name, columns in footers.items()}, {file.name: file.size for file in files}
+    )
+    mine = [file for file in files if file.name in family]
+    table: dict[str, Any] = {"format": format_name, "files": family}
+    notes: list[str] = []
+    if len({tuple(footers[name].items()) for name in family}) > 1:
+        table["schema_drift"] = "allow"
+        notes.append("the files' columns or types differ: the widest type is taken, what is missing becomes NULL")
+    try:
+        types = merged_columns([footers[name] for name in family])
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; name the files that belong together.") from None
+    chosen = _spread(mine)
+    tables: list[pa.Table] = []
+    total = 0
+    for file in chosen:
+        try:
+            found, rows = _groups(file.path, format_name, MAX_ROWS // len(chosen))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{file.path}: can't be read: {error}.") from error
+        tables += found
+        total += rows
+    rows = sum(found.num_rows for found in tables)
+    whole = rows == total and len(chosen) == len(mine)
+    described = _described(rows, len(chosen), len(files), whole)
+    return Sample(table, _arrow_columns(tables, types), rows, whole, described, notes=notes)
+
+
+def _groups(path: str, format_name: str, budget: int) -> tuple[list[pa.Table], int]:
+    """Return rows of a file, spread over its row groups or stripes, and how many rows it has."""
+    if format_name == "orc":
+        stripes = orc.ORCFile(path)
+        chosen = _spread(range(stripes.nstripes))
+        share = max(1, budget // max(1, len(chosen)))
+        return [pa.Table.from_batches([stripes.read_stripe(i)]).slice(0, share) for i in chosen], stripes.nrows
+    file = pq.ParquetFile(path)
+    chosen = _spread(range(file.num_row_groups))
+    share = max(1, budget // max(1, len(chosen)))
+    found = [next(file.iter_batches(batch_size=share, row_groups=[group]), None) for group in chosen]
+    return [pa.Table.from_batches([batch]) for batch in found if batch is not None], file.metadata.num_rows
+
+
+def _arrow_columns(tables: Sequence[pa.Table], types: Mapping[str, str]) -> list[SampleColumn]:
+    columns = []
+    for name, sql_type in types.items():
+        values: list[Any] = []
+        for table in tables:
+            there = name in table.column_names
+            values += _plain(table.column(name)) if there else [None] * table.num_rows
+        columns.append(SampleColumn(name, sql_type, values))
+    return columns
+
+
+def _plain(column: pa.ChunkedArray) -> list[Any]:
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+    elif pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    elif pa.types.is_nested(kind) and not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return [None] * len(column)
+    return [value if value != "" else None for value in column.to_pylist()]
