@@ -79,8 +79,9 @@ lock:  ## resolve pyproject.toml into the lock files again (needs the network)
 	$(COMPILE) --group java --constraint requirements-dev.lock --output-file requirements-java.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
 
-docs:  ## write docs/pipeline-file.md from the types
+docs:  ## write docs/pipeline-file.md and docs/manifest.md from the types
 	$(PY) -m lakefit.config.reference > docs/pipeline-file.md
+	$(PY) -m lakefit.dataset.reference > docs/manifest.md
 
 clean:  ## remove what was built (not .venv, not data/)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -147,9 +147,11 @@ def _render(options: argparse.Namespace, console: Console) -> int:
 def _schema(options: argparse.Namespace, console: Console) -> int:
     import json
 
-    from lakefit.config.render import json_schema
+    from lakefit.config import render
+    from lakefit.dataset import manifest
 
-    print(json.dumps(json_schema(), indent=None if console.mode == "json" else 2, ensure_ascii=False))
+    schema = manifest.json_schema() if options.of == "manifest" else render.json_schema()
+    print(json.dumps(schema, indent=None if console.mode == "json" else 2, ensure_ascii=False))
     return 0
 
 
@@ -234,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "render", "the pipeline file with every default", _render)
     schema = commands.add_parser("schema", help="the JSON schema of pipeline files, for editors")
+    schema.add_argument("--of", choices=["pipeline", "manifest"], default="pipeline", help="or of manifest.json")
     _common(schema)
     schema.set_defaults(command=_schema)
     look = commands.add_parser("inspect", help="what is in a dataset: rows, contracts, statistics")

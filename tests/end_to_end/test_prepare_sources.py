@@ -63,9 +63,9 @@ def test_a_damaged_footer_is_named_or_excluded(prepare: Prepare, tmp_path: Path)
         prepare(PARQUET)
     manifest = prepare(f"{PARQUET}, on_corrupt_file: exclude")
     (excluded,) = manifest.excluded
-    assert (excluded["name"], excluded["bytes"]) == ("1.parquet", damaged.stat().st_size)
+    assert (excluded.name, excluded.bytes) == ("1.parquet", damaged.stat().st_size)
     assert manifest.ledger.rows_in == 800
-    assert [file["name"] for file in manifest.inputs] == ["0.parquet", "2.parquet"]
+    assert [file.name for file in manifest.inputs] == ["0.parquet", "2.parquet"]
 
 
 def test_a_damaged_page_is_found_while_reading(prepare: Prepare, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_damaged_page_is_found_while_reading(prepare: Prepare, tmp_path: Path)
     with pytest.raises(InputError, match=r"2\.parquet: damaged: .*on_corrupt_file: exclude"):
         prepare(PARQUET)
     manifest = prepare(f"{PARQUET}, on_corrupt_file: exclude")
-    assert [file["name"] for file in manifest.excluded] == ["2.parquet"]
+    assert [file.name for file in manifest.excluded] == ["2.parquet"]
     assert manifest.ledger.rows_in == 800
     assert not list((tmp_path / "out/lake/datasets").glob(".staging-*"))
 
@@ -92,7 +92,7 @@ def test_a_truncated_gzip_is_named_or_excluded(prepare: Prepare, tmp_path: Path,
         prepare(source)
     manifest = prepare(f"{source}, on_corrupt_file: exclude")
     assert manifest.ledger.rows_in == 20_000
-    assert [file["name"] for file in manifest.excluded] == ["b.csv.gz"]
+    assert [file.name for file in manifest.excluded] == ["b.csv.gz"]
 
 
 def test_a_file_that_grows_while_it_is_read_is_refused(

@@ -52,7 +52,7 @@ def check_pipeline(
         problems.extend(
             Problem(("source", "tables", name), f"the column name {column!r} is Lakefit's own")
             for column in columns
-            if _is_reserved(column)
+            if is_reserved(column)
         )
     columns_out: dict[str, Kind] | None = None
     if len(tables) == len(source.tables):
@@ -79,7 +79,7 @@ def check_columns(pipeline: Pipeline, columns: Mapping[str, Kind] | None, *, exa
             check.problem(
                 ("source", "query"), f"the column name {name!r} holds a dot; give it an alias in source.query"
             )
-        if pipeline.source.query is not None and _is_reserved(name):
+        if pipeline.source.query is not None and is_reserved(name):
             check.problem(("source", "query"), f"the column name {name!r} is Lakefit's own; give it another alias")
     for place, step in enumerate(pipeline.clean):
         _check_step(check, ("clean", place), step)
@@ -154,7 +154,7 @@ _PARSED: Mapping[str, Kind] = {
 def _check_step(check: _Check, key: Key, step: Clean) -> None:
     for place, name in enumerate(step.columns):
         at: Key = (*key, "column") if isinstance(step.column, str) else (*key, "column", place)
-        if _is_reserved(name):
+        if is_reserved(name):
             check.problem(at, f"the column name {name!r} is Lakefit's own")
         elif step.text or step.parse or step.correct:
             check.must_be(at, name, ("text",), "text")
@@ -246,7 +246,8 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
             )
 
 
-def _is_reserved(column: str) -> bool:
+def is_reserved(column: str) -> bool:
+    """Return whether a name is that of a column which Lakefit adds to the rows."""
     return column.lower() in RESERVED or column.lower().startswith("_lakefit_")
 
 

@@ -38,11 +38,12 @@ def reference() -> str:
         if not models:
             parts.append(f"\n{_type(field.annotation)}, {_default(field)}\n")
         for model in models:
-            parts += _section(model)
+            parts += section_reference(model)
     return "".join(parts)
 
 
-def _section(model: type[Section], seen: tuple[type[Section], ...] = ()) -> Iterator[str]:
+def section_reference(model: type[Section], seen: tuple[type[Section], ...] = ()) -> Iterator[str]:
+    """Yield the Markdown of a section, its keys and examples, and of the sections inside it."""
     keys = {field.alias or name: field for name, field in model.model_fields.items()}
     text, meanings = _text(model, list(keys))
     yield f"\n### {model.__name__}\n\n{text}\n"
@@ -57,7 +58,7 @@ def _section(model: type[Section], seen: tuple[type[Section], ...] = ()) -> Iter
     for field in model.model_fields.values():
         for inner in _models(field.annotation):
             if inner not in seen:
-                yield from _section(inner, (*seen, model))
+                yield from section_reference(inner, (*seen, model))
 
 
 def _text(model: type[Section], keys: list[str]) -> tuple[str, dict[str, str]]:

@@ -44,8 +44,8 @@ def describe(folder: Path) -> tuple[dict[str, Any], Sections]:
         ("created", manifest.created),
         ("format", str(manifest.format_version)),
         ("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
-        ("raw files", f"{len(manifest.inputs):,}, {sum(file['bytes'] for file in manifest.inputs):,} bytes"),
-        *((f"excluded: {file['name']}", file["reason"]) for file in manifest.excluded),
+        ("raw files", f"{len(manifest.inputs):,}, {sum(file.bytes for file in manifest.inputs):,} bytes"),
+        *((f"excluded: {file.name}", file.reason) for file in manifest.excluded),
     ]
     rows: Rows = [("rows in", f"{ledger.rows_in:,}")]
     for split, files in manifest.splits.items():

@@ -62,16 +62,43 @@ class Stratum(Section):
     rows: dict[str, int]
 
 
+class InputRecord(Section):
+    """A raw file that was read: its table, its name below the table's path, bytes, time of its last change in ns."""
+
+    table: str
+    name: str
+    bytes: int
+    modified_ns: int
+
+
+class ExcludedRecord(Section):
+    """A raw file that is damaged as a whole and was left out (on_corrupt_file: exclude), and why."""
+
+    table: str
+    name: str
+    bytes: int
+    reason: str
+
+
 class Manifest(Section):
-    """What stands in manifest.json; immutable once it is there."""
+    """What stands in manifest.json; immutable once it is there.
+
+    format_version: raised with every change of layout, order or values. fingerprint: of the inputs and of all that
+    shapes the dataset. name: of the pipeline. created: ISO time (UTC). versions: of the packages that wrote it.
+    inputs, excluded: raw files, all tables. pipeline: the pipeline file, resolved with every default. features, label:
+    all that was learned, enough to repeat the transformation without the raw data. statistics: by cleaned column, of
+    the training split. splits: by name. duplicates, rejects: the files of rows that are not kept. corrections: what
+    `correct` changed. strata: rows by stratum and split. expectations: the contracts and what was found. ledger: where
+    every row went.
+    """
 
     format_version: int
     fingerprint: str
     name: str
     created: str
     versions: dict[str, str]
-    inputs: tuple[dict[str, Any], ...]
-    excluded: tuple[dict[str, Any], ...]
+    inputs: tuple[InputRecord, ...]
+    excluded: tuple[ExcludedRecord, ...]
     pipeline: dict[str, Any]
     features: Features
     label: LabelFeature
@@ -83,6 +110,11 @@ class Manifest(Section):
     strata: tuple[Stratum, ...]
     expectations: tuple[Outcome, ...]
     ledger: Ledger
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema (2020-12) of manifest.json."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema(by_alias=True)}
 
 
 def read_manifest(dataset_dir: str | Path) -> Manifest:

@@ -379,12 +379,13 @@ def _tidy(value: str) -> str:
 def _list_separator(counts: Counter[str]) -> str | None:
     """Return what separates short items that come again and again."""
     for separator in ("|", ";", ","):
-        holding = sum(often for value, often in counts.items() if separator in value)
+        # A comma and a blank separate parts of one thing: "Paris, Texas".
+        holding = sum(n for value, n in counts.items() if separator in value and ", " not in value)
         if holding < 0.3 * counts.total():
             continue
         items = Counter(item.strip() for value in counts for item in value.split(separator))
         words = max(len(item.split()) for item, _ in items.most_common(100))
-        if len(items) <= min(1000, len(counts) / 2) and words <= 3 and all(len(item) <= 40 for item in items):
+        if len(items) <= min(1000, max(20, len(counts) / 2)) and words <= 3 and all(len(item) <= 40 for item in items):
             return separator
     return None
 

@@ -11,6 +11,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from lakefit.config.check import is_reserved
+from lakefit.config.file import ConfigError
 from lakefit.config.sql import ROW, SqlError, parse_schema, quoted
 from lakefit.dataset.publish import write_atomically
 from lakefit.errors import InputError
@@ -39,6 +41,9 @@ def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles,
     if target.exists():
         raise InputError(f"{target} is there already; name another file: --output FILE.")
     sample = sample_table(path) if is_table else read_sample(path)
+    own = [column.name for column in sample.columns if is_reserved(column.name)]
+    if own:
+        raise InputError(f"{path}: the column {own[0]!r} has a name that Lakefit uses itself; give it another.")
     guesses, null_word = guess_columns(sample)
     roles = guess_roles(guesses, label)
     command = shlex.join(["lakefit", "init", path, *(["--label", label] if label else [])])
@@ -49,6 +54,9 @@ def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles,
         write_atomically(trial, text)
         validate(trial)
         os.link(trial, target)
+    except ConfigError as error:
+        message = str(error).replace(str(trial), f"{target} (not written)")
+        raise InputError(f"{path}: no pipeline file that runs could be guessed:\n{message}") from error
     except FileExistsError:
         raise InputError(f"{target} is there already; name another file: --output FILE.") from None
     finally:
@@ -93,7 +101,7 @@ def pipeline_text(
     return "\n".join(lines) + "\n"
 
 
-_PLAIN = re.compile(r"[A-Za-z_./][\w./*=-]*(?: [\w./*=-]+)*")
+_PLAIN = re.compile(r"(?:[A-Za-z_/]|\.{1,2}/)[\w./*=-]*(?: [\w./*=-]+)*")
 _WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
 
 

@@ -361,7 +361,7 @@ def _take(
     misfits = 0
     whole = len(pieces) == 1
     for piece in pieces:
-        taken = piece[: budget // len(pieces) + 1]
+        taken = piece[: max(2, budget // len(pieces))]
         whole = whole and len(taken) == len(piece)
         fit = [record for record in taken if len(record) == width and not (header and record == first_line)]
         misfits += sum(len(record) != width for record in taken)

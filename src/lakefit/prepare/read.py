@@ -38,7 +38,10 @@ def read_rows(spark: SparkSession, name: str, table: Table, files: Sequence[Inpu
     values: list[Column] = [record]
     for column in columns:
         # Spark's hash skips NULL: without the marker (NULL, 1) and (1, NULL) would be one row.
-        values += [F.col(quoted(column)).isNull(), F.col(quoted(column))]
+        value = F.col(quoted(column))
+        # Spark hashes no MAP; its text is the map as it is stored.
+        is_map = "map<" in frame.schema[column].dataType.simpleString()
+        values += [value.isNull(), F.to_json(F.struct(value)) if is_map else value]
     row = F.struct(
         F.xxhash64(F.lit(1), *values).alias("hi"),
         F.xxhash64(F.lit(2), *values).alias("lo"),

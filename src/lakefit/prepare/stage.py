@@ -30,6 +30,8 @@ from lakefit.dataset.manifest import (
     MANIFEST,
     Correction,
     DataFile,
+    ExcludedRecord,
+    InputRecord,
     Manifest,
     Outcome,
     SplitFiles,
@@ -453,12 +455,12 @@ def _manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"lakefit": __version__, **{name: version(name) for name in ("pyspark", "pyarrow", "numpy")}},
         inputs=tuple(
-            {"table": table, "name": file.name, "bytes": file.size, "modified_ns": file.modified_ns}
+            InputRecord(table=table, name=file.name, bytes=file.size, modified_ns=file.modified_ns)
             for table, files in job.inputs.items()
             for file in files
         ),
         excluded=tuple(
-            {"table": table, "name": one.file.name, "bytes": one.file.size, "reason": one.reason}
+            ExcludedRecord(table=table, name=one.file.name, bytes=one.file.size, reason=one.reason)
             for table, damaged in job.excluded.items()
             for one in damaged
         ),

@@ -122,7 +122,7 @@ def _prepare(run: Run) -> None:
     with spark_session() as spark:
         manifest = prepare(spark, job)
     for file in manifest.excluded:
-        run.console.event("excluded", f"excluded: {file['reason']} ({file['bytes']:,} bytes)", **file)
+        run.console.event("excluded", f"excluded: {file.reason} ({file.bytes:,} bytes)", **file.model_dump())
 
 
 def _train(run: Run) -> None:
