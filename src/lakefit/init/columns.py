@@ -444,7 +444,10 @@ def _read_epochs(guess: Guess) -> None:
 
 def _range(values: Any, whole: bool) -> str:
     low, high = min(values), max(values)
-    return f"{low:,.0f} to {high:,.0f}" if whole and abs(high) < 1e15 else f"{low:.6g} to {high:.6g}"
+    if not whole or abs(high) >= 1e15:
+        return f"{low:.6g} to {high:.6g}"
+    # A year has no thousands.
+    return f"{low:.0f} to {high:.0f}" if max(abs(low), abs(high)) < 10_000 else f"{low:,.0f} to {high:,.0f}"
 
 
 def _span(values: Sequence[Any]) -> list[str]:

@@ -75,7 +75,7 @@ def pipeline_text(
 ) -> str:
     """Return the YAML text."""
     lines = [
-        f"# Written by `{command}` from {sample.described}.",
+        *_comment(f"Written by `{command}` from {sample.described}."),
         "# Nothing is guessed at run time: this file says all. Look at the comments first that say CHECK.",
         f"#   lakefit run {shlex.quote(str(target))}",
         f"name: {name}",
@@ -177,7 +177,8 @@ def _evidence(guesses: Sequence[Guess], indent: str) -> Iterator[str]:
     types = max(len(guess.sql_type) for guess in guesses)
     for guess in guesses:
         distinct = len(guess.counts)
-        nulls = f", {guess.nulls:.1%} NULL" if guess.nulls else ""
+        missing = sum(value is None for value in guess.values)
+        nulls = f", {missing:,} NULL" if missing else ""
         shown = f": {', '.join(guess.evidence)}" if guess.evidence else ""
         facts = f"{distinct:,} distinct{nulls}{shown}" if guess.kind != "other" else ", ".join(guess.evidence)
         name, sql_type = _one_line(guess.source), guess.sql_type

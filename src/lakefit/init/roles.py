@@ -12,10 +12,8 @@ from lakefit.config.sql import SqlError, expression_columns, quoted
 from lakefit.errors import InputError
 from lakefit.init.columns import Guess
 
-_KEY_NAMES = re.compile(r"(^|_)(id|key|uuid|guid|no|nr|number|num|index)$|id$", re.IGNORECASE)
-_CODE_NAMES = re.compile(
-    r"(^|_)(zip|plz|postcode|zipcode|code|sku|class|type|category|kind|cluster)$|id$", re.IGNORECASE
-)
+_KEY_NAMES = re.compile(r"(?i:(^|[\W_])(id|key|uuid|guid|no|nr|number|num|index)$)|[a-z0-9](Id|ID|Key)$")
+_CODE_NAMES = re.compile(r"(?i:(^|[\W_])(zip|plz|postcode|zipcode|code|sku|class|type|category|kind|cluster)$)")
 _ORDER_NAMES = re.compile(r"updat|modif|chang|extract|version|load|ingest|created|_at$|_ts$|timestamp", re.IGNORECASE)
 _LABEL_NAMES = re.compile(
     r"label|target|y|class|outcome|response|churn(ed)?|survived|default(ed)?|(is_?)?fraud|converted|click(ed)?|"
@@ -117,7 +115,8 @@ def _given_label(guesses: Sequence[Guess], label: str) -> LabelGuess:
         wrong = unknown[0] if unknown else label
         raise InputError(f"--label {label}: there is no column {wrong!r}{nearest(wrong, list(names.values()))}.")
     columns = tuple(dict.fromkeys(names[name.lower()] for name in named))
-    return LabelGuess(label, "binary", columns, "as given; true and false, or 1 and 0", given=True)
+    why = "as given: true and false, or 1 and 0. CHECK the features: an expression is not tried against them"
+    return LabelGuess(label, "binary", columns, why, given=True)
 
 
 def _found_label(guesses: Sequence[Guess]) -> LabelGuess:
