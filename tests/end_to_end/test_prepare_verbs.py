@@ -12,6 +12,7 @@ import pytest
 from lakefit.console import Console
 from lakefit.dataset.manifest import Manifest, read_manifest
 from lakefit.errors import ContractError, InputError
+from lakefit.prepare import expect, stage, staged
 from lakefit.run.stages import run_stages
 from lakefit.run.validate import validate
 
@@ -182,6 +183,42 @@ def test_a_broken_contract_keeps_the_old_version(
     datasets = [path.name for path in (folder / "lake/clinic/datasets").iterdir()]
     assert datasets == [manifest.fingerprint]
     assert json.loads((folder / "lake/clinic/current.json").read_text())["dataset"] == manifest.fingerprint
+
+
+def test_jobs_of_spark_find_what_is_found_here(
+    spark: Any, folder: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above `LOCAL_ROWS` statistics, contracts and checks are counted by Spark: the same bytes and the same words."""
+    monkeypatch.chdir(folder)
+    for module in (staged, expect, stage):
+        monkeypatch.setattr(module, "LOCAL_ROWS", 0)
+    large = read_manifest(
+        run_stages(validate("clinic.yaml", ("output.path=large",)), Console("json"), "prepare").dataset_dir
+    )
+
+    def facts(one: Manifest) -> dict[str, Any]:
+        # Without a version in use there is no drift to compare.
+        return one.model_dump(exclude={"created": True, "pipeline": {"output"}, "expectations": True})
+
+    assert facts(large) == facts(manifest)
+    contracts = "[unique(city), distinct(age) == 101, unique(stamp), 'values(city) in [Bonn]']"
+    said = {}
+    for path, rows in (("large", 0), ("lake", 2_000_000)):
+        for module in (staged, expect, stage):
+            monkeypatch.setattr(module, "LOCAL_ROWS", rows)
+        with pytest.raises(ContractError) as error:
+            run_stages(
+                validate("clinic.yaml", (f"output.path={path}", f"expect.input={contracts}", "expect.result=[]")),
+                Console("json"),
+                "prepare",
+            )
+        said[path] = str(error.value)
+    assert said["large"] == said["lake"]
+    torn = ("split={time: {column: stamp, validation: 600, test: 900}, by: [city]}", "output.path=large")
+    for rows in (0, 2_000_000):
+        monkeypatch.setattr(stage, "LOCAL_ROWS", rows)
+        with pytest.raises(InputError, match="2 groups of city have rows in two splits"):
+            run_stages(validate("clinic.yaml", torn), Console("json"), "prepare")
 
 
 def test_features_of_an_earlier_dataset_can_be_taken_over(

@@ -69,6 +69,18 @@ def test_any_order_of_arrival_gives_the_same_rows(rows: list[Row], order: tuple[
     assert one.equals(other)
 
 
+@settings(max_examples=50, deadline=None)
+@given(some_rows)
+def test_the_most_complete_row_has_the_fewest_nulls_of_its_key(rows: list[Row]) -> None:
+    how = Deduplication(COLUMNS, None, most_complete=True, remove=True)
+    table = sorted_table(rows, how)
+    first = first_of_key(table, how)
+    every = values_at(table, range(len(table)))
+    for row, survivor in zip(every, values_at(table, first.tolist()), strict=True):
+        assert (row[0], row[4]) == (survivor[0], survivor[4])
+        assert survivor.count(None) <= row.count(None)
+
+
 def test_without_deduplicate_every_row_is_kept() -> None:
     rows = [Row((1, "a", 1, 1.5, "Oslo", True))] * 3
     how = Deduplication(COLUMNS, None, most_complete=False, remove=False)
