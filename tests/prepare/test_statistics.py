@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from lakefit.prepare import quantiles
 from lakefit.prepare.hashing import mix64
 from lakefit.prepare.quantiles import (
-    APPROXIMATE_PASSES,
-    PASSES,
+    CountBins,
     Prefix,
     between,
     count_bins_of,
+    first_bins,
     ordered_bits,
     quantile_ranks,
     select_ranks,
@@ -143,33 +144,45 @@ some_floats = st.lists(
 )
 
 
-def bins_of(values: dict[str, NDArray[np.float64]], asked: list[int]) -> Any:
-    def count(prefixes: Sequence[Prefix]) -> dict[Prefix, NDArray[np.int64]]:
+def bins_of(values: dict[str, NDArray[np.float64]], asked: list[int]) -> CountBins:
+    def count(prefixes: Sequence[Prefix]) -> dict[Prefix, tuple[Any, Any]]:
         asked.append(len(prefixes))
-        # In two parts, as files are counted apart.
-        halves = {p: np.array_split(values[p.column], 2) for p in prefixes}
-        return {p: count_bins_of(halves[p][0], p) + count_bins_of(halves[p][1], p) for p in prefixes}
+        return {p: count_bins_of(values[p.column], [p])[0] for p in prefixes}
 
     return count
 
 
 @settings(max_examples=50, deadline=None)
-@given(some_floats, some_floats, st.data())
-def test_selected_ranks_are_those_of_the_sorted_values(one: list[float], two: list[float], data: st.DataObject) -> None:
+@given(some_floats, some_floats, st.booleans(), st.integers(0, 50), st.data())
+def test_selected_ranks_are_those_of_the_sorted_values(
+    one: list[float], two: list[float], first_known: bool, whole: int, data: st.DataObject
+) -> None:
     values = {"one": np.array(one) + 0.0, "two": np.array(two) + 0.0}
     ranks = {
         name: data.draw(st.lists(st.integers(0, len(v) - 1), min_size=1, max_size=4)) for name, v in values.items()
     }
-    asked: list[int] = []
-    found = select_ranks(ranks, bins_of(values, asked))
+    first = {name: first_bins(v) for name, v in values.items()} if first_known else {}
     right = {name: [np.partition(values[name], rank)[rank] for rank in wanted] for name, wanted in ranks.items()}
+    asked: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        # Prefixes of more values than this are counted on, others handed over.
+        patch.setattr(quantiles, "WHOLE", whole)
+        found = select_ranks(ranks, first, bins_of(values, asked), exact=True)
     assert found == {name: [(value, value) for value in of_rank] for name, of_rank in right.items()}
-    near = select_ranks(ranks, bins_of(values, []), APPROXIMATE_PASSES)
+    assert len(asked) <= 4 - first_known
+    near = select_ranks(ranks, first, bins_of(values, []), exact=False)
     for name, of_rank in right.items():
         for (low, high), value in zip(near[name], of_rank, strict=True):
             assert low <= value <= high
-            assert high - low <= abs(value) * 2**-15 or abs(value) < 1e-300
-    assert len(asked) == len(PASSES)
+            assert high - low <= abs(value) * 2**-19 or abs(value) < 1e-300
+
+
+def test_all_prefixes_of_a_column_are_counted_at_once() -> None:
+    values = np.array([1.0, 1.5, -2.0, 1e300, 1.0])
+    prefixes = [Prefix("x", 0, 0, 16), Prefix("x", 1, 1, 4), Prefix("x", 1, 0, 63), Prefix("x", 12, 0xBFF, 52)]
+    found = count_bins_of(values, prefixes)
+    assert [rows.tolist() for _, rows in found] == [[1, 2, 1, 1], [3, 1], [1], [2, 1]]
+    assert found[3][0].tolist() == [0, 1 << 51]
 
 
 @given(finite, finite)

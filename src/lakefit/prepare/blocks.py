@@ -64,10 +64,10 @@ def _cut(batches: list[pa.RecordBatch], keying: Keying) -> Iterator[pa.RecordBat
     ends = np.append(starts[1:], len(sorted_buckets))
     for bucket, start, end in zip(present, starts, ends, strict=True):
         rows = table.slice(start, end - start)
-        cell = to_bytes(rows)
         hi, lo = identity_sums(rows)
-        values = [[int(bucket)], [len(rows)], [Decimal(hi)], [Decimal(lo)], [cell]]
-        arrays = [pa.array(value, field.type) for value, field in zip(values, _ARROW_SCHEMA, strict=True)]
+        values = [int(bucket), len(rows), Decimal(hi), Decimal(lo)]
+        arrays = [pa.array([value], field.type) for value, field in zip(values, _ARROW_SCHEMA, strict=False)]
+        arrays.append(to_cell(rows))
         yield pa.RecordBatch.from_arrays(arrays, schema=_ARROW_SCHEMA)
 
 
@@ -122,15 +122,24 @@ def identity_sums(table: pa.Table) -> tuple[int, int]:
     return hi, lo
 
 
-def to_bytes(table: pa.Table) -> bytes:
-    """Return the table as one Arrow IPC stream, uncompressed: Spark compresses what it shuffles."""
+def to_cell(table: pa.Table) -> pa.Array:
+    """Return the table as a binary array of one value, an Arrow IPC stream.
+
+    Uncompressed: Spark compresses what it shuffles. The array shares the stream's memory.
+    """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return bytes(sink.getvalue())
+    stream = sink.getvalue()
+    offsets = pa.py_buffer(np.array([0, stream.size], np.int32))
+    return pa.Array.from_buffers(pa.binary(), 1, [None, offsets, stream])
+
+
+def from_cell(cell: pa.BinaryScalar) -> pa.Table:
+    """Return the table in a value of `to_cell`, sharing its memory."""
+    return pa.ipc.open_stream(cell.as_buffer()).read_all()
 
 
 def from_cells(cells: pa.ChunkedArray) -> pa.Table:
     """Return the rows of all blocks in a column of IPC streams, as one table of unified dictionaries."""
-    tables = [pa.ipc.open_stream(cell.as_buffer()).read_all() for cell in cells]
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    return pa.concat_tables([from_cell(cell) for cell in cells]).unify_dictionaries().combine_chunks()

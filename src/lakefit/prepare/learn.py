@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from lakefit.config.features import Categorical, MultiValued, Numeric
 from lakefit.config.features import Features as FeaturesSection
@@ -23,10 +24,10 @@ from lakefit.dataset.statistics import ColumnStatistics, Histogram
 from lakefit.dataset.transform import yeo_johnson
 from lakefit.errors import InputError
 from lakefit.prepare.power import fit_powers, likelihood_columns, likelihood_slope
-from lakefit.prepare.quantiles import APPROXIMATE_PASSES, PASSES, between, quantile_ranks, select_ranks
+from lakefit.prepare.quantiles import between, quantile_ranks, select_ranks
 from lakefit.prepare.staged import Staged, Transform
 from lakefit.prepare.statistics import Floats, Summary
-from lakefit.prepare.tally import Totals
+from lakefit.prepare.tally import Counts, Totals
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 HISTOGRAM_BINS = 20
@@ -85,7 +86,12 @@ class Learner:
         """Return the statistics of every cleaned column; types: their Spark SQL types."""
         self._ask_quantiles()
         edges = {name: _edges(self, name) for name, summary in self.totals.summaries.items() if summary.count}
-        counts = self.staged.histograms({name: at for name, at in edges.items() if len(at) > 1})
+        binned = {name: at for name, at in edges.items() if len(at) > 1}
+        counts = self.staged.histograms({name: at for name, at in binned.items() if self.totals.counts[name] is None})
+        for name, at in binned.items():
+            if (counted := self.totals.counts[name]) is not None:
+                bins = np.searchsorted(at, counted.values.to_numpy(), side="right")
+                counts[name] = np.bincount(bins, counted.rows, len(at) + 1).astype(np.int64).tolist()
         found = {}
         for name in columns:
             summary = self.totals.summaries.get(name)
@@ -150,9 +156,16 @@ class Learner:
         for name, shares in wanted.items():
             count = self.totals.summaries[name].count
             ranks[name] = sorted({rank for share in shares for rank in quantile_ranks(count, share)[:2]})
-        exact = self.section.quantiles == "exact"
+        selected: dict[str, list[tuple[float, float]]] = {}
+        for name in list(ranks):
+            counted = self.totals.counts[name] if name not in transforms else None
+            if counted is not None:
+                at = np.searchsorted(np.cumsum(counted.rows), ranks[name], side="right")
+                selected[name] = [(value, value) for value in counted.values.to_numpy()[at].tolist()]
+        left = {name: wanted_ranks for name, wanted_ranks in ranks.items() if name not in selected}
+        first = {name: self.totals.bins[name] for name in left if name not in transforms}
         count_bins = partial(self.staged.count_bins, transforms=transforms)
-        selected = select_ranks(ranks, count_bins, PASSES if exact else APPROXIMATE_PASSES)
+        selected |= select_ranks(left, first, count_bins, exact=self.section.quantiles == "exact")
         found: dict[str, dict[float, tuple[float, float]]] = {}
         for name, shares in wanted.items():
             bounds = dict(zip(ranks[name], selected[name], strict=True))
@@ -284,7 +297,8 @@ class Learner:
             counts = self.totals.counts.get(name)
             if counts is None:
                 return self.staged.most_frequent(name)
-            return float(min(counts, key=lambda value: (-counts[value], float(value))))
+            # The values ascend: the first of the largest is the smallest of equally frequent ones.
+            return float(counts.values[int(np.argmax(counts.rows))].as_py())
         return float(section.fill)
 
     def _references(self, name: str, clipped: Callable[[float], float]) -> tuple[tuple[float, float], ...]:
@@ -349,21 +363,19 @@ def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]
     )
 
 
-def _vocabulary(
-    total: Mapping[str, int], min_count: int, max_size: int | None
-) -> tuple[tuple[str, ...], tuple[int, ...], int]:
+def _vocabulary(total: Counts, min_count: int, max_size: int | None) -> tuple[tuple[str, ...], tuple[int, ...], int]:
     """Return the values by falling count, then by value, their counts, and how many values were cut."""
-    known = [(value, count) for value, count in total.items() if count >= min_count]
-    known.sort(key=lambda pair: (-pair[1], pair[0].encode()))
-    known = known[:max_size]
-    return tuple(value for value, _ in known), tuple(count for _, count in known), len(total) - len(known)
+    order = np.argsort(-total.rows, kind="stable")
+    order = order[: int((total.rows >= min_count).sum())][:max_size]
+    values = total.values.take(pa.array(order)).to_pylist()
+    return tuple(values), tuple(total.rows[order].tolist()), len(total.rows) - len(order)
 
 
-def _most_frequent(counts: Mapping[Any, int] | None) -> tuple[tuple[str | float, int], ...] | None:
+def _most_frequent(counts: Counts | None) -> tuple[tuple[str | float, int], ...] | None:
     if counts is None:
         return None
-    pairs = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return tuple((value, count) for value, count in pairs[:MOST_FREQUENT])
+    values, rows, _ = _vocabulary(counts, 1, MOST_FREQUENT)
+    return tuple(zip(values, rows, strict=True))
 
 
 def _edges(learner: Learner, name: str) -> tuple[float, ...]:

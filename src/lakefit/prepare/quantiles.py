@@ -1,4 +1,5 @@
-"""Exact quantiles of staged columns, by radix: each pass counts the next bits of the values that share a prefix."""
+"""Exact quantiles by radix: the first bits of all values are counted with everything else, then the next bits of those
+that share the prefix of a wanted one, until so few are left that they can be looked at one by one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from numpy.typing import NDArray
 from lakefit.prepare.hashing import Hashes
 from lakefit.prepare.statistics import Floats
 
-PASSES = (16, 12, 12, 12, 12)
-"""The bits of each pass. The first has the sign, the exponent and four digits; later ones stay small in memory."""
-APPROXIMATE_PASSES = PASSES[:2]
+FIRST_BITS = 16
+"""The sign, the exponent and four digits."""
+NEXT_BITS = 16
+# So many values of one prefix are handed over whole, and their ranks known at once.
+WHOLE = 1 << 16
+
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -24,30 +29,47 @@ class Prefix:
     next_bits: int
 
 
-CountBins = Callable[[Sequence[Prefix]], Mapping[Prefix, NDArray[np.int64]]]
-"""Returns for each prefix how many values fall into each of its continuations; shape (2^next_bits,)."""
+CountBins = Callable[[Sequence[Prefix]], Mapping[Prefix, tuple[Hashes, Integers]]]
+"""Returns for each prefix its continuations, ascending, and how many values have each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a wanted value is: its first `bits` bits, its rank among those that share them, and how many these are."""
+
+    bits: int
+    value: int
+    rank: int
+    rows: int
 
 
 def select_ranks(
-    ranks: Mapping[str, Sequence[int]], count_bins: CountBins, passes: Sequence[int] = PASSES
+    ranks: Mapping[str, Sequence[int]], first: Mapping[str, Integers], count_bins: CountBins, *, exact: bool
 ) -> dict[str, list[tuple[float, float]]]:
     """Return for given ranks (0 = smallest) of each column the bounds between which the value lies.
 
-    Both are the value itself after all 64 bits.
+    Both are the value itself if `exact`; else the values that share its first bits after one call of `count_bins`.
+    first: `first_bins` of each column, where they are known.
     """
-    places = {(column, rank): (0, rank) for column, wanted in ranks.items() for rank in wanted}
-    bits = 0
-    for next_bits in passes if places else ():
-        asked = {Prefix(column, bits, value, next_bits) for (column, _), (value, _) in places.items()}
-        running = {prefix: np.cumsum(counts) for prefix, counts in count_bins(sorted(asked)).items()}
-        for (column, rank), (value, remaining) in places.items():
-            totals = running[Prefix(column, bits, value, next_bits)]
-            chosen = int(np.searchsorted(totals, remaining, side="right"))
-            before = int(totals[chosen - 1]) if chosen else 0
-            places[column, rank] = ((value << next_bits) | chosen, remaining - before)
-        bits += next_bits
-    left = 64 - bits
-    return {column: [_bounds(places[column, rank][0], left) for rank in wanted] for column, wanted in ranks.items()}
+    places: dict[tuple[str, int], _Place] = {}
+    for column, wanted in ranks.items():
+        for rank in wanted:
+            if column in first:
+                places[column, rank] = _continued(
+                    _Place(0, 0, rank, 0), np.arange(1 << FIRST_BITS, dtype=np.uint64), first[column], FIRST_BITS
+                )
+            else:
+                places[column, rank] = _Place(0, 0, rank, WHOLE + 1)
+    last = 64 if exact else FIRST_BITS + NEXT_BITS
+    while open_places := {key: place for key, place in places.items() if place.bits < last}:
+        asked = {key: _question(key[0], place, exact) for key, place in open_places.items()}
+        answers = count_bins(sorted(set(asked.values())))
+        for key, prefix in asked.items():
+            places[key] = _continued(places[key], *answers[prefix], prefix.next_bits)
+    return {
+        column: [_bounds(places[column, rank].value, 64 - places[column, rank].bits) for rank in wanted]
+        for column, wanted in ranks.items()
+    }
 
 
 def quantile_ranks(count: int, share: float) -> tuple[int, int, float]:
@@ -64,21 +86,54 @@ def between(low: float, high: float, part: float) -> float:
     return low * (1 - part) + high * part
 
 
-def count_bins_of(values: Floats, prefix: Prefix) -> NDArray[np.int64]:
-    """Return the histogram that `CountBins` asks for, of one array without NaN."""
+def first_bins(values: Floats, rows: Integers | None = None) -> Integers:
+    """Return how many values (no NaN) have which first bits, each counted `rows` times; shape (2^FIRST_BITS,)."""
+    bins = (ordered_bits(values) >> np.uint64(64 - FIRST_BITS)).astype(np.int64)
+    # Weights are float64: exact up to 2^53 rows.
+    return np.bincount(bins, rows, 1 << FIRST_BITS).astype(np.int64)
+
+
+def count_bins_of(values: Floats, prefixes: Sequence[Prefix]) -> list[tuple[Hashes, Integers]]:
+    """Return what `CountBins` asks for, of one array without NaN; the prefixes are of one column, in order."""
     bits = ordered_bits(values)
-    if prefix.bits:
-        bits = bits[(bits >> np.uint64(64 - prefix.bits)) == np.uint64(prefix.value)]
-    size = 1 << prefix.next_bits
-    next_bits = (bits >> np.uint64(64 - prefix.bits - prefix.next_bits)) & np.uint64(size - 1)
-    return np.bincount(next_bits.astype(np.int64), minlength=size).astype(np.int64)
+    answers: dict[Prefix, tuple[Hashes, Integers]] = {}
+    for length in {prefix.bits for prefix in prefixes}:
+        mine = [prefix for prefix in prefixes if prefix.bits == length]
+        wanted = np.array(sorted({prefix.value for prefix in mine}), np.uint64)
+        if length:
+            head = bits >> np.uint64(64 - length)
+            place = np.minimum(np.searchsorted(wanted, head), len(wanted) - 1)
+            hit = wanted[place] == head
+            found, place = bits[hit] << np.uint64(length), place[hit]
+        else:
+            found, place = bits, np.zeros(len(bits), np.int64)
+        for prefix in mine:
+            rest = found[place == np.searchsorted(wanted, np.uint64(prefix.value))] >> np.uint64(64 - prefix.next_bits)
+            answers[prefix] = np.unique(rest, return_counts=True)
+    return [answers[prefix] for prefix in prefixes]
 
 
 def ordered_bits(values: Floats) -> Hashes:
     """Return integers that order as the floats do (sign bit flipped, negatives inverted)."""
     bits = np.ascontiguousarray(values, np.float64).view(np.uint64)
-    negative = (bits >> np.uint64(63)).astype(bool)
-    return np.where(negative, ~bits, bits | np.uint64(1 << 63))
+    # All ones for a negative number, the sign bit alone for another.
+    mask = (bits.view(np.int64) >> 63).view(np.uint64) | np.uint64(1 << 63)
+    return bits ^ mask
+
+
+def _question(column: str, place: _Place, exact: bool) -> Prefix:
+    left = 64 - place.bits
+    whole = exact and place.rows <= WHOLE
+    next_bits = left if whole else min(left, NEXT_BITS if place.bits else FIRST_BITS)
+    return Prefix(column, place.bits, place.value, next_bits)
+
+
+def _continued(place: _Place, continuations: Hashes, rows: Integers, next_bits: int) -> _Place:
+    running = np.cumsum(rows)
+    chosen = int(np.searchsorted(running, place.rank, side="right"))
+    before = int(running[chosen - 1]) if chosen else 0
+    value = (place.value << next_bits) | int(continuations[chosen])
+    return _Place(place.bits + next_bits, value, place.rank - before, int(rows[chosen]))
 
 
 def _bounds(prefix: int, left: int) -> tuple[float, float]:

@@ -1,6 +1,9 @@
 """Passes over the staged rows: their training values by column, here where they are few, by Spark where not."""
 
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +15,9 @@ from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from lakefit.prepare.blocks import KEY_HIGH
+from lakefit.prepare.blocks import KEY_HIGH, to_cell
 from lakefit.prepare.hashing import Hashes
-from lakefit.prepare.quantiles import Prefix, count_bins_of
+from lakefit.prepare.quantiles import Integers, Prefix, count_bins_of
 from lakefit.prepare.statistics import (
     LEAF_BITS,
     Floats,
@@ -47,7 +50,12 @@ class Staged:
     def each(self, task: Callable[[Sequence[str]], bytes]) -> list[bytes]:
         """Return the results of a task over all files, some files a call."""
         if self.rows <= LOCAL_ROWS:
-            return [task(self.files)] if self.files else []
+            threads = min(len(self.files), os.cpu_count() or 1)
+            if not threads:
+                return []
+            # Arrow and numpy let go of the interpreter in all that takes long here.
+            with ThreadPoolExecutor(threads) as pool:
+                return list(pool.map(task, [self.files[thread::threads] for thread in range(threads)]))
         tasks = min(len(self.files), 2 * self.spark.sparkContext.defaultParallelism)
         numbers = self.spark.range(0, len(self.files), 1, numPartitions=tasks)
         results = numbers.mapInArrow(partial(_in_task, files=self.files, task=task), "result BINARY").toArrow()
@@ -65,16 +73,18 @@ class Staged:
 
     def count_bins(
         self, prefixes: Sequence[Prefix], transforms: Mapping[str, Transform]
-    ) -> dict[Prefix, NDArray[np.int64]]:
+    ) -> dict[Prefix, tuple[Hashes, Integers]]:
         """Return what `quantiles.CountBins` asks for; `transforms` (to one column each) are applied first."""
-        totals = {prefix: np.zeros(1 << prefix.next_bits, np.int64) for prefix in prefixes}
-        for packed in self.each(partial(_bins_of_files, prefixes=tuple(prefixes), transforms=dict(transforms))):
-            counted = pa.ipc.open_stream(packed).read_all()
-            number, bins, counts = (counted[name].to_numpy() for name in ("prefix", "bin", "count"))
-            for place, prefix in enumerate(prefixes):
-                mine = number == place
-                totals[prefix][bins[mine]] += counts[mine]
-        return totals
+        packed = self.each(partial(_bins_of_files, prefixes=tuple(prefixes), transforms=dict(transforms)))
+        parts = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in packed])
+        summed = parts.group_by(["prefix", "bin"]).aggregate([("rows", "sum")])
+        summed = summed.sort_by([("prefix", "ascending"), ("bin", "ascending")])
+        number, bins, rows = (summed[name].to_numpy() for name in ("prefix", "bin", "rows_sum"))
+        starts = np.searchsorted(number, np.arange(len(prefixes) + 1))
+        return {
+            prefix: (bins[start:end], rows[start:end])
+            for prefix, start, end in zip(prefixes, starts[:-1], starts[1:], strict=True)
+        }
 
     def histograms(self, edges: Mapping[str, Sequence[float]]) -> dict[str, list[int]]:
         """Return for each column the values below the first edge, between edges (low end in), and from the last on."""
@@ -191,24 +201,18 @@ def _no_values(name: str, nodes: int, width: int) -> Floats:
 
 
 def _bins_of_files(files: Sequence[str], prefixes: Sequence[Prefix], transforms: Mapping[str, Transform]) -> bytes:
-    totals = {prefix: np.zeros(1 << prefix.next_bits, np.int64) for prefix in prefixes}
-    for column in dict.fromkeys(prefix.column for prefix in prefixes):
-        for values, _ in training_values(files, column):
-            at = transforms[column](values)[:, 0] if column in transforms else values
-            for prefix in prefixes:
-                if prefix.column == column:
-                    totals[prefix] += count_bins_of(at, prefix)
-    numbers, bins, counts = [], [], []
+    parts: list[pa.Table] = []
+    places: defaultdict[str, list[int]] = defaultdict(list)
     for place, prefix in enumerate(prefixes):
-        filled = np.flatnonzero(totals[prefix])
-        numbers.append(np.full(len(filled), place, np.int32))
-        bins.append(filled.astype(np.int32))
-        counts.append(totals[prefix][filled])
-    table = pa.table({"prefix": np.concatenate(numbers), "bin": np.concatenate(bins), "count": np.concatenate(counts)})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
+        places[prefix.column].append(place)
+    for column, mine in places.items():
+        for values, _ in training_values(files, column):
+            derived = transforms[column](values)[:, 0] if column in transforms else values
+            counted = count_bins_of(derived, [prefixes[place] for place in mine])
+            for place, (bins, rows) in zip(mine, counted, strict=True):
+                prefix = np.full(len(bins), place, np.int32)
+                parts.append(pa.table({"prefix": prefix, "bin": bins, "rows": rows}))
+    return bytes(to_cell(pa.concat_tables(parts))[0].as_buffer())
 
 
 def _histograms_of_files(files: Sequence[str], edges: Mapping[str, Sequence[float]]) -> bytes:

@@ -5,16 +5,17 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from lakefit.config.features import Features
-from lakefit.prepare.blocks import KEY_HIGH
+from lakefit.prepare.blocks import KEY_HIGH, from_cell, to_cell
 from lakefit.prepare.features import as_lists, as_text
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
+from lakefit.prepare.quantiles import first_bins
 from lakefit.prepare.sketch import REGISTERS, distinct, registers_of
 from lakefit.prepare.staged import as_numbers, is_number
 from lakefit.prepare.statistics import (
@@ -29,42 +30,62 @@ from lakefit.prepare.statistics import (
 )
 
 MAX_COUNTED = 10_000
-"""The most frequent values are counted, exactly, where a column has at most so many distinct ones."""
-RESULT_FIELDS = "moments BINARY, registers BINARY, counts STRING"
+"""Values are counted, exactly, where a column has at most so many distinct ones."""
+# So many rows tell whether a column has clearly more: then counting all of it would be for nothing.
+_HEAD = 1 << 16
+RESULT_FIELDS = "moments BINARY, registers BINARY, numbers BINARY, texts BINARY, learned BINARY, bins BINARY, facts STRING"
+
+Integers = NDArray[np.int64]
+Column = pa.Array | pa.ChunkedArray
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Distinct values, ascending, and the rows of each; `values` is float64 or text."""
+
+    values: pa.Array
+    rows: Integers
 
 
 def tally(training: pa.Table, columns: Sequence[str], features: Features, bucket_bits: int) -> dict[str, pa.Array]:
     """Return one row of `RESULT_FIELDS` of a bucket's training rows, sorted by their key hash."""
-    numbers = [name for name in columns if is_number(training.schema.field(name).type)]
-    values = np.empty((len(training), len(numbers)))
-    for place, name in enumerate(numbers):
-        values[:, place] = as_numbers(training[name])
-    moments = merge_up(leaf_moments(values, training[KEY_HIGH].to_numpy()), LEAF_BITS, bucket_bits)
+    vocabularies = {name for group in features.categorical if group.hash_buckets is None for name in group.columns}
+    widths = {name: group.max_values for group in features.multi_valued for name in group.columns}
+    number_columns = [name for name in columns if is_number(training.schema.field(name).type)]
+    values = {name: as_numbers(training[name]) for name in number_columns}
+    matrix = np.stack(list(values.values()), 1) if values else np.empty((len(training), 0))
+    moments = merge_up(leaf_moments(matrix, training[KEY_HIGH].to_numpy()), LEAF_BITS, bucket_bits)
     registers = np.zeros((len(columns), REGISTERS), np.uint8)
-    counts: dict[str, list[list[Any]] | None] = {}
-    nulls: dict[str, int] = {}
+    numbers, texts, learned, bins = _Pile(pa.float64()), _Pile(pa.string()), _Pile(pa.string()), _Pile(pa.int64())
     for place, name in enumerate(columns):
         known = training[name].drop_null()
-        nulls[name] = len(training) - len(known)
-        registers[place] = registers_of(hash_rows([known], len(known), HIGH_SEED))
-        counts[name] = _counts(known) if distinct(registers[place]) <= MAX_COUNTED else None
-    learned = {
-        name: _value_counts(as_text(training[name]).drop_null())
-        for section in features.categorical
-        if section.hash_buckets is None
-        for name in section.columns
+        number, text = name in values, pa.types.is_string(known.type)
+        counted = _value_counts(known) if name in vocabularies or ((number or text) and _few(known)) else None
+        shown = known if counted is None else counted[0]
+        registers[place] = registers_of(hash_rows([shown], len(shown), HIGH_SEED))
+        if name in vocabularies and counted is not None:
+            learned.add(place, as_text(counted[0]), counted[1])
+        if counted is not None and (number or text) and distinct(registers[place]) <= MAX_COUNTED:
+            pile, of_type = (numbers, pa.array(as_numbers(counted[0]))) if number else (texts, counted[0])
+            pile.add(place, of_type, counted[1])
+        elif number:
+            found = first_bins(values[name][~np.isnan(values[name])])
+            bins.add(place, pa.array(np.flatnonzero(found)), found[found > 0])
+        if name in widths:
+            learned.add(place, *_value_counts(_once_a_row(as_lists(training[name]))))
+    facts = {
+        "nulls": {name: training[name].null_count for name in columns},
+        "cut": {name: _beyond(as_lists(training[name]), width) for name, width in widths.items()},
+        "counted": sorted({*numbers.places, *texts.places}),
     }
-    cut: dict[str, int] = {}
-    for multi in features.multi_valued:
-        for name in multi.columns:
-            lists = as_lists(training[name])
-            learned[name] = _value_counts(_once_a_row(lists))
-            lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-            cut[name] = int(np.maximum(lengths - multi.max_values, 0).sum())
     return {
         "moments": pa.array([pack_moments(moments)], pa.binary()),
         "registers": pa.array([zlib.compress(registers.tobytes(), 1)], pa.binary()),
-        "counts": pa.array([json.dumps({"columns": counts, "nulls": nulls, "learned": learned, "cut": cut})]),
+        "numbers": numbers.packed(),
+        "texts": texts.packed(),
+        "learned": learned.packed(),
+        "bins": bins.packed(),
+        "facts": pa.array([json.dumps(facts)]),
     }
 
 
@@ -72,17 +93,19 @@ def tally(training: pa.Table, columns: Sequence[str], features: Features, bucket
 class Totals:
     """The tallies of all buckets, merged.
 
-    summaries: of the columns that are numbers. distinct: estimates. counts: exact counts of values, None for a column
-    of more than `MAX_COUNTED`. learned: exact counts of the texts of features with a vocabulary. cut: list values left
-    out.
+    summaries: of the columns that are numbers. distinct: estimates. counts: exact counts of numbers and texts, None for
+    a column of more than `MAX_COUNTED` or of another type. bins: of numbers that are not counted, how many values have
+    which first bits (see `quantiles`). learned: exact counts of the texts of features with a vocabulary. cut: list
+    values left out.
     """
 
     rows: int
     nulls: Mapping[str, int]
     summaries: Mapping[str, Summary]
     distinct: Mapping[str, int]
-    counts: Mapping[str, Mapping[Any, int] | None]
-    learned: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Counts | None]
+    bins: Mapping[str, Integers]
+    learned: Mapping[str, Counts]
     cut: Mapping[str, int]
 
 
@@ -90,46 +113,92 @@ def total(results: pa.Table, columns: Sequence[str], numbers: Sequence[str], row
     """Merge the rows of `RESULT_FIELDS`; rows: of the training split; numbers: the columns with moments."""
     parts = [unpack_moments(packed, len(numbers)) for packed in results["moments"].to_pylist()]
     root = merge_up(concatenate(parts, len(numbers)), bucket_bits, 0)
-    summaries = {name: summary_of(root, place) for place, name in enumerate(numbers)}
     registers = np.zeros((len(columns), REGISTERS), np.uint8)
     for packed in results["registers"].to_pylist():
-        np.maximum(registers, np.frombuffer(zlib.decompress(packed), np.uint8).reshape(registers.shape), out=registers)
-    tallies = [json.loads(text) for text in results["counts"].to_pylist()]
+        found = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(registers.shape)
+        np.maximum(registers, found, out=registers)
     estimates = {name: distinct(registers[place]) for place, name in enumerate(columns)}
-    counts = {
-        name: _merged(tally["columns"][name] for tally in tallies)
-        if estimates[name] <= MAX_COUNTED and all(tally["columns"][name] is not None for tally in tallies)
-        else None
-        for name in columns
+    facts = [json.loads(text) for text in results["facts"].to_pylist()]
+    few = {
+        name
+        for place, name in enumerate(columns)
+        if estimates[name] <= MAX_COUNTED and all(place in one["counted"] for one in facts)
     }
-    learned_names = tallies[0]["learned"] if tallies else ()
-    cut: Counter[str] = Counter()
-    for one in tallies:
-        cut.update(one["cut"])
-    nulls: Counter[str] = Counter()
-    for one in tallies:
-        nulls.update(one["nulls"])
+    of_numbers = _merged(results["numbers"], pa.float64(), columns)
+    of_texts = _merged(results["texts"], pa.string(), columns)
+    bins: dict[str, Integers] = {}
+    for name in set(numbers) - few:
+        # Some buckets may have counted what all together have too many of.
+        counted = of_numbers[name]
+        bins[name] = first_bins(counted.values.to_numpy(), counted.rows)
+    for name, found in _merged(results["bins"], pa.int64(), columns).items():
+        if name in bins:
+            bins[name][found.values.to_numpy()] += found.rows
     return Totals(
         rows=rows,
-        nulls=nulls,
-        summaries=summaries,
+        nulls=_summed(one["nulls"] for one in facts),
+        summaries={name: summary_of(root, place) for place, name in enumerate(numbers)},
         distinct=estimates,
-        counts=counts,
-        learned={name: _merged(tally["learned"][name] for tally in tallies) for name in learned_names},
-        cut=cut,
+        counts={
+            name: None if name not in few else of_numbers[name] if name in numbers else of_texts[name]
+            for name in columns
+        },
+        bins=bins,
+        learned=_merged(results["learned"], pa.string(), columns),
+        cut=_summed(one["cut"] for one in facts),
     )
 
 
-def _counts(known: pa.ChunkedArray) -> list[list[Any]] | None:
-    if is_number(known.type):
-        return _value_counts(pa.array(as_numbers(known)))
-    if pa.types.is_string(known.type) or pa.types.is_large_string(known.type):
-        return _value_counts(known)
-    return None
+class _Pile:
+    """Values of several columns with their rows, to be sent to the driver as one table."""
+
+    def __init__(self, of_type: pa.DataType) -> None:
+        self._schema = pa.schema([("column", pa.int32()), ("value", of_type), ("rows", pa.int64())])
+        self._parts: list[pa.Table] = []
+        self.places: list[int] = []
+
+    def add(self, place: int, values: pa.Array, rows: Column | Integers) -> None:
+        columns = pa.array(np.full(len(values), place, np.int32))
+        self._parts.append(pa.Table.from_arrays([columns, values, pa.array(rows)], schema=self._schema))
+        self.places.append(place)
+
+    def packed(self) -> pa.Array:
+        table = pa.concat_tables(self._parts) if self._parts else self._schema.empty_table()
+        return to_cell(table)
 
 
-def _value_counts(values: pa.Array | pa.ChunkedArray) -> list[list[Any]]:
-    return [[entry["values"], entry["counts"]] for entry in pc.value_counts(values).to_pylist()]
+def _merged(packed: pa.ChunkedArray, of_type: pa.DataType, columns: Sequence[str]) -> dict[str, Counts]:
+    """Return the sum of several piles by column."""
+    nothing = Counts(pa.array([], of_type), np.zeros(0, np.int64))
+    found = dict.fromkeys(columns, nothing)
+    if not len(packed):
+        return found
+    table = pa.concat_tables([from_cell(one) for one in packed])
+    summed = table.group_by(["column", "value"]).aggregate([("rows", "sum")])
+    summed = summed.sort_by([("column", "ascending"), ("value", "ascending")]).combine_chunks()
+    places, starts = np.unique(summed["column"].to_numpy(), return_index=True)
+    ends = np.append(starts, len(summed))[1:]
+    for place, start, end in zip(places, starts, ends, strict=True):
+        mine = summed.slice(start, end - start)
+        found[columns[place]] = Counts(_one(mine["value"]), mine["rows_sum"].to_numpy())
+    return found
+
+
+def _summed(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return total
+
+
+def _few(known: pa.ChunkedArray) -> bool:
+    """Return whether a column may have at most `MAX_COUNTED` values; a doubtful one is counted and then looked at."""
+    return bool(pc.count_distinct(known.slice(0, _HEAD)).as_py() <= 2 * MAX_COUNTED)
+
+
+def _value_counts(values: Column) -> tuple[pa.Array, pa.Array]:
+    counted = pc.value_counts(values)
+    return counted.field(0), counted.field(1)
 
 
 def _once_a_row(lists: pa.ListArray) -> pa.Array:
@@ -139,9 +208,11 @@ def _once_a_row(lists: pa.ListArray) -> pa.Array:
     return pairs["value"].drop_null()
 
 
-def _merged(parts: Iterable[list[list[Any]]]) -> dict[Any, int]:
-    merged: Counter[Any] = Counter()
-    for part in parts:
-        for value, count in part:
-            merged[value] += count
-    return dict(merged)
+def _beyond(lists: pa.ListArray, width: int) -> int:
+    """Return how many values stand beyond the first `width` of their lists."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return int(np.maximum(lengths - width, 0).sum())
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
