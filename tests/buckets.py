@@ -171,8 +171,8 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup) -> Made:
         for kind in STAGED
     }
     kept_rows = sum(sum(summary["kept"].values()) for summary in summaries)
-    kept = Staged(NO_SPARK, tuple(path for _, path in staged["kept"]), kept_rows, setup.bucket_bits)
     training_rows = sum(summary["kept"]["train"] for summary in summaries)
+    kept = Staged(NO_SPARK, tuple(path for _, path in staged["train"]), training_rows, setup.bucket_bits)
     numbers = [name for name in COLUMNS if name not in ("group", "city")]
     totals = total(results, COLUMNS, numbers, training_rows, setup.bucket_bits)
     learner = Learner(setup.features, totals, kept)

@@ -57,8 +57,9 @@ def learner(table: pa.Table, features: Section, folder: Path, bucket_bits: int =
         )
         rows = staged.filter(pa.array(mine))
         files.append(str(folder / f"{bucket_bits}-{bucket}.parquet"))
+        rows = rows.filter(pa.compute.equal(rows[SPLIT], 0))
         pq.write_table(rows, files[-1])
-        tallied = tally(rows.filter(pa.compute.equal(rows[SPLIT], 0)), table.column_names, features, bucket_bits)
+        tallied = tally(rows, table.column_names, features, bucket_bits)
         results.append(pa.RecordBatch.from_pydict(tallied))
     numbers = [field.name for field in table.schema if is_number(field.type)]
     rows = min(training, len(table))

@@ -4,7 +4,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +30,14 @@ from lakefit.prepare.blocks import (
     from_cells,
 )
 from lakefit.prepare.clean import LABEL, RULE, WEIGHT
-from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, sort_rows
+from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, occurrences, row_order
 from lakefit.prepare.split import IN_GAP, NO_SPLIT, assign_split, check_keys, group_of
 from lakefit.prepare.staged import SPLIT
 from lakefit.prepare.tally import RESULT_FIELDS, tally
 
 IDENTITY = "_row"
 GROUP = "_group"
-STAGED = ("kept", "duplicates", "rejects")
+STAGED = (*SPLITS, "duplicates", "rejects")
 BROKEN, HEADER_INSIDE, NULL_KEY, GAP, SPLITLESS = -1, -2, -3, -4, -5
 REASONS = {
     BROKEN: "the line does not fit the schema",
@@ -72,6 +72,14 @@ class BucketPlan:
         """The columns of which statistics are kept: all that are values, and a regression's label."""
         return (*self.columns, LABEL) if self.label.type == "regression" else self.columns
 
+    @property
+    def judging(self) -> tuple[str, ...]:
+        """The value columns by which a row's fate is decided here."""
+        split = self.split
+        time = (split.time.column,) if split.time is not None else ()
+        column = (split.column,) if split.column is not None else ()
+        return tuple(dict.fromkeys((*self.key, *(split.by or ()), *(split.stratify or ()), *time, *column)))
+
 
 def finish_buckets(batches: Iterable[pa.RecordBatch], plan: BucketPlan) -> Iterator[pa.RecordBatch]:
     """Finish the buckets of a partition (rows of `blocks.BLOCKS_SCHEMA`); yield one row of `RESULT_SCHEMA` for each."""
@@ -87,31 +95,45 @@ def finish_buckets(batches: Iterable[pa.RecordBatch], plan: BucketPlan) -> Itera
 
 
 def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, Any], dict[str, pa.Array]]:
-    table = sort_rows(from_cells(blocks["block"]), plan.deduplication)
-    state, first, rule = _judge(table, plan)
-    table = table.append_column(IDENTITY, _identity(table))
-    kept, split = _split(table, state, rule, plan)
-    files = {
-        "kept": _stage(_kept_rows(kept, split, plan), "kept", bucket, plan),
-        "duplicates": _stage(_duplicate_rows(table, state, first, plan), "duplicates", bucket, plan),
-        "rejects": _stage(_rejected_rows(table, state, rule, plan), "rejects", bucket, plan),
-    }
-    of_split = {name: kept.filter(pa.array(split == number)) for number, name in enumerate(SPLITS)}
-    tallied = tally(of_split["train"], plan.tallied, plan.features, plan.bucket_bits)
+    table = from_cells(blocks["block"])
+    order = row_order(table, plan.deduplication)
+    # The fate of a row is decided by a few columns; the others are copied once, to where the row goes.
+    values = set(plan.columns) - set(plan.judging)
+    rows = table.select([name for name in table.column_names if name not in values]).take(pa.array(order))
+    rows = rows.combine_chunks().append_column(OCCURRENCE, occurrences(rows))
+    rows = rows.append_column(IDENTITY, _identity(rows))
+    state, first, rule = _judge(rows, plan)
+    split = _split(rows, state, rule, plan)
+
+    def whole(places: NDArray[np.int64]) -> pa.Table:
+        """Return rows by their places in `rows`, with all their values."""
+        narrow = rows.take(pa.array(places))
+        wide = table.select(list(plan.columns)).take(pa.array(order[places]))
+        hidden = [name for name in narrow.column_names if name not in plan.judging]
+        return pa.table({**{name: narrow[name] for name in hidden}, **{name: wide[name] for name in plan.columns}})
+
+    of_split = {name: np.flatnonzero((state == _KEPT) & (split == number)) for number, name in enumerate(SPLITS)}
+    kept = {name: _kept_rows(whole(places), number, plan) for number, (name, places) in enumerate(of_split.items())}
+    files = {name: _stage(kept[name], name, bucket, plan) for name in SPLITS}
+    duplicates = np.flatnonzero(state == _DUPLICATE)
+    files["duplicates"] = _stage(_duplicate_rows(whole(duplicates), rows, first[duplicates], plan), "duplicates", bucket, plan)
+    rejects = np.flatnonzero(state == _REJECTED)
+    files["rejects"] = _stage(_rejected_rows(whole(rejects), rule[rejects], plan), "rejects", bucket, plan)
+    tallied = tally(kept["train"], plan.tallied, plan.features, plan.bucket_bits)
     sums = [sum(int(value) for value in blocks[name].to_pylist()) % (1 << 64) for name in ("hi_sum", "lo_sum")]
     summary = {
         "arrived": [sum(blocks["rows"].to_pylist()), *sums],
         "headers": int((state == _HEADER).sum()),
-        "not_finite": int(pc.sum(pc.fill_null(table[NOT_FINITE], 0)).as_py() or 0),
-        "unparsable": _counted(table[UNPARSABLE], 2),
-        "corrected": _counted(table[CORRECTED], 4),
-        "kept": {name: len(rows) for name, rows in of_split.items()},
-        "duplicates": int((state == _DUPLICATE).sum()),
-        "rejected": {int(k): int(v) for k, v in Counter(rule[state == _REJECTED].tolist()).items()},
-        "strata": _strata(kept, split, plan.split),
-        "labels": {name: _label_counts(rows[LABEL], plan.label.type) for name, rows in of_split.items()},
-        "bad_weights": _bad_weights(kept, plan.label),
-        "files": _by_file(table, state),
+        "not_finite": int(pc.sum(pc.fill_null(rows[NOT_FINITE], 0)).as_py() or 0),
+        "unparsable": _counted(rows[UNPARSABLE], 2),
+        "corrected": _counted(rows[CORRECTED], 4),
+        "kept": {name: len(places) for name, places in of_split.items()},
+        "duplicates": len(duplicates),
+        "rejected": {int(k): int(v) for k, v in Counter(rule[rejects].tolist()).items()},
+        "strata": _strata(rows, of_split, plan.split),
+        "labels": {name: _label_counts(part[LABEL], plan.label.type) for name, part in kept.items()},
+        "bad_weights": sum(_bad_weights(part, plan.label) for part in kept.values()),
+        "files": _by_file(rows, state),
         "staged": files,
     }
     return summary, tallied
@@ -147,16 +169,18 @@ def _judge(table: pa.Table, plan: BucketPlan) -> tuple[NDArray[np.int8], NDArray
 
 def _split(
     table: pa.Table, state: NDArray[np.int8], rule: NDArray[np.int32], plan: BucketPlan
-) -> tuple[pa.Table, NDArray[np.int8]]:
-    """Return the kept rows and their splits; rows that no split takes become rejects in `state` and `rule`."""
-    rows = np.flatnonzero(state == _KEPT)
-    candidates = table.take(pa.array(rows))
-    split = assign_split(candidates, plan.split)
-    check_keys(candidates, split)
+) -> NDArray[np.int8]:
+    """Return the split of each kept row; rows that no split takes become rejects in `state` and `rule`."""
+    kept = np.flatnonzero(state == _KEPT)
+    candidates = table if len(kept) == len(table) else table.take(pa.array(kept))
+    assigned = assign_split(candidates, plan.split)
+    check_keys(candidates, assigned)
     for none, number in ((IN_GAP, GAP), (NO_SPLIT, SPLITLESS)):
-        state[rows[split == none]] = _REJECTED
-        rule[rows[split == none]] = number
-    return table.filter(pa.array(state == _KEPT)), split[split >= 0]
+        state[kept[assigned == none]] = _REJECTED
+        rule[kept[assigned == none]] = number
+    split = np.full(len(table), NO_SPLIT, np.int8)
+    split[kept] = assigned
+    return split
 
 
 def _identity(table: pa.Table) -> pa.Array:
@@ -166,32 +190,30 @@ def _identity(table: pa.Table) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(table), [None, pa.py_buffer(words.tobytes())])
 
 
-def _kept_rows(kept: pa.Table, split: NDArray[np.int8], plan: BucketPlan) -> pa.Table:
+def _kept_rows(rows: pa.Table, split: int, plan: BucketPlan) -> pa.Table:
     hidden = (IDENTITY, OCCURRENCE, KEY_HIGH, LABEL, *([WEIGHT] if plan.label.weight is not None else []))
-    columns = {name: kept[name] for name in hidden}
-    columns[SPLIT] = pa.array(split)
-    group = group_of(kept, plan.split)
+    columns = {name: rows[name] for name in hidden}
+    columns[SPLIT] = pa.array(np.full(len(rows), split, np.int8))
+    group = group_of(rows, plan.split)
     if group is not None:
         columns[GROUP] = pa.array(group)
-    return pa.table({**columns, **{name: kept[name] for name in plan.columns}})
+    return pa.table({**columns, **{name: rows[name] for name in plan.columns}})
 
 
-def _duplicate_rows(table: pa.Table, state: NDArray[np.int8], first: NDArray[np.int64], plan: BucketPlan) -> pa.Table:
-    rows = np.flatnonzero(state == _DUPLICATE)
-    kept = pa.array(first[rows])
-    rows = pa.array(rows)
-    found = table.select([IDENTITY, OCCURRENCE, KEY_HIGH, *plan.columns]).take(rows)
-    found = found.add_column(2, "_kept_row", table[IDENTITY].take(kept))
-    return found.add_column(3, "_kept_occurrence", table[OCCURRENCE].take(kept))
+def _duplicate_rows(found: pa.Table, rows: pa.Table, first: NDArray[np.int64], plan: BucketPlan) -> pa.Table:
+    """first: for each of the rows found, the place in `rows` of the one kept."""
+    kept = rows.select([IDENTITY, OCCURRENCE]).take(pa.array(first))
+    found = found.select([IDENTITY, OCCURRENCE, KEY_HIGH, *plan.columns])
+    found = found.add_column(2, "_kept_row", kept[IDENTITY])
+    return found.add_column(3, "_kept_occurrence", kept[OCCURRENCE])
 
 
-def _rejected_rows(table: pa.Table, state: NDArray[np.int8], rule: NDArray[np.int32], plan: BucketPlan) -> pa.Table:
-    rows = np.flatnonzero(state == _REJECTED)
-    rules = rule[rows].tolist()
+def _rejected_rows(found: pa.Table, rule: NDArray[np.int32], plan: BucketPlan) -> pa.Table:
+    rules = rule.tolist()
     reasons = [plan.reasons[number] if number >= 0 else REASONS[number] for number in rules]
-    found = table.select([IDENTITY, OCCURRENCE, KEY_HIGH, FILE, RECORD, *plan.columns]).take(pa.array(rows))
+    texts = [_readable(text) for text in found[UNPARSABLE].to_pylist()]
+    found = found.select([IDENTITY, OCCURRENCE, KEY_HIGH, FILE, RECORD, *plan.columns])
     found = found.set_column(3, FILE, found[FILE].cast(pa.string()))
-    texts = [_readable(text) for text in table[UNPARSABLE].take(pa.array(rows)).to_pylist()]
     found = found.add_column(5, "_unparsable", pa.array(texts, pa.string()))
     found = found.add_column(2, "_reason", pa.array(reasons, pa.string()))
     return found.add_column(2, "_rule", pa.array(rules, pa.int32()))
@@ -202,7 +224,7 @@ def _stage(rows: pa.Table, kind: str, bucket: int, plan: BucketPlan) -> str | No
     if not len(rows):
         return None
     name = os.path.join(plan.staging, f"{kind}-{bucket:05d}-{uuid.uuid4().hex}.parquet")
-    pq.write_table(rows.combine_chunks(), name, compression="lz4", use_dictionary=False)
+    pq.write_table(rows, name, compression="lz4", use_dictionary=False, write_statistics=False)
     return name
 
 
@@ -244,14 +266,19 @@ def _readable(records: str | None) -> str | None:
     return "; ".join(f"{column}: {text}" for _, column, text in parts)
 
 
-def _strata(kept: pa.Table, split: NDArray[np.int8], section: Split) -> list[list[Any]]:
+def _strata(rows: pa.Table, of_split: Mapping[str, NDArray[np.int64]], section: Split) -> list[list[Any]]:
     """Return the rows of each stratum by split, as [value, …, train, validation, test]."""
     if section.stratify is None:
         return []
-    columns = {str(i): kept[name].cast(pa.string()) for i, name in enumerate(section.stratify)}
-    counts = {name: pa.array((split == number).astype(np.int64)) for number, name in enumerate(SPLITS)}
-    summed = pa.table({**columns, **counts}).group_by(list(columns)).aggregate([(name, "sum") for name in SPLITS])
-    return [list(row.values()) for row in summed.select([*columns, *(f"{n}_sum" for n in SPLITS)]).to_pylist()]
+    columns = {str(i): rows[name].cast(pa.string()) for i, name in enumerate(section.stratify)}
+    for name, places in of_split.items():
+        inside = np.zeros(len(rows), np.int64)
+        inside[places] = 1
+        columns[name] = pa.array(inside)
+    keys = [str(i) for i in range(len(section.stratify))]
+    summed = pa.table(columns).group_by(keys).aggregate([(name, "sum") for name in SPLITS])
+    found = [list(row.values()) for row in summed.select([*keys, *(f"{n}_sum" for n in SPLITS)]).to_pylist()]
+    return [row for row in found if sum(row[-len(SPLITS) :])]
 
 
 def _by_file(table: pa.Table, state: NDArray[np.int8]) -> dict[str, list[int]]:

@@ -1,6 +1,7 @@
 """Exact deduplication inside a bucket, where all rows of equal key meet."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,6 @@ from lakefit.prepare.blocks import KEY_HIGH, KEY_LOW, ROW_HIGH, ROW_LOW
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
 
 OCCURRENCE = "_occurrence"
-_CONTENT, _UNDECIDED, _NULLS = "_content", "_undecided", "_nulls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +27,27 @@ class Deduplication:
     remove: bool
 
 
-def sort_rows(table: pa.Table, how: Deduplication) -> pa.Table:
-    """Return the rows by key hash; among equal keys the row to keep first, then by content: never by arrival.
+def row_order(table: pa.Table, how: Deduplication) -> NDArray[np.int64]:
+    """Return the places of the rows by key hash; among equal keys the row to keep first, then by content: never by
+    arrival."""
+    high = table[KEY_HIGH].to_numpy()
+    order = np.argsort(high)
+    high = high[order]
+    meets = np.zeros(len(table), bool)
+    meets[1:] = high[1:] == high[:-1]
+    starts = np.flatnonzero(~meets)
+    meets[:-1] |= meets[1:]
+    # Only where hashes meet has more to be looked at.
+    tied = np.flatnonzero(meets)
+    if len(tied):
+        run = np.searchsorted(starts, tied, side="right")
+        order[tied] = order[tied][_order_of_tied(table.take(pa.array(order[tied])), run, how)]
+    return order
 
-    Adds `_occurrence`: the number, from 0, of a row among the rows of the bucket with an equal identity.
-    """
-    table = table.append_column(_CONTENT, pa.array(_content_where_keys_meet(table, how.content)))
-    keys = [(KEY_HIGH, "ascending"), (KEY_LOW, "ascending")]
-    if how.order is not None:
-        # A row without the deciding value never wins over one that has it.
-        table = table.append_column(_UNDECIDED, pc.is_null(table[how.order[0]]))
-        keys += [(_UNDECIDED, "ascending"), (how.order[0], "descending" if how.order[1] else "ascending")]
-    if how.most_complete:
-        nulls = sum(pc.is_null(table[name]).to_numpy().astype(np.int32) for name in how.content)
-        table = table.append_column(_NULLS, pa.array(nulls))
-        keys += [(_NULLS, "ascending")]
-    keys += [(_CONTENT, "ascending"), (ROW_HIGH, "ascending"), (ROW_LOW, "ascending")]
-    table = table.take(pc.sort_indices(table, sort_keys=keys))
-    table = table.select(
-        [name for name in table.column_names if name not in (_CONTENT, _UNDECIDED, _NULLS)]
-    ).combine_chunks()
-    occurrence = _number_in_run(_starts(table, ROW_HIGH, ROW_LOW)).astype(np.int32)
-    return table.append_column(OCCURRENCE, pa.array(occurrence))
+
+def occurrences(table: pa.Table) -> pa.Array:
+    """Return the number, from 0, of each row among those of the sorted table with an equal identity, as int32."""
+    return pa.array(_number_in_run(_starts(table, ROW_HIGH, ROW_LOW)).astype(np.int32))
 
 
 def first_of_key(table: pa.Table, how: Deduplication) -> NDArray[np.int64]:
@@ -60,20 +59,22 @@ def first_of_key(table: pa.Table, how: Deduplication) -> NDArray[np.int64]:
     return np.maximum.accumulate(np.where(starts, np.arange(rows), 0)) if rows else np.arange(0)
 
 
-def _content_where_keys_meet(table: pa.Table, content: tuple[str, ...]) -> NDArray[np.uint64]:
-    """Hash the content of the rows that share their key with another; the others need none to be ordered."""
-    rows = len(table)
-    hashes = np.zeros(rows, np.uint64)
-    high, low = table[KEY_HIGH].to_numpy(), table[KEY_LOW].to_numpy()
-    order = np.lexsort((low, high))
-    same = np.zeros(rows, bool)
-    same[1:] = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
-    same[:-1] |= same[1:]
-    meeting = np.sort(order[same])
-    if len(meeting):
-        tied = table.select(list(content)).take(pa.array(meeting))
-        hashes[meeting] = hash_rows([tied[name] for name in content], len(meeting), HIGH_SEED)
-    return hashes
+def _order_of_tied(table: pa.Table, run: NDArray[np.int64], how: Deduplication) -> NDArray[np.int64]:
+    """Return the order of rows in runs of equal `KEY_HIGH`."""
+    columns: dict[str, pa.Array | pa.ChunkedArray | NDArray[Any]] = {"run": run, "key": table[KEY_LOW]}
+    order = [("run", "ascending"), ("key", "ascending")]
+    if how.order is not None:
+        # A row without the deciding value never wins over one that has it.
+        columns |= {"undecided": pc.is_null(table[how.order[0]]), "decides": table[how.order[0]]}
+        order += [("undecided", "ascending"), ("decides", "descending" if how.order[1] else "ascending")]
+    if how.most_complete:
+        columns["nulls"] = np.sum([pc.is_null(table[name]).to_numpy() for name in how.content], axis=0)
+        order += [("nulls", "ascending")]
+    columns["content"] = hash_rows([table[name] for name in how.content], len(table), HIGH_SEED)
+    columns |= {"hi": table[ROW_HIGH], "lo": table[ROW_LOW]}
+    order += [(name, "ascending") for name in ("content", "hi", "lo")]
+    found: NDArray[np.int64] = pc.sort_indices(pa.table(columns), sort_keys=order).to_numpy().astype(np.int64)
+    return found
 
 
 def _starts(table: pa.Table, *names: str) -> NDArray[np.bool_]:

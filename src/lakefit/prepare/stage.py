@@ -146,9 +146,11 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
         for kind in STAGED
     }
     kept_rows = sum(ledger.kept.values())
-    kept = Staged(spark, tuple(path for _, path in staged["kept"]), kept_rows, bits)
+    paths = {kind: tuple(path for _, path in files) for kind, files in staged.items()}
+    kept = Staged(spark, tuple(path for split in SPLITS for path in paths[split]), kept_rows, bits)
     _check_groups(job.pipeline, kept)
-    learned = _learn(job, kept, results, types, ledger.kept["train"], summaries)
+    training = Staged(spark, paths["train"], ledger.kept["train"], bits)
+    learned = _learn(job, training, results, types, summaries)
     outcomes = _check_expectations(job, kept, staged, ledger, learned)
     plan = WritePlan(
         target=str(folder.absolute()),
@@ -173,10 +175,9 @@ class _Learned:
 
 def _learn(
     job: Job,
-    staged: Staged,
+    training: Staged,
     results: pa.Table,
     types: Mapping[str, DataType],
-    training_rows: int,
     summaries: Sequence[Mapping[str, Any]],
 ) -> _Learned:
     section = job.pipeline.label
@@ -185,8 +186,8 @@ def _learn(
     if section.type == "regression":
         numbers.append(LABEL)
         columns.append(LABEL)
-    totals = total(results, columns, numbers, training_rows, staged.bucket_bits)
-    learner = Learner(job.pipeline.features, totals, staged)
+    totals = total(results, columns, numbers, training.rows, training.bucket_bits)
+    learner = Learner(job.pipeline.features, totals, training)
     counts: Counter[str] = Counter()
     for summary in summaries:
         counts.update(summary["labels"]["train"]["classes"])

@@ -40,7 +40,7 @@ Transform = Callable[[Floats], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """The staged files of kept rows, one a bucket, and the rows in them."""
+    """Staged files, one a bucket and kind, and the rows in them."""
 
     spark: SparkSession
     files: tuple[str, ...]
@@ -101,10 +101,9 @@ class Staged:
     def most_frequent(self, column: str) -> float:
         """Return the most frequent value of a numeric column with values; of equally frequent ones the smallest."""
         if self.rows <= LOCAL_ROWS:
-            parts = [values for values, _ in training_values(self.files, column)]
-            values, counts = np.unique(np.concatenate(parts), return_counts=True)
+            values, counts = np.unique(np.concatenate(list(known_values(self.files, column))), return_counts=True)
             return float(values[np.argmax(counts)])
-        rows = self.spark.read.parquet(*self.files).where(F.col(SPLIT) == 0).where(F.col(f"`{column}`").isNotNull())
+        rows = self.spark.read.parquet(*self.files).where(F.col(f"`{column}`").isNotNull())
         counted = rows.groupBy(F.col(f"`{column}`").cast("double").alias("value")).count()
         first = counted.orderBy(F.desc("count"), F.asc("value")).first()
         assert first is not None, "the column has values"
@@ -145,14 +144,11 @@ def is_number(arrow_type: pa.DataType) -> bool:
     )
 
 
-def training_values(files: Iterable[str], column: str) -> Iterator[tuple[Floats, Hashes]]:
-    """Yield a staged column's values in the training split without nulls, and their key hashes, a file at a time."""
+def known_values(files: Iterable[str], column: str) -> Iterator[Floats]:
+    """Yield a staged column's values without nulls, a file at a time."""
     for path in files:
-        rows = pq.read_table(path, columns=[column, SPLIT, KEY_HIGH])
-        training = rows.filter(pc.equal(rows[SPLIT], 0))
-        values = as_numbers(training[column])
-        known = ~np.isnan(values)
-        yield values[known], training[KEY_HIGH].to_numpy()[known]
+        values = as_numbers(pq.read_table(path, columns=[column])[column])
+        yield values[~np.isnan(values)]
 
 
 def _in_task(
@@ -169,10 +165,12 @@ def _moments_of_files(files: Sequence[str], transforms: Mapping[str, Transform],
     for path in files:
         by_column = []
         for column, transform in transforms.items():
-            ((values, keys),) = training_values([path], column)
-            derived = transform(values)
+            rows = pq.read_table(path, columns=[column, KEY_HIGH])
+            values = as_numbers(rows[column])
+            known = ~np.isnan(values)
+            derived, keys = transform(values[known]), rows[KEY_HIGH].to_numpy()[known]
             width = derived.shape[1]
-            by_column.append(merge_up(leaf_moments(derived, keys), LEAF_BITS, bucket_bits))
+            by_column.append(merge_up(leaf_moments(list(np.ascontiguousarray(derived.T)), keys), LEAF_BITS, bucket_bits))
         parts.append(_side_by_side(by_column))
     return pack_moments(concatenate(parts, width * len(transforms)))
 
@@ -206,7 +204,7 @@ def _bins_of_files(files: Sequence[str], prefixes: Sequence[Prefix], transforms:
     for place, prefix in enumerate(prefixes):
         places[prefix.column].append(place)
     for column, mine in places.items():
-        for values, _ in training_values(files, column):
+        for values in known_values(files, column):
             derived = transforms[column](values)[:, 0] if column in transforms else values
             counted = count_bins_of(derived, [prefixes[place] for place in mine])
             for place, (bins, rows) in zip(mine, counted, strict=True):
@@ -219,7 +217,7 @@ def _histograms_of_files(files: Sequence[str], edges: Mapping[str, Sequence[floa
     parts = []
     for column, at in edges.items():
         counts = np.zeros(len(at) + 1, np.int64)
-        for values, _ in training_values(files, column):
+        for values in known_values(files, column):
             counts += np.bincount(np.searchsorted(np.array(at), values, side="right"), minlength=len(at) + 1)
         parts.append(counts)
     return np.concatenate(parts).tobytes()

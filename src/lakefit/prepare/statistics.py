@@ -7,7 +7,7 @@ two float64 (hi + lo), else a mean of 1e9 would blur a deviation of 1e-3; and al
 so that the squares of 1e300 and 1e-300 are numbers too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -41,15 +41,14 @@ class Moments:
 ARRAYS = tuple(field.name for field in fields(Moments))[1:]
 
 
-def leaf_moments(values: Floats, key_high: Hashes) -> Moments:
-    """Return the leaves of rows in hash order. values: (rows, columns), NaN for null; key_high: (rows,), ascending."""
+def leaf_moments(columns: Sequence[Floats], key_high: Hashes) -> Moments:
+    """Return the leaves of rows in hash order. columns: (rows,) each, NaN for null; key_high: (rows,), ascending."""
     leaf = (key_high >> np.uint64(64 - LEAF_BITS)).astype(np.int64)
-    ids, starts = np.unique(leaf, return_index=True)
-    shape = (len(ids), values.shape[1])
-    out = {name: np.zeros(shape) for name in ARRAYS}
+    starts = np.flatnonzero(np.diff(leaf, prepend=-1))
+    ids = leaf[starts]
+    out = {name: np.zeros((len(ids), len(columns))) for name in ARRAYS}
     sizes = np.diff(np.append(starts, len(leaf)))
-    for column in range(shape[1] if len(ids) else 0):
-        x = np.ascontiguousarray(values[:, column])
+    for column, x in enumerate(columns if len(ids) else ()):
         valid = ~np.isnan(x)
         low = np.minimum.reduceat(np.where(valid, x, np.inf), starts)
         high = np.maximum.reduceat(np.where(valid, x, -np.inf), starts)

@@ -53,8 +53,7 @@ def tally(training: pa.Table, columns: Sequence[str], features: Features, bucket
     widths = {name: group.max_values for group in features.multi_valued for name in group.columns}
     number_columns = [name for name in columns if is_number(training.schema.field(name).type)]
     values = {name: as_numbers(training[name]) for name in number_columns}
-    matrix = np.stack(list(values.values()), 1) if values else np.empty((len(training), 0))
-    moments = merge_up(leaf_moments(matrix, training[KEY_HIGH].to_numpy()), LEAF_BITS, bucket_bits)
+    moments = merge_up(leaf_moments(list(values.values()), training[KEY_HIGH].to_numpy()), LEAF_BITS, bucket_bits)
     registers = np.zeros((len(columns), REGISTERS), np.uint8)
     numbers, texts, learned, bins = _Pile(pa.float64()), _Pile(pa.string()), _Pile(pa.string()), _Pile(pa.int64())
     for place, name in enumerate(columns):

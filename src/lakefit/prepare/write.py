@@ -18,7 +18,6 @@ from lakefit.prepare.bucket import IDENTITY, STAGED
 from lakefit.prepare.clean import LABEL, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE
 from lakefit.prepare.features import encode, encode_label
-from lakefit.prepare.staged import SPLIT
 
 _READ_ROWS = 65_536
 
@@ -43,7 +42,7 @@ class WritePlan:
     def kept_columns(self) -> list[str]:
         """What is read of staged kept rows; other staged rows are read whole."""
         weight = [WEIGHT] if self.weighted else []
-        return [IDENTITY, OCCURRENCE, KEY_HIGH, SPLIT, LABEL, *weight, *self.features.inputs]
+        return [IDENTITY, OCCURRENCE, KEY_HIGH, LABEL, *weight, *self.features.inputs]
 
 
 def range_bits(kept_rows: int, rows_per_file: int) -> int:
@@ -61,16 +60,11 @@ def write_range(number: int, plan: WritePlan) -> list[dict[str, Any]]:
     """
     written: list[dict[str, Any]] = []
     for kind in STAGED:
-        folders = SPLITS if kind == "kept" else (kind,)
-        outputs = [_Output(plan, folder, number) for folder in folders]
+        output = _Output(plan, kind, number)
         for rows in _rows_of_range(number, plan, kind):
-            if kind == "kept":
-                split = rows[SPLIT].to_numpy()
-                for place, output in enumerate(outputs):
-                    output.add(_encoded(rows.filter(pa.array(split == place)), plan))
-            else:
-                outputs[0].add(rows.drop_columns([KEY_HIGH]))
-        written += [entry for output in outputs if (entry := output.close()) is not None]
+            output.add(_encoded(rows, plan) if kind in SPLITS else rows.drop_columns([KEY_HIGH]))
+        entry = output.close()
+        written += [entry] if entry is not None else []
     return written
 
 
@@ -84,7 +78,7 @@ def _rows_of_range(number: int, plan: WritePlan, kind: str) -> Iterator[pa.Table
     """Yield the staged rows of the range in hash order, a bounded number at a time."""
     for path in files_of_range(plan.staged[kind], number, plan.bucket_bits, plan.range_bits):
         with pq.ParquetFile(path) as file:
-            columns = plan.kept_columns if kind == "kept" else None
+            columns = plan.kept_columns if kind in SPLITS else None
             for batch in file.iter_batches(batch_size=_READ_ROWS, columns=columns):
                 rows = pa.Table.from_batches([batch])
                 if plan.range_bits > plan.bucket_bits:
