@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakefit.config.sql import MARKS, ROW
-from lakefit.prepare.hashing import HIGH_SEED, LOW_SEED, Hashes, hash_rows
+from lakefit.prepare.hashing import HIGH_SEED, LOW_SEED, Hashes, hash_rows_by
 
 KEY_HIGH, KEY_LOW = "_key_hi", "_key_lo"
 ROW_HIGH, ROW_LOW = "_row_hi", "_row_lo"
@@ -80,7 +80,7 @@ def keyed(table: pa.Table, keying: Keying) -> pa.Table:
     struct, marks = (_one_struct(table[name]) for name in (ROW, MARKS))
     hi, lo = (pc.struct_field(struct, name).to_numpy().view(np.uint64) for name in ("hi", "lo"))
     columns = [table[name] for name in keying.key]
-    key_hi, key_lo = (hash_rows(columns, rows, seed) for seed in (HIGH_SEED, LOW_SEED))
+    key_hi, key_lo = hash_rows_by(columns, rows, (HIGH_SEED, LOW_SEED))
     record = pc.struct_field(struct, "record")
     keyless = pc.is_valid(record).to_numpy(zero_copy_only=False)
     if keying.key != keying.content:

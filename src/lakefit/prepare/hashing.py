@@ -6,6 +6,7 @@ Generators, 2014). The values are part of the data format (pinned by a golden te
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -20,15 +21,27 @@ LOW_SEED = 0x5EED0F10
 HIGH_SEED = 0x5EED0F20
 
 
+# Rows at a time: what is mixed stays in a core's cache, and so does the memory it is mixed in.
+_BLOCK = 1 << 14
+
+
 def mix64(values: Hashes) -> Hashes:
     """Return a new array with each 64-bit value scrambled (a bijection)."""
     z = values + _GOLDEN
-    z ^= z >> np.uint64(30)
-    z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
-    z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
+    _mix(z, np.empty_like(z))
     return z
+
+
+def _mix(z: Hashes, spare: Hashes) -> None:
+    """Finish `mix64` in place, the constant being added already."""
+    np.right_shift(z, np.uint64(30), out=spare)
+    np.bitwise_xor(z, spare, out=z)
+    np.multiply(z, np.uint64(0xBF58476D1CE4E5B9), out=z)
+    np.right_shift(z, np.uint64(27), out=spare)
+    np.bitwise_xor(z, spare, out=z)
+    np.multiply(z, np.uint64(0x94D049BB133111EB), out=z)
+    np.right_shift(z, np.uint64(31), out=spare)
+    np.bitwise_xor(z, spare, out=z)
 
 
 def mix_number(*numbers: int) -> int:
@@ -45,14 +58,48 @@ def hash_rows(columns: Sequence[pa.Array | pa.ChunkedArray], rows: int, seed: in
     Integers, booleans, dates and timestamps are hashed by value, floats as float64, text by its bytes. NaN and -0.0
     must be gone (`clean` turns them into NULL and 0.0). Shape (rows,), a new array.
     """
-    state = np.full(rows, np.uint64(mix_number(seed)), np.uint64)
-    for column in columns:
-        state ^= _hash_column(column, seed)
-        state = mix64(state)
-    return state
+    return hash_rows_by(columns, rows, (seed,))[0]
 
 
-def _hash_column(column: pa.Array | pa.ChunkedArray, seed: int) -> Hashes:
+def hash_rows_by(
+    columns: Sequence[pa.Array | pa.ChunkedArray], rows: int, seeds: Sequence[int]
+) -> tuple[Hashes, ...]:
+    """Return `hash_rows` for each seed, looking at each column once."""
+    prepared = [_words(column, seeds) for column in columns]
+    states = tuple(np.full(rows, np.uint64(mix_number(seed)), np.uint64) for seed in seeds)
+    salts = [np.uint64(mix_number(seed, 1)) for seed in seeds]
+    mixed, spare = np.empty(min(rows, _BLOCK), np.uint64), np.empty(min(rows, _BLOCK), np.uint64)
+    for start in range(0, rows, _BLOCK):
+        stop = min(start + _BLOCK, rows)
+        z, free = mixed[: stop - start], spare[: stop - start]
+        for column in prepared:
+            null = column.null[start:stop] if column.null is not None else None
+            for place, salt in enumerate(salts):
+                if column.hashed:
+                    np.copyto(z, column.by_seed[place][start:stop])
+                else:
+                    np.bitwise_xor(column.by_seed[0][start:stop], salt, out=z)
+                    np.add(z, _GOLDEN, out=z)
+                    _mix(z, free)
+                if null is not None:
+                    z[null] = _NULL
+                state = states[place][start:stop]
+                np.bitwise_xor(state, z, out=state)
+                np.add(state, _GOLDEN, out=state)
+                _mix(state, free)
+    return states
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """A column as 64-bit words: one array of values to be hashed, or hashes for each seed. null: where NULL is."""
+
+    by_seed: tuple[Hashes, ...]
+    hashed: bool
+    null: NDArray[np.bool_] | None
+
+
+def _words(column: pa.Array | pa.ChunkedArray, seeds: Sequence[int]) -> _Words:
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
@@ -64,12 +111,17 @@ def _hash_column(column: pa.Array | pa.ChunkedArray, seed: int) -> Hashes:
         texts = [None if v is None else json.dumps(v, default=str, sort_keys=True) for v in array.to_pylist()]
         encoded = pa.array(texts, pa.string()).dictionary_encode()
     else:
-        return _with_nulls(array, mix64(_fixed_width_words(array) ^ np.uint64(mix_number(seed, 1))))
-    words = _hash_bytes(encoded.dictionary, seed)
-    if len(words) == 0:
-        return np.full(len(array), _NULL, np.uint64)
+        return _Words((_fixed_width_words(array),), hashed=False, null=_nulls(array))
+    if len(encoded.dictionary) == 0:
+        nothing = np.full(len(array), _NULL, np.uint64)
+        return _Words((nothing,) * len(seeds), hashed=True, null=None)
     indices = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)
-    return _with_nulls(encoded.indices, words[indices])
+    by_seed = tuple(_hash_bytes(encoded.dictionary, seed)[indices] for seed in seeds)
+    return _Words(by_seed, hashed=True, null=_nulls(encoded.indices))
+
+
+def _nulls(array: pa.Array) -> NDArray[np.bool_] | None:
+    return pc.is_null(array).to_numpy(zero_copy_only=False) if array.null_count else None
 
 
 def _is_bytes(arrow_type: pa.DataType) -> bool:
@@ -82,24 +134,18 @@ def _is_bytes(arrow_type: pa.DataType) -> bool:
     )
 
 
-def _with_nulls(array: pa.Array, hashes: Hashes) -> Hashes:
-    if array.null_count:
-        hashes[pc.is_null(array).to_numpy(zero_copy_only=False)] = _NULL
-    return hashes
-
-
 def _fixed_width_words(array: pa.Array) -> Hashes:
+    """Return the values as 64-bit words, whatever stands where NULL is; they may share the array's memory."""
     if pa.types.is_null(array.type):
         return np.zeros(len(array), np.uint64)
     if pa.types.is_floating(array.type):
-        floats = pc.fill_null(array.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False)
-        return np.ascontiguousarray(floats).view(np.uint64).copy()
-    if pa.types.is_date32(array.type) or pa.types.is_time32(array.type):
-        array = array.cast(pa.int32())
-    if array.type == pa.uint64():
-        return np.asarray(pc.fill_null(array, 0).to_numpy(zero_copy_only=False), np.uint64).copy()
-    integers = pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(integers, np.int64).view(np.uint64).copy()
+        array = array.cast(pa.float64())
+    elif pa.types.is_date32(array.type) or pa.types.is_time32(array.type):
+        array = array.cast(pa.int32()).cast(pa.int64())
+    elif array.type != pa.uint64():
+        array = array.cast(pa.int64())
+    words: Hashes = np.frombuffer(array.buffers()[1], np.uint64, len(array) + array.offset)[array.offset :]
+    return words
 
 
 def _hash_bytes(array: pa.Array, seed: int) -> Hashes:

@@ -19,9 +19,9 @@ def registers_of(hashes: Hashes) -> Registers:
     """Return the sketch of values given by their hashes; sketches merge by their elementwise maximum. Shape (2048,)."""
     place = (hashes >> np.uint64(64 - REGISTER_BITS)).astype(np.int64)
     rest = hashes << np.uint64(REGISTER_BITS)
-    # The place of the first 1; frexp counts the digits of a number exactly, rounding up at worst in the 53rd.
-    digits = np.frexp((rest >> np.uint64(11)).astype(np.float64))[1]
-    rank = np.where(rest >> np.uint64(11) == 0, 54, 54 - digits).astype(np.uint8)
+    # The place of the first 1, by the exponent of a float64, which holds 53 bits exactly; that of 0 is -1023.
+    exponent = ((rest >> np.uint64(11)).astype(np.float64).view(np.int64) >> 52) - 1023
+    rank = np.minimum(53 - exponent, 54).astype(np.uint8)
     registers = np.zeros(REGISTERS, np.uint8)
     np.maximum.at(registers, place, rank)
     return registers
