@@ -278,7 +278,10 @@ def expected_ledger(rows: list[Row], setup: Setup) -> dict[str, Any]:
 @given(st.lists(random_row, min_size=1, max_size=40), st.booleans(), st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
 def test_the_ledger_adds_up_for_any_rows(rows: list[Row], remove: bool, bits: int) -> None:
-    setup = replace(SETUP, bucket_bits=bits, remove=remove, order=("stamp", True), rows_per_file=5, rows_per_group=3)
+    key = ("key",) if remove else ()
+    setup = replace(
+        SETUP, bucket_bits=bits, key=key, remove=remove, order=("stamp", True), rows_per_file=5, rows_per_group=3
+    )
     categorical = Features(categorical=(Categorical(columns=("city",)),))
     dataset = made(rows, replace(setup, features=categorical))
     summaries = dataset.summaries

@@ -116,7 +116,9 @@ def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, 
     kept = {name: _kept_rows(whole(places), number, plan) for number, (name, places) in enumerate(of_split.items())}
     files = {name: _stage(kept[name], name, bucket, plan) for name in SPLITS}
     duplicates = np.flatnonzero(state == _DUPLICATE)
-    files["duplicates"] = _stage(_duplicate_rows(whole(duplicates), rows, first[duplicates], plan), "duplicates", bucket, plan)
+    files["duplicates"] = _stage(
+        _duplicate_rows(whole(duplicates), rows, first[duplicates], plan), "duplicates", bucket, plan
+    )
     rejects = np.flatnonzero(state == _REJECTED)
     files["rejects"] = _stage(_rejected_rows(whole(rejects), rule[rejects], plan), "rejects", bucket, plan)
     tallied = tally(kept["train"], plan.tallied, plan.features, plan.bucket_bits)
@@ -167,9 +169,7 @@ def _judge(table: pa.Table, plan: BucketPlan) -> tuple[NDArray[np.int8], NDArray
     return state, first, rule
 
 
-def _split(
-    table: pa.Table, state: NDArray[np.int8], rule: NDArray[np.int32], plan: BucketPlan
-) -> NDArray[np.int8]:
+def _split(table: pa.Table, state: NDArray[np.int8], rule: NDArray[np.int32], plan: BucketPlan) -> NDArray[np.int8]:
     """Return the split of each kept row; rows that no split takes become rejects in `state` and `rule`."""
     kept = np.flatnonzero(state == _KEPT)
     candidates = table if len(kept) == len(table) else table.take(pa.array(kept))

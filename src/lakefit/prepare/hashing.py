@@ -61,9 +61,7 @@ def hash_rows(columns: Sequence[pa.Array | pa.ChunkedArray], rows: int, seed: in
     return hash_rows_by(columns, rows, (seed,))[0]
 
 
-def hash_rows_by(
-    columns: Sequence[pa.Array | pa.ChunkedArray], rows: int, seeds: Sequence[int]
-) -> tuple[Hashes, ...]:
+def hash_rows_by(columns: Sequence[pa.Array | pa.ChunkedArray], rows: int, seeds: Sequence[int]) -> tuple[Hashes, ...]:
     """Return `hash_rows` for each seed, looking at each column once."""
     prepared = [_words(column, seeds) for column in columns]
     states = tuple(np.full(rows, np.uint64(mix_number(seed)), np.uint64) for seed in seeds)

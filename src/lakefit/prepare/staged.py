@@ -170,7 +170,9 @@ def _moments_of_files(files: Sequence[str], transforms: Mapping[str, Transform],
             known = ~np.isnan(values)
             derived, keys = transform(values[known]), rows[KEY_HIGH].to_numpy()[known]
             width = derived.shape[1]
-            by_column.append(merge_up(leaf_moments(list(np.ascontiguousarray(derived.T)), keys), LEAF_BITS, bucket_bits))
+            by_column.append(
+                merge_up(leaf_moments(list(np.ascontiguousarray(derived.T)), keys), LEAF_BITS, bucket_bits)
+            )
         parts.append(_side_by_side(by_column))
     return pack_moments(concatenate(parts, width * len(transforms)))
 

@@ -33,7 +33,9 @@ MAX_COUNTED = 10_000
 """Values are counted, exactly, where a column has at most so many distinct ones."""
 # So many rows tell whether a column has clearly more: then counting all of it would be for nothing.
 _HEAD = 1 << 16
-RESULT_FIELDS = "moments BINARY, registers BINARY, numbers BINARY, texts BINARY, learned BINARY, bins BINARY, facts STRING"
+RESULT_FIELDS = (
+    "moments BINARY, registers BINARY, numbers BINARY, texts BINARY, learned BINARY, bins BINARY, facts STRING"
+)
 
 Integers = NDArray[np.int64]
 Column = pa.Array | pa.ChunkedArray
