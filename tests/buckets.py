@@ -152,6 +152,7 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup) -> Made:
         key=setup.key,
         keep_null_key=setup.keep_null_key,
         reasons=REASONS,
+        marks=0,
         split=setup.split,
         features=setup.features,
         label=Label(expression="label"),

@@ -17,6 +17,7 @@ from lakefit.config.expect import Expect, parse_expectation
         ("mean(distance) between 900 and 1.2e3", "mean", ("distance",), 900, 1200, True),
         ("min( `two words` ) > -1", "min", ("two words",), -1, math.inf, False),
         ("distinct(a)==3", "distinct", ("a",), 3, 3, True),
+        ("min(day) >= 2020-01-02", "min", ("day",), 1_577_923_200, math.inf, True),
         ("drift(a) <= .2", "drift", ("a",), -math.inf, 0.2, True),
     ],
 )
@@ -46,6 +47,8 @@ def test_keys_and_values_are_parsed() -> None:
         ("values(a) in []", "the list is empty"),
         ("values(a) in ['x]", "expected a list"),
         ("rows >= many", "is no contract"),
+        ("mean(x) between 5 and 1", "5 is above 1"),
+        ("max(day) < 2020-02-30", "2020-02-30 is no date"),
         ("rows >= 5; drop table", "is no contract"),
     ],
 )

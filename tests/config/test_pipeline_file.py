@@ -86,6 +86,27 @@ WRONG = {
         "unknown column 'amunt'; did you mean 'amount'?",
     ),
     "reject syntax": (('"amount < 0"', '"amount <"'), ("{when: ", "when"), "not valid SQL"),
+    "reject no condition": (
+        ('"amount < 0"', '"amount"'),
+        ("{when: ", "when"),
+        "'amount' is a number; expected a condition",
+    ),
+    "reject of other rows": (
+        ('"amount < 0"', '"amount < avg(amount)"'),
+        ("{when: ", "when"),
+        "'AVG(amount)' is an aggregate: here an expression sees one row alone",
+    ),
+    "reject by a query": (('"amount < 0"', '"id IN (SELECT 3)"'), ("{when: ", "when"), "is a query"),
+    "reason twice": (
+        ("clean:\n", "require: [{that: amount < 9, because: refunded}]\nclean:\n"),
+        ("that: amount < 9, because", "because"),
+        "the reason 'refunded' is given twice",
+    ),
+    "contract of text": (
+        ("clean:\n", "expect: {result: [mean(city) > 1]}\nclean:\n"),
+        ("[mean(", "mean("),
+        "the column 'city' holds text; expected numbers, dates or times",
+    ),
     "label column": (("late > 0", "lait > 0"), ("expression: lait", "expression"), "did you mean 'late'?"),
     "label as feature": (("[amount, weight", "[late, weight"), ("[late, ", "late"), "gives the answer away"),
     "feature twice": (
@@ -280,6 +301,13 @@ def test_config_errors_keep_their_problems_for_programs(refusal: Refusal) -> Non
     ("change", "said"),
     [
         (("expression: late > 0", 'expression: "rand() > 0.5"'), "rand gives another result in each run"),
+        (("expression: late > 0", "expression: \"stamp > timestamp 'now'\""), "gives another result in each run"),
+        (("expression: late > 0", "expression: \"stamp > CAST('today' AS DATE)\""), "another result in each run"),
+        (("expression: late > 0", 'expression: "stamp > unix_timestamp()"'), "gives another result in each run"),
+        (
+            ("expression: late > 0", "expression: \"reflect('java.util.UUID', 'randomUUID') > ''\""),
+            "reflect gives another",
+        ),
         (("SELECT o.*, c.size", "SELECT o.*, c.size, current_timestamp AS now"), "current_timestamp gives another"),
         (("nullValue: NA", "nulValue: NA"), "csv has no option 'nulValue' here; did you mean 'nullValue'?"),
         (("nullValue: NA", "comment: '#'"), "csv has no option 'comment' here"),

@@ -1,5 +1,7 @@
 """NULL, NaN and -0.0 in keys, and what a predicate that is NULL means: on Spark, against counts known beforehand."""
 
+import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import pytest
 
 from lakefit.console import Console
 from lakefit.dataset.ledger import Ledger
-from lakefit.dataset.manifest import read_manifest
+from lakefit.dataset.manifest import Manifest, read_manifest
+from lakefit.errors import ContractError, InputError
 from lakefit.run.stages import run_stages
 from lakefit.run.validate import validate
 
@@ -39,16 +42,91 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "other": [None if i % 2 else "a" for i in range(rows)],
         "x": [None if i % 3 == 0 else float(i % 7) for i in range(rows)],
         "y": [i % 4 < 2 for i in range(rows)],
+        "list": [["a"]] * rows,
+        "text": [str(i) for i in range(rows)],
     }
     pq.write_table(pa.table(columns), folder / "t.parquet")
     return folder
 
 
-def ledger(folder: Path, rules: str) -> Ledger:
+def prepared(folder: Path, rules: str) -> Manifest:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (folder / "t.yaml").write_text(textwrap.dedent(PIPELINE.replace("RULES", rules)))
-        return read_manifest(run_stages(validate("t.yaml"), Console("json"), "prepare").dataset_dir).ledger
+        return read_manifest(run_stages(validate("t.yaml"), Console("json"), "prepare").dataset_dir)
+
+
+def ledger(folder: Path, rules: str) -> Ledger:
+    return prepared(folder, rules).ledger
+
+
+def in_use(folder: Path) -> str:
+    return str(json.loads((folder / "lake/t/current.json").read_text())["dataset"])
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (
+            'reject: [{when: "coalesce(text, x)", because: a}]',
+            "t.yaml:4:11: reject.0.when: 'coalesce(text, x)' is of type double; expected a condition",
+        ),
+        (
+            'clean: [{column: z, derive: "1 / (x - x)"}]',
+            "t.yaml:4:21: clean.0.derive: a row made Spark say: [DIVIDE_BY_ZERO]",
+        ),
+        (
+            "clean: [{column: z, derive: make_interval(1)}]",
+            "t.yaml:4:1: clean: the column 'z' is of type interval; CAST or drop it",
+        ),
+        (
+            "deduplicate: {key: [key], keep: last by list}",
+            "the column 'list' holds nested or binary values; expected values that have an order",
+        ),
+        (
+            "expect: {result: [unique(list)]}",
+            "t.yaml:4:19: expect.result.0: the column 'list' holds nested or binary values",
+        ),
+    ],
+)  # fmt: skip
+def test_what_spark_or_a_row_refuses_is_told_at_its_place(spark: Any, folder: Path, rules: str, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        prepared(folder, rules)
+
+
+def test_a_key_that_does_not_parse_is_no_missing_key(spark: Any, folder: Path) -> None:
+    steps = """clean:
+      - {column: text, derive: "if(x = 1, 'one', text)"}
+      - {column: text, parse: {as: integer}}
+    """
+    found = ledger(folder, f"{steps}\ndeduplicate: {{key: [text]}}").rejected
+    assert found == {"text does not parse as integer": sum(i % 7 == 1 and i % 3 > 0 for i in range(600))}
+
+
+def test_a_contract_says_more_of_an_empty_split_than_the_split(spark: Any, folder: Path) -> None:
+    rules = "require: [{that: x > 100, because: small}]\nexpect: {result: [rows > 5, drift(x) < 0.1]}"
+    with pytest.raises(ContractError, match="BROKEN  result  rows > 5 "):
+        prepared(folder, rules)
+
+
+def test_values_are_compared_as_the_column_holds_them(spark: Any, folder: Path) -> None:
+    contracts = ["values(x) in [0, 1.0, 2.00, 3, 4, 5, 6]", "values(y) in [True, false]", "values(key) in [1, 2]"]
+    with pytest.raises(ContractError) as error:
+        prepared(folder, f"expect: {{result: {json.dumps(contracts)}}}")
+    assert [line.split()[0] for line in str(error.value).splitlines()[1:]] == ["ok", "ok", "BROKEN"]
+
+
+def test_earlier_settings_are_in_use_again_unless_they_drifted(spark: Any, folder: Path) -> None:
+    drift = 'expect: {result: ["drift(x) < 0.1"]}'
+    one = prepared(folder, drift).fingerprint
+    two = prepared(folder, "clean: [{column: x, derive: x * 100}]").fingerprint
+    assert one != two == in_use(folder)
+    with pytest.raises(ContractError, match=r"drift.x. < 0.1 does not hold between the dataset in use"):
+        prepared(folder, drift)
+    assert in_use(folder) == two
+    plain = prepared(folder, "").fingerprint
+    assert prepared(folder, "clean: [{column: x, derive: x * 100}]").fingerprint == two == in_use(folder)
+    assert prepared(folder, "").fingerprint == plain == in_use(folder)
 
 
 @pytest.mark.parametrize(

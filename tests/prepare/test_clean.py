@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,20 @@ def test_not_a_number_and_infinity_are_null_and_counted_and_zero_has_no_sign(ses
         (
             {"as": "number"},
             {"1": 1.0, " -2.5 ": -2.5, "+3": 3.0, "1e3": 1000.0, ".5": 0.5, "7.": 7.0, "1,5": None, "x": None,
-             "1 2": None, "nan": None, "1d": None, "0x1F": None, "--1": None, "": None},
+             "1 2": None, "nan": None, "1d": None, "0x1F": None, "--1": None, "": None, "1e400": None, "-1e999": None,
+             "\u22125": -5.0},
         ),
         (
             {"as": "number", "decimal": ",", "thousands": "."},
-            {"1.234,5": 1234.5, "1.234.567": 1234567.0, "1234,5": 1234.5, "12.34": None, "1.2345": None, "0,5": 0.5},
+            {"1.234,5": 1234.5, "1.234.567": 1234567.0, "1234,5": 1234.5, "12.34": None, "1.2345": None, "0,5": 0.5,
+             "0.123": None, "100.000": 100_000.0},
         ),
+        (
+            {"as": "number", "decimal": ",", "thousands": ".", "currency": ["EUR", "€"], "percent": False},
+            {"1.234,50\u00a0€": 1234.5, "5\u202f€": 5.0, "€\u00a05": 5.0, "eur 7": 7.0},
+        ),
+        ({"as": "number", "thousands": "'"}, {"1\u2019234.5": 1234.5, "1'234": 1234.0}),
+        ({"as": "number", "percent": True}, {"12\u00a0%": 0.12}),
         (
             {"as": "number", "decimal": ",", "thousands": " "},
             {"1\u00a0234,5": 1234.5, "1\u202f234": 1234.0, "1 234": 1234.0, "1 23": None},
@@ -137,6 +146,23 @@ def test_not_a_number_and_infinity_are_null_and_counted_and_zero_has_no_sign(ses
              "2020-07-01 12:00": datetime(2020, 7, 1, 10, tzinfo=UTC),
              "2020-01-01T12:00:00+05:30": datetime(2020, 1, 1, 6, 30, tzinfo=UTC),
              "2020-01-01": None},
+        ),
+        (
+            {"as": "timestamp", "formats": ["yyyy-MM-dd'T'HH:mm[:ss][XXX]"], "zone": "Europe/Berlin"},
+            {"2020-07-01T12:00": datetime(2020, 7, 1, 10, tzinfo=UTC),
+             "2020-07-01T12:00:00Z": datetime(2020, 7, 1, 12, tzinfo=UTC),
+             "2023-03-26T02:30": None,  # the clocks went from 2 to 3
+             "2023-03-26T03:30": datetime(2023, 3, 26, 1, 30, tzinfo=UTC)},
+        ),
+        (
+            {"as": "timestamp", "formats": ["yyyy-MM-dd HH:mm"], "zone": "+02:00"},
+            {"2020-07-01 12:00": datetime(2020, 7, 1, 10, tzinfo=UTC)},
+        ),
+        (
+            {"as": "date", "formats": ["yyyy-MM-dd'T'HH:mmXXX", "yyyy-MM-dd"], "zone": "Asia/Kolkata"},
+            {"2020-01-01T00:30+05:30": date(2020, 1, 1), "2020-01-01T23:30Z": date(2020, 1, 2),
+             "2020-01-03": date(2020, 1, 3), "+999999999-01-01": None, "+123456-01-01": None, "-0044-01-01": None,
+             "0000-01-01": None, "9999-12-31": date(9999, 12, 31)},
         ),
         ({"as": "list", "separator": "|"}, {"a| b ||c": ["a", "b", "c"], "|": None, "a": ["a"], "": None}),
     ],
@@ -173,6 +199,9 @@ def test_what_does_not_parse_is_noted_with_its_text_and_the_rule_it_breaks(sessi
     (mark,) = marks(session, ["one"], as_null)
     assert mark["unparsable"] == "0\x1fx\x1fone"
     assert mark["rule"] is None
+    # What ends the fields and records of a note can't come out of the data.
+    (mark,) = marks(session, ["o\x1en\x1fe"], as_null)
+    assert mark["unparsable"] == "0\x1fx\x1fo\ufffdn\ufffde"
 
 
 def edits(a: str, b: str) -> int:
@@ -214,6 +243,36 @@ def test_corrections_are_noted_by_column_old_and_new_value(session: Any) -> None
     assert [mark["corrected"] for mark in found] == ["0\x1fx\x1fMunich\x1fMünchen", None, None, None]
 
 
+def test_what_a_step_leaves_is_normal_for_the_next(session: Any) -> None:
+    assert cleaned(session, ["none", "a"], step(column="x", correct={"mapping": {"none": ""}})) == [None, "a"]
+    steps = [step(column="x", text=["trim"]), step(column="x", derive="coalesce(x, 'empty')")]
+    assert cleaned(session, [" "], *steps) == ["empty"]
+    steps = [step(column="x", derive="CAST('Infinity' AS DOUBLE)"), step(column="x", clip={"max": 10})]
+    assert cleaned(session, ["a"], *steps) == [None]
+
+
+def test_lists_of_numbers_hold_no_nan_and_no_minus_zero(session: Any) -> None:
+    values = [[0.0, -0.0, float("nan"), None], None]
+    rows = clean(frame_of(session, values, "ARRAY<DOUBLE>"), []).orderBy("i").collect()
+    assert str(rows[0]["x"]) == "[0.0, 0.0, None, None]"
+    assert [row["_marks"]["not_finite"] for row in rows] == [1, 0]
+
+
+def test_numbers_are_compared_and_clipped_as_their_column_holds_them(session: Any) -> None:
+    big = [2**53 + 1, 2**53, None]
+    assert cleaned(session, big, step(column="x", clip={"min": -3e9}), sql_type="BIGINT") == big
+    assert cleaned(session, big, step(column="x", null_if=[2.0**53]), sql_type="BIGINT") == [2**53 + 1, None, None]
+    assert cleaned(session, [1], step(column="x", null_if=[10**20, 1.5]), sql_type="BIGINT") == [1]
+    assert cleaned(session, [-999.9, 1.5], step(column="x", null_if=[-999.9]), sql_type="FLOAT") == [None, 1.5]
+    decimals = [Decimal("12345678901234567890.12"), Decimal("0.25")]
+    found = cleaned(session, decimals, step(column="x", clip={"min": 0.5}), sql_type="DECIMAL(30, 2)")
+    assert found == [decimals[0], Decimal("0.5")]
+
+
+def test_derive_keeps_the_spelling_of_a_column_that_is_there(session: Any) -> None:
+    assert clean(frame_of(session, ["a"]), [step(column="X", derive="upper(x)")]).columns == ["i", "x", "_marks"]
+
+
 def test_clip_keeps_integers_integers_and_null_null(session: Any) -> None:
     assert cleaned(session, [-1, 5, 11, None], step(column="x", clip={"min": 0, "max": 10}), sql_type="INT") == [
         0, 5, 10, None,
@@ -242,6 +301,12 @@ def test_a_custom_function_gets_and_gives_a_frame(
         "def loses(frame):\n    return frame.select('x')\n"
         "def nothing(frame):\n    pass\n"
         "def fails(frame):\n    return 1 / 0\n"
+        "def silent(frame):\n    assert False\n"
+        "def leaves(frame):\n    raise SystemExit(7)\n"
+        "def pandas(frame):\n    return frame.toPandas()\n"
+        "def marks(frame):\n    return frame.withColumn('_marks', F.lit(1))\n"
+        "def ours(frame):\n    return frame.withColumn('_key_hi', F.lit(1))\n"
+        "def dotted(frame):\n    return frame.withColumn('a.b', F.lit(1))\n"
     )
     monkeypatch.chdir(tmp_path)
     frame = frame_of(session, [" a"])
@@ -251,6 +316,12 @@ def test_a_custom_function_gets_and_gives_a_frame(
         "own_steps:loses": "returned no column _marks",
         "own_steps:nothing": "returned NoneType; expected a DataFrame",
         "own_steps:fails": "raised ZeroDivisionError",
+        "own_steps:silent": r"raised AssertionError\.",
+        "own_steps:leaves": "raised SystemExit: 7",
+        "own_steps:pandas": "returned DataFrame of pandas; expected a DataFrame of Spark",
+        "own_steps:marks": "changed the column _marks",
+        "own_steps:ours": "'_key_hi', whose name is Lakefit's own",
+        "own_steps:dotted": "'a.b', whose name holds a dot",
         "own_steps:missing": "no such function",
         "no_such_module:f": "can't be imported",
     }.items():
@@ -268,6 +339,15 @@ def test_a_custom_function_gets_and_gives_a_frame(
         ({"column": ["x", "y"], "derive": "1"}, "derive makes one column"),
         ({"column": "x", "parse": {"as": "date"}}, "formats: expected how"),
         ({"column": "x", "parse": {"as": "date", "formats": ["YYYY-MM-DD"]}}, "'Y' means nothing"),
+        ({"column": "x", "parse": {"as": "date", "formats": ["EEE, d MMM yyyy"]}}, "'E' means nothing"),
+        ({"column": "x", "parse": {"as": "date", "formats": ["yyyy-MM-dd'"]}}, "a quote is not closed"),
+        ({"column": "x", "parse": {"as": "timestamp", "formats": ["HH:mm"]}}, "has no year"),
+        ({"column": "x", "parse": {"as": "timestamp", "formats": ["yyyy"], "zone": "posix/UTC"}}, "a time zone"),
+        ({"column": "x", "parse": {"as": "number", "zone": "Europe/Berlin"}}, "zone belongs to date"),
+        ({"column": "x", "parse": {"as": "number", "true_words": ["a"]}}, "belong to boolean"),
+        ({"column": "x", "parse": {"as": "integer", "percent": True}}, "a percentage is no integer"),
+        ({"column": "a.b", "derive": "1"}, "holds a dot"),
+        ({"column": "x", "clip": {"min": float("inf")}}, "finite number"),
         ({"column": "x", "parse": {"as": "number", "formats": ["yyyy"]}}, "formats belong to date"),
         ({"column": "x", "parse": {"as": "number", "thousands": "."}}, "decimal and thousands are both"),
         ({"column": "x", "parse": {"as": "boolean", "percent": True}}, "belong to number"),

@@ -10,7 +10,7 @@ from lakefit.config.file import Key, Problem, nearest
 from lakefit.config.functions import function_problem
 from lakefit.config.pipeline import Pipeline
 from lakefit.config.rows import Split
-from lakefit.config.sql import Kind, SqlError, expression_columns, kind_of, query_columns
+from lakefit.config.sql import Kind, SqlError, expression_columns, kind_of, no_predicate, query_columns
 
 RESERVED = frozenset(
     f"_{name}"
@@ -83,6 +83,7 @@ def check_columns(pipeline: Pipeline, columns: Mapping[str, Kind] | None, *, exa
             check.problem(("source", "query"), f"the column name {name!r} is Lakefit's own; give it another alias")
     for place, step in enumerate(pipeline.clean):
         _check_step(check, ("clean", place), step)
+    _check_reasons(check, pipeline)
     _check_cleaned(check, pipeline)
     return check.problems
 
@@ -130,6 +131,15 @@ class _Check:
             self.must_exist(key, name, line)
         return {name.lower() for name, _ in named}
 
+    def predicate(self, key: Key, sql: str) -> None:
+        """Check an expression that must be true or false."""
+        before = len(self.problems)
+        self.sql(key, sql)
+        kinds = {name.lower(): kind for name, kind in (self.columns or {}).items()}
+        found = no_predicate(sql, kinds) if len(self.problems) == before else None
+        if found is not None:
+            self.problem(key, f'{sql!r} is {found}; expected a condition, such as "amount < 0"')
+
     def changed(self, name: str, kind: Kind | None) -> None:
         """Note that a step gave a column another kind, or (None) took it away."""
         if self.columns is None:
@@ -141,6 +151,12 @@ class _Check:
             self.columns[old] = kind
 
 
+_ANY: tuple[Kind, ...] = ("number", "boolean", "text", "time", "other")
+_COMPARABLE: tuple[Kind, ...] = ("number", "boolean", "text", "time")
+_EXPECTABLE: Mapping[str, tuple[tuple[Kind, ...], str]] = {
+    **dict.fromkeys(("mean", "deviation", "min", "max"), (("number", "boolean", "time"), "numbers, dates or times")),
+    **dict.fromkeys(("unique", "values", "distinct"), (_COMPARABLE, "numbers, text, dates or times")),
+}
 _PARSED: Mapping[str, Kind] = {
     "date": "time",
     "timestamp": "time",
@@ -182,20 +198,33 @@ def _check_step(check: _Check, key: Key, step: Clean) -> None:
         check.columns = None
 
 
+def _check_reasons(check: _Check, pipeline: Pipeline) -> None:
+    keys: list[Key] = [("clean",)] * len(pipeline.marks)
+    keys += [("reject", i, "because") for i in range(len(pipeline.reject))]
+    keys += [("require", i, "because") for i in range(len(pipeline.require))]
+    seen: set[str] = set()
+    for key, rule in zip(keys, pipeline.rules, strict=True):
+        if rule.reason in seen:
+            check.problem(key, f"the reason {rule.reason!r} is given twice: their rows could not be told apart")
+        seen.add(rule.reason)
+
+
 def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
     if pipeline.deduplicate is not None:
         for i, name in enumerate(pipeline.deduplicate.key or ()):
             check.must_exist(("deduplicate", "key", i), name)
         if pipeline.deduplicate.order is not None:
-            check.must_exist(("deduplicate", "keep"), pipeline.deduplicate.order[0])
+            column = pipeline.deduplicate.order[0]
+            check.must_be(("deduplicate", "keep"), column, _COMPARABLE, "values that have an order")
     for i, reject in enumerate(pipeline.reject):
-        check.sql(("reject", i, "when"), reject.when)
+        check.predicate(("reject", i, "when"), reject.when)
     for i, require in enumerate(pipeline.require):
-        check.sql(("require", i, "that"), require.that)
+        check.predicate(("require", i, "that"), require.that)
     for scope in ("input", "result"):
         for i, expectation in enumerate(pipeline.expect.parsed(cast(Any, scope))):
+            allowed, wanted = _EXPECTABLE.get(expectation.fact, (_ANY, ""))
             for name in expectation.columns:
-                check.must_exist(("expect", scope, i), name)
+                check.must_be(("expect", scope, i), name, allowed, wanted)
     _check_split(check, pipeline.split)
     in_label = check.sql(("label", "expression"), pipeline.label.expression)
     if pipeline.label.weight is not None:

@@ -1,6 +1,7 @@
 """`clean`: what happens to values by the row alone, before duplicates are looked for. Steps run in the given order."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -16,19 +17,24 @@ FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 TRUE_WORDS = ("true", "t", "yes", "y", "1", "on")
 FALSE_WORDS = ("false", "f", "no", "n", "0", "off")
-# Letters of Spark's datetime patterns that follow a zone or an offset in the text.
+# Letters of Spark's datetime patterns that stand for a zone or an offset in the text.
 _ZONE_LETTERS = re.compile(r"[VOXxZz]")
 # Every letter that Spark's formatter takes for parsing.
-_PATTERN_LETTERS = frozenset("GyMLdQqEahkKHmsSVzOXxZD")
+_PATTERN_LETTERS = frozenset("GyMLdahkKHmsSVzOXxZD")
+_OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")
+# Python knows them; Java, which Spark asks, doesn't, or means another place.
+_NO_ZONES = re.compile(r"localtime|Factory|posixrules|posix/.*|right/.*")
 
 
 class Parse(Section):
     """Text that is a date, a time, a number or a boolean in somebody's spelling.
 
     as: date, timestamp, number (float64), integer (int64), boolean or list (of text). formats: Spark datetime patterns
-    for date and timestamp, tried in order. zone: of times whose format names none. decimal, thousands: the marks of
-    numbers; thousands only between groups of three digits. percent: "12 %" is 0.12. currency: words cut off at either
-    end; then "(5)" is -5 too. true_words, false_words: compared without case. separator: of a list.
+    for date and timestamp, tried in order. zone: of times that name none, such as Europe/Berlin or +02:00; a time that
+    its clocks leave out does not parse, of two equal ones it is the first; as date, the day there of a text that names
+    a zone. decimal, thousands: the marks of numbers; thousands only between groups of three digits, the first of which
+    does not begin with 0; ' is the curly one too. percent: "12 %" is 0.12. currency: words cut off at either end,
+    whatever their case; then "(5)" is -5 too. true_words, false_words: compared without case. separator: of a list.
     unparsable: `reject` rejects the row after deduplication, its text kept; `as_null` makes it NULL. Both are counted.
     """
 
@@ -48,9 +54,10 @@ class Parse(Section):
     @classmethod
     def _is_a_zone(cls, zone: str) -> str:
         try:
-            ZoneInfo(zone)
+            if _OFFSET.fullmatch(zone) is None:
+                ZoneInfo("" if _NO_ZONES.fullmatch(zone) else zone)
         except (ValueError, OSError, LookupError):
-            raise ValueError("expected a time zone such as UTC or Europe/Berlin") from None
+            raise ValueError("expected a time zone such as UTC, Europe/Berlin or +02:00") from None
         return zone
 
     @field_validator("formats")
@@ -59,12 +66,12 @@ class Parse(Section):
         for text in formats:
             unquoted = re.sub(r"'[^']*'", "", text)
             wrong = sorted({letter for letter in unquoted if letter.isalpha()} - _PATTERN_LETTERS)
-            if wrong or not unquoted.strip():
-                raise ValueError(
-                    f"{text!r} is no datetime pattern: {wrong[0]!r} means nothing there (quote text: 'T')"
-                    if wrong
-                    else f"{text!r} is no datetime pattern"
-                )
+            if wrong:
+                raise ValueError(f"{text!r}: {wrong[0]!r} means nothing where text is read (quote what is text: 'T')")
+            if "'" in unquoted:
+                raise ValueError(f"{text!r}: a quote is not closed")
+            if "y" not in unquoted:
+                raise ValueError(f"{text!r} has no year (y): every text would be of 1970")
         return formats
 
     @model_validator(mode="after")
@@ -76,11 +83,18 @@ class Parse(Section):
             raise ValueError(f"formats belong to date and timestamp, not to {self.as_}")
         if self.as_ not in ("number", "integer") and (self.thousands or self.percent or self.currency):
             raise ValueError(f"thousands, percent and currency belong to number and integer, not to {self.as_}")
+        if self.as_ == "integer" and self.percent:
+            raise ValueError("a percentage is no integer: as: number")
+        if self.as_ != "boolean" and (self.true_words, self.false_words) != (TRUE_WORDS, FALSE_WORDS):
+            raise ValueError(f"true_words and false_words belong to boolean, not to {self.as_}")
+        if self.as_ not in ("date", "timestamp") and self.zone != "UTC":
+            raise ValueError(f"zone belongs to date and timestamp, not to {self.as_}")
         if self.thousands == self.decimal:
             raise ValueError(f"decimal and thousands are both {self.decimal!r}")
         if (self.as_ == "list") != (self.separator is not None):
             raise ValueError('a list needs its separator, such as "|", and nothing else has one')
-        both = {word.lower() for word in self.true_words} & {word.lower() for word in self.false_words}
+        yes, no = ({word.strip().lower() for word in words} for words in (self.true_words, self.false_words))
+        both = yes & no
         if both:
             raise ValueError(f"{min(both)!r} is among true_words and false_words")
         return self
@@ -90,9 +104,22 @@ class Parse(Section):
         """Whether a value that does not parse rejects its row; every text is a list."""
         return self.unparsable == "reject" and self.as_ != "list"
 
-    def names_a_zone(self, pattern: str) -> bool:
-        """Return whether texts of this pattern say themselves which zone or offset they are in."""
-        return bool(_ZONE_LETTERS.search(re.sub(r"'[^']*'", "", pattern)))
+    def patterns(self) -> tuple[tuple[str, bool], ...]:
+        """Return the formats, each with whether texts of it name a zone; where that is optional, as two."""
+        return tuple(variant for text in self.formats for variant in _variants(text))
+
+
+_OPTIONAL_ZONE = re.compile(r"\[([^\[\]]*[VOXxZz][^\[\]]*)\]")
+
+
+def _variants(pattern: str) -> Iterator[tuple[str, bool]]:
+    optional = _OPTIONAL_ZONE.search(pattern)
+    if optional is None:
+        yield pattern, bool(_ZONE_LETTERS.search(re.sub(r"'[^']*'", "", pattern)))
+        return
+    before, after = pattern[: optional.start()], pattern[optional.end() :]
+    yield from _variants(f"{before}{optional[1]}{after}")
+    yield from _variants(f"{before}{after}")
 
 
 class Correct(Section):
@@ -118,8 +145,8 @@ class Correct(Section):
 class Clip(Section):
     """Values below `min` become `min`, values above `max` become `max`; learned bounds are `features`' clip."""
 
-    min: float | None = None
-    max: float | None = None
+    min: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _has_bounds_in_order(self) -> "Clip":
@@ -166,6 +193,8 @@ class Clean(Section):
             raise ValueError(f"expected the column (or columns) that {verbs[0]} changes")
         elif verbs[0] == "derive" and not isinstance(self.column, str):
             raise ValueError("derive makes one column")
+        elif verbs[0] == "derive" and "." in str(self.column):
+            raise ValueError(f"the column name {self.column!r} holds a dot, which SQL takes for a field of a struct")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -24,7 +25,8 @@ FACTS = {
 """What can be expected of, and how many columns it takes. `unique(…)` and `values(…) in […]` have their own forms."""
 OPERATORS = (">=", "<=", "==", ">", "<")
 _NAME = r"(?:`[^`]+`|\w+)"
-_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+# A number, or an ISO date or time (UTC), which counts as seconds since 1970.
+_NUMBER = r"(?:\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?|[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
 _COMPARED = re.compile(rf"(\w+)(?:\(\s*({_NAME})\s*\))?\s*(>=|<=|==|>|<)\s*({_NUMBER})")
 _BETWEEN = re.compile(rf"(\w+)(?:\(\s*({_NAME})\s*\))?\s+between\s+({_NUMBER})\s+and\s+({_NUMBER})")
 _UNIQUE = re.compile(rf"unique\(\s*({_NAME}(?:\s*,\s*{_NAME})*)\s*\)")
@@ -47,6 +49,12 @@ class Expectation:
     closed: tuple[bool, bool] = (True, True)
     allowed: tuple[str, ...] = ()
 
+    def holds(self, value: float) -> bool:
+        """Return whether a value keeps the bounds; NaN does not."""
+        above = value >= self.low if self.closed[0] else value > self.low
+        below = value <= self.high if self.closed[1] else value < self.high
+        return above and below
+
 
 def parse_expectation(text: str) -> Expectation:
     """Return the contract that a text states.
@@ -61,10 +69,13 @@ def parse_expectation(text: str) -> Expectation:
         return Expectation(text, "values", (_unquoted(found[1]),), allowed=_items(found[2], text))
     if found := _BETWEEN.fullmatch(stripped):
         fact, column, low, high = found.groups()
-        return Expectation(text, *_fact(fact, column), low=float(low), high=float(high))
+        bounds = _number(low, text), _number(high, text)
+        if bounds[0] > bounds[1]:
+            raise ValueError(f"{text!r}: {low} is above {high}")
+        return Expectation(text, *_fact(fact, column), low=bounds[0], high=bounds[1])
     if found := _COMPARED.fullmatch(stripped):
         fact, column, operator, number = found.groups()
-        value, closed = float(number), "=" in operator
+        value, closed = _number(number, text), "=" in operator
         low, high = (value if operator[0] in ">=" else float("-inf")), (value if operator[0] in "<=" else float("inf"))
         return Expectation(text, *_fact(fact, column), low=low, high=high, closed=(closed, closed))
     word = re.match(r"\w*", stripped)
@@ -73,6 +84,15 @@ def parse_expectation(text: str) -> Expectation:
         f"{text!r} is no contract{hint}; expected such as: rows >= 1000 | null_share(x) < 0.05 | unique(id) | "
         "values(x) in [a, b] | mean(x) between 1 and 2 | drift(x) < 0.2"
     )
+
+
+def _number(text: str, whole: str) -> float:
+    if not re.match(r"\d{4}-", text):
+        return float(text)
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise ValueError(f"{whole!r}: {text} is no date") from None
 
 
 def _fact(name: str, column: str | None) -> tuple[str, tuple[str, ...]]:
@@ -112,7 +132,8 @@ Contract = Annotated[str, Field(min_length=1), AfterValidator(_checked)]
 class Expect(Section):
     """Contracts on the rows as they come out of `clean` (input) and on the rows that are kept (result).
 
-    rows, rejected_share, duplicate_share; null_share, mean, deviation, min, max and distinct (exact) of a column;
+    rows, rejected_share, duplicate_share; null_share, mean, deviation, min, max and distinct (exact) of a column, times
+    against ISO dates (UTC);
     `unique(a, b)` (NULL equals NULL); `values(c) in […]` (NULL apart); `drift(c)`: the population stability index
     against the version in use, of the training split (0.1 is little, 0.25 much); it holds where there is none yet.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from lakefit.config.clean import Clean
 from lakefit.config.duration import Duration, seconds
@@ -81,26 +81,22 @@ class Pipeline(Section):
     evaluate: Evaluate = Field(default_factory=Evaluate)
     score: Score | None = None
 
-    @model_validator(mode="after")
-    def _reasons_differ(self) -> "Pipeline":
-        reasons = [rule.reason for rule in self.rules]
-        twice = sorted({reason for reason in reasons if reasons.count(reason) > 1})
-        if twice:
-            raise ValueError(f"the reason {twice[0]!r} is given twice: their rows could not be told apart")
-        return self
+    @property
+    def marks(self) -> tuple[Rule, ...]:
+        """The rules that `clean` breaks itself: values that do not parse."""
+        steps = [(step, step.parse) for step in self.clean if step.parse is not None and step.parse.rejects]
+        return tuple(
+            Rule(f"{column} does not parse as {parse.as_}", None, "keep")
+            for step, parse in steps
+            for column in step.columns
+        )
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """What rejects a row, in the order in which it is asked: values that don't parse, then reject, then require."""
-        marks = [
-            Rule(f"{column} does not parse as {step.parse.as_}", None, "keep")
-            for step in self.clean
-            if step.parse is not None and step.parse.rejects
-            for column in step.columns
-        ]
         rejects = [Rule(rule.because, rule.when, rule.null) for rule in self.reject]
         requires = [Rule(rule.because, f"NOT ({rule.that})", rule.null) for rule in self.require]
-        return (*marks, *rejects, *requires)
+        return (*self.marks, *rejects, *requires)
 
     def dump(self, *sections: str) -> dict[str, Any]:
         """Return the named sections (all where none is named) as plain JSON data, defaults included."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import sqlglot
 from sqlglot import exp
@@ -121,9 +121,17 @@ def query_columns(query: str, tables: Mapping[str, Mapping[str, str]], rows: str
 
 
 def expression_columns(sql: str) -> list[tuple[str, int]]:
-    """Return the columns that an expression names, each with its line in the text. Raises SqlError."""
+    """Return the columns that an expression over one row names, each with its line in the text. Raises SqlError."""
     refuse_chance(sql)
     expression = parse_statement(sql)
+    for kinds, what in _OTHER_ROWS:
+        found = expression.find(*kinds)
+        if found is not None:
+            raise SqlError(
+                f"{found.sql(dialect='spark')[:60]!r} is {what}: here an expression sees one row alone; what is "
+                "learned belongs to features, what is joined or counted to source.query",
+                _line(found),
+            )
     variables = {parameter.name for function in expression.find_all(exp.Lambda) for parameter in function.expressions}
     return [
         (column.name, _line(column.this))
@@ -132,16 +140,39 @@ def expression_columns(sql: str) -> list[tuple[str, int]]:
     ]
 
 
+def no_predicate(sql: str, kinds: Mapping[str, Kind]) -> str | None:
+    """Return what an expression is that plainly is no condition; kinds: of the columns, by lower-case name."""
+    expression = parse_statement(sql).unnest()
+    if isinstance(expression, (exp.Literal, exp.Add, exp.Sub, exp.Mul, exp.Div)):
+        return "a value"
+    kind = kinds.get(expression.name.lower(), "unknown") if isinstance(expression, exp.Column) else "unknown"
+    return {"number": "a number", "text": "text", "time": "a time"}.get(kind)
+
+
+_OTHER_ROWS: tuple[tuple[tuple[Any, ...], str], ...] = (
+    ((exp.Window,), "a window function"),
+    ((exp.Query,), "a query"),
+    ((exp.AggFunc,), "an aggregate"),
+    ((exp.UDTF, exp.Explode, exp.Posexplode, exp.Inline), "a function that makes rows"),
+)
 _CHANCE = re.compile(
-    r"\b(?:(?:rand|randn|random|randstr|uniform|uuid|shuffle|monotonically_increasing_id|spark_partition_id|now"
-    r"|input_file_name|unix_timestamp)\s*\(|(?:current_timestamp|current_date|localtimestamp)\b)",
+    r"\b(?:(?:rand|randn|random|randstr|uniform|uuid|shuffle|monotonically_increasing_id|spark_partition_id|now|curdate"
+    r"|current_user|session_user|user|current_catalog|current_database|current_schema|version|reflect|try_reflect"
+    r"|java_method|input_file_name|input_file_block_start|input_file_block_length)\s*\(|unix_timestamp\s*\(\s*\)"
+    r"|(?:current_timestamp|current_date|current_time|current_user|localtimestamp)\b)",
+    re.IGNORECASE,
+)
+# Spark takes these words, as literals of a time or cast to one, for the moment of the run.
+_NOW = re.compile(
+    r"\b(?:date|timestamp(?:_ntz|_ltz)?)\s*'\s*(?:now|today|yesterday|tomorrow)\b"
+    r"|\bcast\s*\(\s*'\s*(?:now|today|yesterday|tomorrow)\b|'\s*(?:now|today|yesterday|tomorrow)\s*'\s*::",
     re.IGNORECASE,
 )
 
 
 def refuse_chance(sql: str) -> None:
     """Raise SqlError where a query or expression depends on chance, on the time or on the partitioning."""
-    found = _CHANCE.search(re.sub(r"'(?:[^'\\]|\\.)*'", "''", sql))
+    found = _CHANCE.search(re.sub(r"'(?:[^'\\]|\\.)*'", "''", sql)) or _NOW.search(sql)
     if found is not None:
         name = found.group(0).rstrip("( ")
         raise SqlError(f"{name} gives another result in each run; the same input must give the same dataset")
@@ -154,7 +185,9 @@ def parse_statement(sql: str) -> exp.Expression:
     except ParseError as error:
         details = error.errors[0] if error.errors else {}
         near = f" near {details.get('highlight')!r}" if details.get("highlight") else ""
-        raise SqlError(f"not valid SQL: {details.get('description', error)}{near}", details.get("line") or 1) from None
+        # sqlglot names its own classes.
+        said = re.sub(r"<class '[\w.]*\.(\w+)'>", r"\1", str(details.get("description", error)))
+        raise SqlError(f"not valid SQL: {said}{near}", details.get("line") or 1) from None
     except TokenError as error:
         raise SqlError(f"not valid SQL: {_first_line(error)}") from None
     if len(statements) != 1:

@@ -54,7 +54,7 @@ _KEPT, _DUPLICATE, _REJECTED, _HEADER = 0, 1, 2, 3
 
 @dataclass(frozen=True, slots=True)
 class BucketPlan:
-    """All that a task needs to know to finish a bucket."""
+    """All that a task needs to know to finish a bucket. marks: so many of the first reasons are of `clean`."""
 
     staging: str
     bucket_bits: int
@@ -63,6 +63,7 @@ class BucketPlan:
     key: tuple[str, ...]
     keep_null_key: bool
     reasons: tuple[str, ...]
+    marks: int
     split: Split
     features: Features
     label: Label
@@ -155,7 +156,9 @@ def _judge(table: pa.Table, plan: BucketPlan) -> tuple[NDArray[np.int8], NDArray
     if plan.keep_null_key:
         first = np.where(keyless, np.arange(len(table)), first)
         keyless = np.zeros(len(table), bool)
-    for where, number in ((judged, None), (keyless, NULL_KEY), (broken, BROKEN), (header, HEADER_INSIDE)):
+    # A key that is NULL because it did not parse is said to be that.
+    nameless = keyless & ~(judged & (rule < plan.marks))
+    for where, number in ((judged, None), (nameless, NULL_KEY), (broken, BROKEN), (header, HEADER_INSIDE)):
         state[where] = _REJECTED
         if number is not None:
             rule[where] = number

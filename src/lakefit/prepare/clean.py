@@ -2,17 +2,29 @@
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
-from pyspark.sql.types import DoubleType, FloatType, StringType
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    DecimalType,
+    DoubleType,
+    FloatType,
+    StringType,
+)
 
+from lakefit.config.check import is_reserved
 from lakefit.config.clean import Clean, Clip, Correct, Parse
+from lakefit.config.file import Key, Problem
 from lakefit.config.functions import load_function
-from lakefit.config.pipeline import Rule
+from lakefit.config.pipeline import Pipeline, Rule
 from lakefit.config.rows import Label
 from lakefit.config.sql import FIELD, MARKS, RECORD_END, ROW, quoted
 from lakefit.errors import InputError
@@ -38,30 +50,30 @@ def clean(frame: DataFrame, steps: Sequence[Clean]) -> DataFrame:
     )
     frame = _normal(frame.withColumn(MARKS, marks))
     rules = 0
-    touched: set[str] = set()
     for place, step in enumerate(steps):
+        columns = step.columns
         if step.custom is not None:
             frame = _custom(_folded(frame), step.custom)
-            touched = set(frame.columns)
+            columns = tuple(frame.columns)
         elif step.drop is not None:
             frame = frame.drop(*step.drop)
         elif step.derive is not None:
-            frame = frame.withColumn(step.columns[0], F.expr(step.derive))
-            touched |= set(step.columns)
+            spelt = {name.lower(): name for name in frame.columns}
+            columns = (spelt.get(columns[0].lower(), columns[0]),)
+            frame = frame.withColumn(columns[0], F.expr(step.derive))
         elif step.parse is not None:
             rejects = step.parse.rejects
-            frame = _parsed(frame, place, step.columns, step.parse, rules if rejects else None)
-            rules += len(step.columns) if rejects else 0
-            touched |= set(step.columns)
+            frame = _parsed(frame, place, columns, step.parse, rules if rejects else None)
+            rules += len(columns) if rejects else 0
         elif step.correct is not None:
-            frame = _corrected(frame, place, step.columns, step.correct)
+            frame = _corrected(frame, place, columns, step.correct)
         else:
             types = {field.name.lower(): field.dataType for field in frame.schema.fields}
-            text = {name: isinstance(types.get(name.lower()), StringType) for name in step.columns}
-            frame = frame.withColumns({name: _changed(_column(name), step, text[name]) for name in step.columns})
-            touched |= set(step.columns)
-    frame = _folded(frame)
-    return _normal(frame, {name.lower() for name in touched}) if touched else frame
+            frame = frame.withColumns({name: _changed(_column(name), step, types[name.lower()]) for name in columns})
+        if columns:
+            # What a step leaves is what the next one finds: no "" and no NaN.
+            frame = _normal(frame, {name.lower() for name in columns})
+    return _folded(frame)
 
 
 def judge(frame: DataFrame, rules: Sequence[Rule], label: Label | None) -> DataFrame:
@@ -83,6 +95,22 @@ def judge(frame: DataFrame, rules: Sequence[Rule], label: Label | None) -> DataF
     return frame.withColumns(columns)
 
 
+def predicate_problems(frame: DataFrame, pipeline: Pipeline) -> list[Problem]:
+    """Return what Spark says against the predicates of `reject` and `require`, each at its place in the file."""
+    predicates: list[tuple[Key, str]] = [(("reject", i, "when"), rule.when) for i, rule in enumerate(pipeline.reject)]
+    predicates += [(("require", i, "that"), rule.that) for i, rule in enumerate(pipeline.require)]
+    problems = []
+    for key, sql in predicates:
+        try:
+            of_type = frame.select(F.expr(sql)).schema[0].dataType
+        except PySparkException as error:
+            problems.append(Problem(key, f"Spark refused: {str(error).splitlines()[0]}"))
+            continue
+        if not isinstance(of_type, BooleanType):
+            problems.append(Problem(key, f"{sql!r} is of type {of_type.simpleString()}; expected a condition"))
+    return problems
+
+
 def _column(name: str) -> Column:
     return F.col(quoted(name))
 
@@ -98,36 +126,72 @@ def _normal(frame: DataFrame, names: set[str] | None = None) -> DataFrame:
         if isinstance(field.dataType, StringType):
             changes[field.name] = F.nullif(column, F.lit(""))
         elif isinstance(field.dataType, (DoubleType, FloatType)):
-            finite = F.abs(column) < F.lit(float("inf"))  # Spark orders NaN above infinity.
-            not_finite = not_finite + F.coalesce((~finite).cast("int"), F.lit(0))
-            # x + 0 turns -0.0 into 0.0 and leaves every other number as it is.
-            changes[field.name] = F.when(finite, column + F.lit(0.0).cast(field.dataType))
+            not_finite = not_finite + F.coalesce((~_is_finite(column)).cast("int"), F.lit(0))
+            changes[field.name] = _finite(column, field.dataType)
+        elif isinstance(field.dataType, ArrayType) and isinstance(field.dataType.elementType, (DoubleType, FloatType)):
+            of_type = field.dataType.elementType
+            strange = F.size(F.filter(column, lambda item: ~_is_finite(item)))
+            not_finite = not_finite + F.when(column.isNotNull(), strange).otherwise(F.lit(0))
+            changes[field.name] = _finite_items(column, of_type)
     if not changes:
         return frame
     return frame.withColumns({**changes, MARKS: F.col(MARKS).withField("not_finite", not_finite)})
 
 
-def _changed(column: Column, step: Clean, is_text: bool) -> Column:
+def _is_finite(number: Column) -> Column:
+    return F.abs(number) < F.lit(float("inf"))  # Spark orders NaN above infinity.
+
+
+def _finite(number: Column, of_type: DataType) -> Column:
+    # x + 0 turns -0.0 into 0.0 and leaves every other number as it is.
+    return F.when(_is_finite(number), number + F.lit(0.0).cast(of_type))
+
+
+def _finite_items(numbers: Column, of_type: DataType) -> Column:
+    return F.transform(numbers, lambda number: _finite(number, of_type))
+
+
+def _changed(column: Column, step: Clean, of_type: DataType) -> Column:
     if step.clip is not None:
-        return _clipped(column, step.clip)
+        return _clipped(column, step.clip, of_type)
     if step.null_if is not None:
-        return F.when(~column.isin(*[str(value) if is_text else value for value in step.null_if]), column)
+        same = [literal for value in step.null_if if (literal := _like(value, of_type)) is not None]
+        return F.when(~column.isin(*same), column) if same else column
     for verb in step.text or ():
         column = _text(column, verb)
     return column
 
 
-def _clipped(column: Column, clip: Clip) -> Column:
+def _like(value: str | int | float, of_type: DataType) -> Column | None:
+    """Return a value as a column of this type would hold it; None where none could."""
+    if isinstance(of_type, StringType):
+        return F.lit(str(value))
+    if isinstance(value, str):
+        return F.lit(value)
+    if isinstance(of_type, (DoubleType, FloatType)):
+        return F.lit(float(value)).cast(of_type)
+    if value != int(value):
+        return F.lit(Decimal(repr(value))) if isinstance(of_type, DecimalType) else None
+    return F.lit(int(value)) if abs(value) < 2**63 else None
+
+
+def _clipped(column: Column, clip: Clip, of_type: DataType) -> Column:
     # A bound takes part only where it changes the value: the column keeps its type unless a bound needs another.
     if clip.min is not None:
-        column = F.when(column < F.lit(clip.min), F.lit(_number(clip.min))).otherwise(column)
+        column = F.when(column < _bound(clip.min, of_type), _bound(clip.min, of_type)).otherwise(column)
     if clip.max is not None:
-        column = F.when(column > F.lit(clip.max), F.lit(_number(clip.max))).otherwise(column)
+        column = F.when(column > _bound(clip.max, of_type), _bound(clip.max, of_type)).otherwise(column)
     return column
 
 
-def _number(value: float) -> int | float:
-    return int(value) if value == int(value) and abs(value) < 2**31 else value
+def _bound(value: float, of_type: DataType) -> Column:
+    """Return a bound that takes nothing from the precision of the column's values."""
+    whole = value == int(value)
+    if isinstance(of_type, (DoubleType, FloatType)):
+        return F.lit(int(value) if whole and abs(value) < 2**31 else value)
+    if whole and abs(value) < 2**63:
+        return F.lit(int(value))
+    return F.lit(Decimal(repr(value))) if isinstance(of_type, DecimalType) and abs(value) < 1e18 else F.lit(value)
 
 
 def _text(column: Column, verb: str) -> Column:
@@ -154,7 +218,7 @@ def _parsed(frame: DataFrame, place: int, names: Sequence[str], parse: Parse, ru
         value = _parse(_text(text, "trim"), parse)
         # Blank text is NULL, not unparsable.
         failed = (_text(text, "trim") != "") & value.isNull()
-        note = F.when(failed, F.concat_ws(FIELD, F.lit(str(place)), F.lit(name), text))
+        note = F.when(failed, F.concat_ws(FIELD, F.lit(str(place)), F.lit(name), _in_note(text)))
         columns = {f"{_NOTE}unparsable_{place}_{offset}": note, name: value}
         if rule is not None:
             broken = F.coalesce(F.col(f"{MARKS}.rule"), F.when(failed, F.lit(rule + offset)))
@@ -163,13 +227,21 @@ def _parsed(frame: DataFrame, place: int, names: Sequence[str], parse: Parse, ru
     return frame
 
 
+def _in_note(text: Column) -> Column:
+    """Return text without the characters that end a field or a record of a note."""
+    return F.translate(text, FIELD + RECORD_END, "\ufffd\ufffd")
+
+
 def _parse(text: Column, parse: Parse) -> Column:
     if parse.as_ in ("date", "timestamp"):
-        found = F.coalesce(*[_time(text, pattern, parse) for pattern in parse.formats])
+        # Spark overflows over years of six digits, which only a sign makes possible.
+        readable = F.when(~text.rlike(r"[+-]\d{6,}"), text)
+        found = F.coalesce(*[_time(readable, pattern, zoned, parse) for pattern, zoned in parse.patterns()])
         return found.cast("date") if parse.as_ == "date" else found
     if parse.as_ == "boolean":
         lower = F.lower(text)
-        yes, no = (lower.isin(*[word.lower() for word in words]) for words in (parse.true_words, parse.false_words))
+        words = [[word.strip().lower() for word in some] for some in (parse.true_words, parse.false_words)]
+        yes, no = (lower.isin(*some) for some in words)
         return F.when(yes, F.lit(True)).when(no, F.lit(False))
     if parse.as_ == "list":
         assert parse.separator is not None
@@ -178,24 +250,34 @@ def _parse(text: Column, parse: Parse) -> Column:
     return _parsed_number(text, parse)
 
 
-def _time(text: Column, pattern: str, parse: Parse) -> Column:
+def _time(text: Column, pattern: str, zoned: bool, parse: Parse) -> Column:
+    """Return the time in UTC; as a date, midnight of the day in question."""
     time = F.try_to_timestamp(text, F.lit(pattern))
-    if parse.as_ == "date" or parse.zone == "UTC" or parse.names_a_zone(pattern):
+    time = F.when(F.year(time).between(1, 9999), time)
+    if parse.zone == "UTC" or zoned == (parse.as_ == "timestamp"):
         return time
-    return F.to_utc_timestamp(time, parse.zone)
+    if parse.as_ == "date":
+        # Only a text that names a zone has a day that depends on where one stands.
+        return F.from_utc_timestamp(time, parse.zone)
+    utc = F.to_utc_timestamp(time, parse.zone)
+    # What the clocks leave out in spring comes back as another time.
+    return F.when(F.from_utc_timestamp(utc, parse.zone) == time, utc)
 
 
 def _parsed_number(text: Column, parse: Parse) -> Column:
-    if parse.thousands == " ":
-        text = F.regexp_replace(text, r"\p{Z}", " ")
+    # People and Excel write no-break blanks, real minus signs and curly apostrophes.
+    text = F.regexp_replace(text, r"\p{Z}", " ")
+    text = F.regexp_replace(text, "\u2212", "-")
+    if parse.thousands == "'":
+        text = F.regexp_replace(text, "\u2019", "'")
     if parse.currency:
         words = "|".join(re.escape(word) for word in sorted(parse.currency, key=len, reverse=True))
         text = F.regexp_replace(text, r"^\((.*)\)$", "-$1")
-        text = F.regexp_replace(text, rf"^([+-]?)\s*(?:{words})\s*", "$1")
-        text = F.regexp_replace(text, rf"\s*(?:{words})$", "")
+        text = F.regexp_replace(text, rf"(?i)^([+-]?)\s*(?:{words})\s*", "$1")
+        text = F.regexp_replace(text, rf"(?i)\s*(?:{words})$", "")
     whole = r"\d+"
     if parse.thousands is not None:
-        whole = rf"(?:\d{{1,3}}(?:{re.escape(parse.thousands)}\d{{3}})+|\d+)"
+        whole = rf"(?:[1-9]\d{{0,2}}(?:{re.escape(parse.thousands)}\d{{3}})+|\d+)"
     mark = re.escape(parse.decimal)
     fraction = rf"(?:{whole}(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?"
     pattern = rf"[+-]?{whole if parse.as_ == 'integer' else fraction}"
@@ -204,15 +286,18 @@ def _parsed_number(text: Column, parse: Parse) -> Column:
     if parse.thousands is not None:
         plain = F.replace(plain, F.lit(parse.thousands), F.lit(""))
     plain = F.replace(plain, F.lit(parse.decimal), F.lit("."))
-    number = plain.try_cast("bigint" if parse.as_ == "integer" else "double")
-    return F.when(fits, number / 100 if parse.percent else number)
+    if parse.as_ == "integer":
+        return F.when(fits, plain.try_cast("bigint"))
+    number = plain.try_cast("double")
+    # Digits beyond what a float64 can hold are no number.
+    return F.when(fits & _is_finite(number), number / 100 if parse.percent else number)
 
 
 def _corrected(frame: DataFrame, place: int, names: Sequence[str], correct: Correct) -> DataFrame:
     for offset, name in enumerate(names):
         old = _column(name)
         new = _mapped(old, correct) if correct.mapping else _nearest(old, correct)
-        note = F.when(old != new, F.concat_ws(FIELD, F.lit(str(place)), F.lit(name), old, new))
+        note = F.when(old != new, F.concat_ws(FIELD, F.lit(str(place)), F.lit(name), _in_note(old), _in_note(new)))
         frame = frame.withColumns({f"{_NOTE}corrected_{place}_{offset}": note, name: new})
     return frame
 
@@ -249,19 +334,29 @@ def _folded(frame: DataFrame) -> DataFrame:
 
 def _custom(frame: DataFrame, name: str) -> DataFrame:
     function = load_function(name)
-    hidden = [column for column in (ROW, MARKS) if column in frame.columns]
+    step = f"clean: custom: {name}"
+    hidden = {field.name: field.dataType for field in frame.schema if field.name in (ROW, MARKS)}
     try:
         made = function(frame)
-    except Exception as error:
-        raise InputError(
-            f"clean: custom: {name} raised {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{step} raised {type(error).__name__}{': ' + said if said else ''}.") from error
     if not isinstance(made, DataFrame):
-        raise InputError(f"clean: custom: {name} returned {type(made).__name__}; expected a DataFrame.")
-    lost = [column for column in hidden if column not in made.columns]
+        library = type(made).__module__.partition(".")[0]
+        kind = f"{type(made).__name__}{f' of {library}' if library != 'builtins' else ''}"
+        raise InputError(f"{step} returned {kind}; expected a DataFrame of Spark.")
+    there = {field.name: field.dataType for field in made.schema}
+    lost = [column for column in hidden if column not in there]
     if lost:
         raise InputError(
-            f"clean: custom: {name} returned no column {lost[0]}, by which each row is followed: add columns with "
-            f"withColumn, or select {', '.join(hidden)} too."
+            f"{step} returned no column {lost[0]}, by which each row is followed: add columns with withColumn, or "
+            f"select {', '.join(hidden)} too."
         )
+    changed = [column for column, of_type in hidden.items() if there[column] != of_type]
+    if changed:
+        raise InputError(f"{step} changed the column {changed[0]}, by which each row is followed: leave it as it is.")
+    wrong = [column for column in there if "." in column or (column not in hidden and is_reserved(column))]
+    if wrong:
+        why = "holds a dot" if "." in wrong[0] else "is Lakefit's own"
+        raise InputError(f"{step} returned the column {wrong[0]!r}, whose name {why}: give it another.")
     return made

@@ -4,8 +4,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -74,11 +76,13 @@ def _outcome(expectation: Expectation, scope: Literal["input", "result"], eviden
         return Outcome(scope=scope, expected=expectation.text, found=shown or "no others", holds=not strange)
     value = _value(expectation, scope, evidence)
     if value is None:
-        return Outcome(scope=scope, expected=expectation.text, found="no version in use to compare with", holds=True)
-    low, high = expectation.closed
-    above = value >= expectation.low if low else value > expectation.low
-    below = value <= expectation.high if high else value < expectation.high
-    return Outcome(scope=scope, expected=expectation.text, found=f"{value:,.6g}", holds=above and below)
+        what = (
+            "no version in use"
+            if evidence.in_use is None
+            else f"no column {expectation.columns[0]!r} in the version in use"
+        )
+        return Outcome(scope=scope, expected=expectation.text, found=f"{what} to compare with", holds=True)
+    return Outcome(scope=scope, expected=expectation.text, found=f"{value:,.6g}", holds=expectation.holds(value))
 
 
 def _value(expectation: Expectation, scope: Literal["input", "result"], evidence: Evidence) -> float | None:
@@ -175,9 +179,34 @@ def _strange_values(rows: Staged, expectation: Expectation) -> Counter[str]:
     (column,) = expectation.columns
     found: Counter[str] = Counter()
     for part in _columns(rows, (column,), expectation):
-        values = part[column].drop_null()
-        text = values.cast(pa.string())
-        other = text.filter(pc.invert(pc.is_in(text, value_set=pa.array(expectation.allowed))))
-        for entry in pc.value_counts(other).to_pylist():
-            found[entry["values"]] += entry["counts"]
+        values = pc.unique(part[column].drop_null())
+        strange = values.filter(pc.invert(pc.is_in(values, value_set=_allowed(expectation, values.type))))
+        for entry in pc.value_counts(part[column].filter(pc.is_in(part[column], value_set=strange))).to_pylist():
+            found[str(entry["values"])] += entry["counts"]
     return found
+
+
+def _allowed(expectation: Expectation, of_type: pa.DataType) -> pa.Array:
+    """Return the allowed values as those of the column: 2.50 is 2.5, and True is true."""
+    try:
+        values = [_typed(text, of_type) for text in expectation.allowed]
+    except (KeyError, ValueError, ArithmeticError):
+        raise InputError(f"expect: {expectation.text}: the column holds {of_type}, and not all of these are.") from None
+    return pa.array([value for value in values if value is not None], of_type)
+
+
+def _typed(text: str, of_type: pa.DataType) -> Any:
+    """Return a text as a value of this type; None where no value of the type equals it."""
+    if pa.types.is_boolean(of_type):
+        return {"true": True, "false": False}[text.lower()]
+    if pa.types.is_date(of_type):
+        return date.fromisoformat(text)
+    if pa.types.is_timestamp(of_type):
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None and of_type.tz is not None else time
+    if not is_number(of_type):
+        return text
+    number = Decimal(text)
+    if pa.types.is_integer(of_type):
+        return int(number) if number == int(number) and abs(number) < 2**63 else None
+    return float(number) if pa.types.is_floating(of_type) else number

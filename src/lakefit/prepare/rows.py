@@ -8,16 +8,31 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import BooleanType, DataType, DateType, NumericType, StringType, TimestampNTZType, TimestampType
+from pyspark.sql.types import (
+    BooleanType,
+    CalendarIntervalType,
+    DataType,
+    DateType,
+    DayTimeIntervalType,
+    NumericType,
+    StringType,
+    TimestampNTZType,
+    TimestampType,
+    VariantType,
+    YearMonthIntervalType,
+)
 
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.check import check_cleaned_columns, check_columns
+from lakefit.config.file import ConfigError, Key, Problem
 from lakefit.config.sql import MARKS, ROW, Kind
 from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged, local_path
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.clean import clean
 from lakefit.prepare.read import identity_of, observe_identity, read_rows, read_side_table
 
+# What has no place in a row of Parquet and Arrow.
+_UNHELD = (CalendarIntervalType, DayTimeIntervalType, YearMonthIntervalType, VariantType)
 SPARK_ERRORS = (PySparkException, Py4JJavaError)
 """What a failed job raises: `toArrow` hands some errors of the JVM on as they are."""
 
@@ -70,6 +85,11 @@ def cleaned_rows(
     except PySparkException as error:
         raise spark_problem(error, f"{source.path}: clean") from error
     problems = check_cleaned_columns(pipeline, _kinds(rows))
+    problems += [
+        Problem(("clean",), f"the column {field.name!r} is of type {field.dataType.simpleString()}; CAST or drop it")
+        for field in rows.schema
+        if isinstance(field.dataType, _UNHELD)
+    ]
     if problems:
         raise source.error(*problems)
     return rows
@@ -167,6 +187,25 @@ class DamagedError(InputError):
         self.damaged = damaged
 
 
+def value_problem(error: Exception, pipeline: Pipeline, source: PipelineSource) -> ConfigError | None:
+    """Return an error that a value met in an expression of the pipeline file as one of that expression."""
+    text = str(error)
+    context = re.search(r"(\[[A-Z_.0-9]+\] [^\n]*)\n+== SQL[^\n]*==\n(.*?)\n\s*\^", text, re.DOTALL)
+    if context is None:
+        return None
+    said, fragment = context[1], context[2].strip()
+    label = pipeline.label
+    expressions: list[tuple[Key, str | None]] = [
+        *((("clean", i, "derive"), step.derive) for i, step in enumerate(pipeline.clean)),
+        *((("reject", i, "when"), rule.when) for i, rule in enumerate(pipeline.reject)),
+        *((("require", i, "that"), rule.that) for i, rule in enumerate(pipeline.require)),
+        (("label", "expression"), label.expression), (("label", "weight"), label.weight),
+        (("source", "query"), pipeline.source.query),
+    ]  # fmt: skip
+    key = next((key for key, sql in expressions if sql is not None and fragment in sql), None)
+    return source.error(Problem(key, f"a row made Spark say: {said}")) if key is not None else None
+
+
 def spark_problem(error: Exception, where: str) -> LakefitError:
     """Return Spark's error as one of ours: the sentence that says what is wrong, without the stack of the JVM."""
     text = str(error)
@@ -175,7 +214,11 @@ def spark_problem(error: Exception, where: str) -> LakefitError:
         return InputError(ours.group(1).strip())
     raised = re.findall(r"^(?:lakefit\.errors\.\w+|\w*Error): (.*)$", text, re.MULTILINE)
     if raised:
-        return LakefitError(f"{where}: {raised[-1]}")
+        # The innermost code of the user's own, such as a function in a custom step.
+        frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', text)
+        own = [frame for frame in frames if not re.search(r"site-packages|/pyspark|/lakefit/|<frozen", frame[0])]
+        at = f" ({own[-1][0]}, line {own[-1][1]}, in {own[-1][2]})" if own else ""
+        return LakefitError(f"{where}: {raised[-1]}{at}")
     first = next(
         (line for line in text.splitlines() if re.match(r"^(?:.*\.)?\[?[A-Z_.]+\]? ", line)), text.split("\n")[0]
     )

@@ -43,7 +43,7 @@ from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.blocks import BLOCKS_SCHEMA, Keying, make_blocks
 from lakefit.prepare.bucket import GROUP, OTHER, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
-from lakefit.prepare.clean import LABEL, judge
+from lakefit.prepare.clean import LABEL, judge, predicate_problems
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.expect import Evidence, check_expectations
 from lakefit.prepare.learn import Learner, learn_label
@@ -55,6 +55,7 @@ from lakefit.prepare.rows import (
     reading_problem,
     spark_problem,
     value_columns,
+    value_problem,
 )
 from lakefit.prepare.staged import LOCAL_ROWS, SPLIT, Staged
 from lakefit.prepare.tally import total
@@ -134,24 +135,23 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     arrived = [tuple(summary["arrived"]) for summary in summaries]
     check_identities(spark, job.pipeline, job.source, job.inputs, observation, arrived)
     ledger = _ledger(job, summaries)
-    _check_splits(job.pipeline, summaries)
-    staged = {
-        kind: tuple(
-            (bucket, summary["staged"][kind])
-            for bucket, summary in sorted(
-                zip(results["bucket"].to_pylist(), summaries, strict=True), key=lambda b: b[0]
-            )
-            if summary["staged"][kind] is not None
-        )
-        for kind in STAGED
-    }
-    kept_rows = sum(ledger.kept.values())
+    staged = _staged_files(results["bucket"].to_pylist(), summaries)
     paths = {kind: tuple(path for _, path in files) for kind, files in staged.items()}
+    kept_rows = sum(ledger.kept.values())
     kept = Staged(spark, tuple(path for split in SPLITS for path in paths[split]), kept_rows, bits)
+    everything = Staged(spark, tuple(path for kind in STAGED for path in paths[kind]), ledger.rows_in, bits)
+    try:
+        _check_splits(job.pipeline, summaries)
+    except InputError:
+        # A contract that is broken too says more of why.
+        check_expectations(job.pipeline.expect, Evidence({"input": everything, "result": kept}, ledger, {}, None))
+        raise
     _check_groups(job.pipeline, kept)
     training = Staged(spark, paths["train"], ledger.kept["train"], bits)
     learned = _learn(job, training, results, types, summaries)
-    outcomes = _check_expectations(job, kept, staged, ledger, learned)
+    in_use = _statistics_in_use(job)
+    evidence = Evidence({"input": everything, "result": kept}, ledger, learned.statistics, in_use)
+    outcomes = check_expectations(job.pipeline.expect, evidence)
     plan = WritePlan(
         target=str(folder.absolute()),
         staged=staged,
@@ -201,20 +201,23 @@ def _learn(
     return _Learned(features, label, statistics)
 
 
-def _check_expectations(
-    job: Job,
-    kept: Staged,
-    staged: Mapping[str, tuple[tuple[int, str], ...]],
-    ledger: Ledger,
-    learned: _Learned,
-) -> tuple[Outcome, ...]:
-    everything = tuple(path for kind in STAGED for _, path in staged[kind])
-    drifts = any(expectation.fact == "drift" for expectation in job.pipeline.expect.parsed("result"))
-    current = (read_json(job.target.parent.parent / CURRENT) or {}).get("dataset") if drifts else None
-    in_use = read_manifest(job.target.parent / current).statistics if current is not None else None
-    rows = Staged(kept.spark, everything, ledger.rows_in, kept.bucket_bits)
-    evidence = Evidence({"input": rows, "result": kept}, ledger, learned.statistics, in_use)
-    return check_expectations(job.pipeline.expect, evidence)
+def _staged_files(
+    buckets: Sequence[int], summaries: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[tuple[int, str], ...]]:
+    """Return (bucket, file) of each kind of staged rows, by bucket."""
+    pairs = sorted(zip(buckets, summaries, strict=True), key=lambda pair: pair[0])
+    return {
+        kind: tuple((bucket, summary["staged"][kind]) for bucket, summary in pairs if summary["staged"][kind])
+        for kind in STAGED
+    }
+
+
+def _statistics_in_use(job: Job) -> dict[str, ColumnStatistics] | None:
+    """Return the statistics of the version in use, where a contract asks for drift against it and there is one."""
+    if not any(expectation.fact == "drift" for expectation in job.pipeline.expect.parsed("result")):
+        return None
+    current = (read_json(job.target.parent.parent / CURRENT) or {}).get("dataset")
+    return read_manifest(job.target.parent / current).statistics if current is not None else None
 
 
 def _frozen(job: Job) -> Manifest | None:
@@ -260,6 +263,7 @@ def _shuffle_and_finish(spark: SparkSession, job: Job, rows: DataFrame, bits: in
         key=key if deduplicate and deduplicate.key else (),
         keep_null_key=deduplicate is not None and deduplicate.null_key == "keep",
         reasons=tuple(rule.reason for rule in pipeline.rules),
+        marks=len(pipeline.marks),
         split=pipeline.split,
         features=pipeline.features,
         label=pipeline.label,
@@ -270,7 +274,7 @@ def _shuffle_and_finish(spark: SparkSession, job: Job, rows: DataFrame, bits: in
     try:
         results = buckets.mapInArrow(partial(finish_buckets, plan=plan), RESULT_SCHEMA).toArrow()
     except SPARK_ERRORS as error:
-        raise reading_problem(error, "prepare", job.inputs) from error
+        raise value_problem(error, pipeline, job.source) or reading_problem(error, "prepare", job.inputs) from error
     check_unchanged(job.inputs)
     return results
 
@@ -282,10 +286,13 @@ def _deduplication(columns: tuple[str, ...], section: Deduplicate | None) -> Ded
 
 
 def _judged(job: Job, rows: DataFrame) -> DataFrame:
+    problems = predicate_problems(rows, job.pipeline)
+    if problems:
+        raise job.source.error(*problems)
     try:
         return judge(rows, job.pipeline.rules, job.pipeline.label)
     except PySparkException as error:
-        raise spark_problem(error, "reject or label") from error
+        raise spark_problem(error, "label") from error
 
 
 def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:

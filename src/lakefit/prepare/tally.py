@@ -117,8 +117,8 @@ def total(results: pa.Table, columns: Sequence[str], numbers: Sequence[str], row
     root = merge_up(concatenate(parts, len(numbers)), bucket_bits, 0)
     registers = np.zeros((len(columns), REGISTERS), np.uint8)
     for packed in results["registers"].to_pylist():
-        found = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(registers.shape)
-        np.maximum(registers, found, out=registers)
+        one_bucket = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(registers.shape)
+        np.maximum(registers, one_bucket, out=registers)
     estimates = {name: distinct(registers[place]) for place, name in enumerate(columns)}
     facts = [json.loads(text) for text in results["facts"].to_pylist()]
     few = {

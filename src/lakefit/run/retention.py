@@ -10,10 +10,10 @@ from lakefit.dataset.layout import RUN, Layout
 from lakefit.dataset.publish import STAGING_PREFIX, read_json
 
 
-def remove_old(pipeline: Pipeline, now: float | None = None) -> list[Path]:
-    """Remove datasets, runs and artifacts beyond the newest `output.keep` of each; return what was removed.
+def old_versions(pipeline: Pipeline, now: float | None = None) -> list[Path]:
+    """Return the datasets, runs and artifacts beyond the newest `output.keep` of each; a run before its dataset.
 
-    A run is removed before its dataset can be: run.json names it. The caller holds the lock. now: seconds since 1970.
+    now: seconds since 1970.
     """
     keep = pipeline.output.keep
     if keep is None:
@@ -23,13 +23,24 @@ def remove_old(pipeline: Pipeline, now: float | None = None) -> list[Path]:
     young = (time.time() if now is None else now) - pipeline.output.grace_seconds
     runs = list(_removable(layout.root / "runs", {current.get("run")}, keep, young))
     artifacts = list(_removable(layout.root / "artifacts", {current.get("artifact")}, keep, young))
-    _remove([*runs, *artifacts])
-    named = {(read_json(path) or {}).get("dataset") for path in (layout.root / "runs").glob(f"*/{RUN}")}
+    left = [path for path in (layout.root / "runs").glob(f"*/{RUN}") if path.parent not in runs]
+    # run.json names the dataset of its run.
+    named = {(read_json(path) or {}).get("dataset") for path in left}
     frozen = pipeline.features.statistics
     in_use = {current.get("dataset"), *named, frozen.fingerprint if frozen is not None else None}
     datasets = list(_removable(layout.root / "datasets", in_use, keep, young))
-    _remove(datasets)
     return [*runs, *artifacts, *datasets]
+
+
+def remove_old(pipeline: Pipeline, now: float | None = None) -> list[Path]:
+    """Remove the old versions and return them. The caller holds the lock."""
+    paths = old_versions(pipeline, now)
+    for path in paths:
+        # Gone in one step: nobody sees half of a version.
+        grave = path.with_name(f"{STAGING_PREFIX}removed-{path.name}")
+        path.rename(grave)
+        shutil.rmtree(grave, ignore_errors=True)
+    return paths
 
 
 def _removable(folder: Path, in_use: set[object], keep: int, young: float) -> Iterator[Path]:
@@ -42,11 +53,3 @@ def _removable(folder: Path, in_use: set[object], keep: int, young: float) -> It
     for modified, path in dated[keep:]:
         if path.name not in in_use and modified < young:
             yield path
-
-
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        # Gone in one step: nobody sees half of a version.
-        grave = path.with_name(f"{STAGING_PREFIX}removed-{path.name}")
-        path.rename(grave)
-        shutil.rmtree(grave, ignore_errors=True)

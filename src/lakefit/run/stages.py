@@ -12,10 +12,11 @@ from typing import Any
 from lakefit.config import Pipeline
 from lakefit.config.pipeline import Score
 from lakefit.console import Console
+from lakefit.dataset.drift import stability_index
 from lakefit.dataset.layout import METRICS, PIPELINE, RUN, TENSORBOARD, Layout
 from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, write_json
-from lakefit.errors import InputError, StoppedError
+from lakefit.errors import ContractError, InputError, StoppedError
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.run.lock import run_lock
 from lakefit.run.plan import (
@@ -29,7 +30,7 @@ from lakefit.run.plan import (
     score_fingerprint,
     score_inputs,
 )
-from lakefit.run.retention import remove_old
+from lakefit.run.retention import old_versions, remove_old
 from lakefit.run.validate import Validated, validate
 
 
@@ -61,11 +62,11 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
         LakefitError: a stage failed; run.json has the exit code and the reason.
     """
     run = Run(valid, console)
-    if all(step.current for step in run.plan() if only is None or step.stage == only):
-        # Nothing will be written, so a read-only place or a held lock is no reason to fail.
-        for step in run.plan():
-            if only in (None, step.stage):
-                console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
+    steps = [step for step in run.plan() if only in (None, step.stage)]
+    if all(step.current for step in steps):
+        for step in steps:
+            console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
+        _use_again(run)
         return run
     for step in run.plan():
         if only is not None and not step.current and _before(step.stage, only):
@@ -86,8 +87,7 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
                     _set_current(run)
                 _run_stage(run, step)
         _set_current(run)
-        for path in remove_old(run.pipeline):
-            console.event("removed", f"removed: {relative(path)} (output.keep)", path=relative(path))
+        _remove_old(run)
     return run
 
 
@@ -246,16 +246,60 @@ def _stopping() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _set_current(run: Run) -> None:
-    """Name what is in use now, last and in one write."""
+def _use_again(run: Run) -> None:
+    """Take what was made earlier into use, where something else is, and remove what is old.
+
+    Raises:
+        ContractError: it has drifted too far from what is in use.
+    """
+    switched = _found(run) != (read_json(run.layout.current) or {})
+    if not switched and not old_versions(run.pipeline):
+        # Nothing will be written, so a read-only place or a held lock is no reason to fail.
+        return
+    ensure_writable(run.layout.root)
+    with run_lock(run.layout.lock):
+        if switched:
+            _check_drift(run)
+            _set_current(run)
+        _remove_old(run)
+
+
+def _check_drift(run: Run) -> None:
+    in_use = (read_json(run.layout.current) or {}).get("dataset")
+    drifts = [expectation for expectation in run.pipeline.expect.parsed("result") if expectation.fact == "drift"]
+    if not drifts or in_use in (None, run.prints.dataset):
+        return
+    old, new = (read_manifest(run.layout.dataset(name)).statistics for name in (in_use, run.prints.dataset))
+    for expectation in drifts:
+        (column,) = expectation.columns
+        index = stability_index(old[column], new[column]) if column in old else None
+        if index is not None and not expectation.holds(index):
+            raise ContractError(
+                f"expect: {expectation.text} does not hold between the dataset in use, {in_use}, and this one, "
+                f"{run.prints.dataset}: found {index:,.6g}. The version in use stays in use."
+            )
+
+
+def _found(run: Run) -> dict[str, Any]:
+    """Return what there is of this pipeline and its files, and otherwise what is in use."""
     current = read_json(run.layout.current) or {}
-    found = {
+    return {
         "dataset": run.prints.dataset if (run.dataset_dir / MANIFEST).is_file() else current.get("dataset"),
         "run": run.prints.run if (run.run_dir / METRICS).is_file() else current.get("run"),
         "artifact": run.prints.artifact if run.artifact_dir.is_dir() else current.get("artifact"),
     }
-    if found != current:
+
+
+def _set_current(run: Run) -> None:
+    """Name what is in use now, last and in one write."""
+    found = _found(run)
+    if found != read_json(run.layout.current):
         write_json(run.layout.current, found)
+
+
+def _remove_old(run: Run) -> None:
+    for path in remove_old(run.pipeline):
+        run.console.event("removed", f"removed: {relative(path)} (output.keep)", path=relative(path))
 
 
 def summary(run: Run) -> dict[str, Any]:
