@@ -109,7 +109,7 @@ def _words(column: pa.Array | pa.ChunkedArray, seeds: Sequence[int]) -> _Words:
         texts = [None if v is None else json.dumps(v, default=str, sort_keys=True) for v in array.to_pylist()]
         encoded = pa.array(texts, pa.string()).dictionary_encode()
     else:
-        return _Words((_fixed_width_words(array),), hashed=False, null=_nulls(array))
+        return _Words((words_of(array),), hashed=False, null=_nulls(array))
     if len(encoded.dictionary) == 0:
         nothing = np.full(len(array), _NULL, np.uint64)
         return _Words((nothing,) * len(seeds), hashed=True, null=None)
@@ -132,8 +132,11 @@ def _is_bytes(arrow_type: pa.DataType) -> bool:
     )
 
 
-def _fixed_width_words(array: pa.Array) -> Hashes:
-    """Return the values as 64-bit words, whatever stands where NULL is; they may share the array's memory."""
+def words_of(array: pa.Array) -> Hashes:
+    """Return values of fixed width as 64-bit words (floats as float64), whatever stands where NULL is.
+
+    They may share the array's memory.
+    """
     if pa.types.is_null(array.type):
         return np.zeros(len(array), np.uint64)
     if pa.types.is_floating(array.type):

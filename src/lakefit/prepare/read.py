@@ -16,6 +16,7 @@ from lakefit.config.file import substitute_environment
 from lakefit.config.source import FILE_FORMATS, Table
 from lakefit.config.sql import ROW, parse_schema, quoted
 from lakefit.dataset.inputs import InputFile, csv_header, file_columns, merged_columns, nanosecond_columns
+from lakefit.prepare.identity import identity_columns
 from lakefit.prepare.records import RECORDS_SCHEMA, Dialect, needs_reader, read_records
 
 _CORRUPT, _RECORD, _HEADER, _FILE = "_lakefit_corrupt", "_lakefit_record", "_lakefit_header", "_lakefit_file"
@@ -34,17 +35,13 @@ def read_rows(spark: SparkSession, name: str, table: Table, files: Sequence[Inpu
     """
     frame = _read(spark, name, table, files, refused=False)
     columns = [column for column in frame.columns if column not in _HIDDEN]
+    types = {field.name: field.dataType for field in frame.schema.fields}
     record = F.col(_RECORD)
-    values: list[Column] = [record]
-    for column in columns:
-        # Spark's hash skips NULL: without the marker (NULL, 1) and (1, NULL) would be one row.
-        value = F.col(quoted(column))
-        # Spark hashes no MAP; its text is the map as it is stored.
-        is_map = "map<" in frame.schema[column].dataType.simpleString()
-        values += [value.isNull(), F.to_json(F.struct(value)) if is_map else value]
+    values = [(record, types[_RECORD]), *((F.col(quoted(column)), types[column]) for column in columns)]
+    hi, lo = identity_columns(values)
     row = F.struct(
-        F.xxhash64(F.lit(1), *values).alias("hi"),
-        F.xxhash64(F.lit(2), *values).alias("lo"),
+        hi.alias("hi"),
+        lo.alias("lo"),
         F.col(_FILE).alias("file"),
         record.alias("record"),
         F.col(_HEADER).alias("header"),
