@@ -107,7 +107,7 @@ def _words(column: pa.Array) -> Hashes:
         # Spark hashes -0.0 as 0.0 and every NaN as one.
         floats = words.view(np.float64) + 0.0
         floats[np.isnan(floats)] = np.nan
-        return floats.view(np.uint64)
+        words = floats.view(np.uint64)
     return words
 
 
@@ -177,9 +177,9 @@ def _hash_bytes(data: NDArray[np.uint8]) -> Hashes:
     if length >= 32:
         lanes = [np.full(rows, seed) for seed in _LANES]
         while at <= length - 32:
-            for lane in range(4):
-                word = _read(data, at + 8 * lane, "<u8")
-                lanes[lane] = _rotl(lanes[lane] + word * _P2, 31) * _P1
+            for place in range(4):
+                word = _read(data, at + 8 * place, "<u8")
+                lanes[place] = _rotl(lanes[place] + word * _P2, 31) * _P1
             at += 32
         h = _rotl(lanes[0], 1) + _rotl(lanes[1], 7) + _rotl(lanes[2], 12) + _rotl(lanes[3], 18)
         for lane in lanes:
