@@ -219,6 +219,14 @@ def test_a_file_that_changes_grows_or_goes_is_found(tmp_path: Path) -> None:
     path.write_text("a\nb\n")
     with pytest.raises(InputError, match="has changed: 2 bytes when the run began, 4 now"):
         check_unchanged({"t": (file,)})
+    # Other content of equal size and time, in its place or under its name.
+    other = tmp_path / "other.csv"
+    for rewritten in (path, other):
+        rewritten.write_text("b\n")
+        os.utime(rewritten, ns=(file.modified_ns, file.modified_ns))
+        os.replace(rewritten, path)
+        with pytest.raises(InputError, match="has changed"):
+            check_unchanged({"t": (file,)})
     os.remove(path)
     with pytest.raises(InputError, match="can't be read any more"):
         check_unchanged({"t": (file,)})

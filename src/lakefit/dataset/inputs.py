@@ -20,12 +20,17 @@ _GLOB = "*?["
 
 @dataclass(frozen=True, slots=True, order=True)
 class InputFile:
-    """A raw file: `name` relative to its source's root, absolute `path`, size in bytes, modification time in ns."""
+    """A raw file: `name` relative to its table's root, absolute `path`, size in bytes, modification time in ns.
+
+    inode, changed_ns: tell a file that was put in its place while it is read; no part of what the file is.
+    """
 
     name: str
     path: str
     size: int
     modified_ns: int
+    inode: int = 0
+    changed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,45 +42,79 @@ class Damaged:
 
 
 def list_inputs(paths: Sequence[str], described_as: str) -> tuple[InputFile, ...]:
-    """Return the files that paths, folders and globs name, sorted by name; hidden ones (`.x`, `_x`) apart.
+    """Return the files that paths, folders and globs name, sorted by name; hidden ones (see `_is_hidden`) apart.
+
+    Names are relative to the folder that holds all of them: of a folder or a glob its root, of several the one above.
 
     Raises:
-        InputError: a path names no file.
+        InputError: a path names no file, or one that can't be read by its name.
     """
-    files: dict[str, InputFile] = {}
+    roots: list[str] = []
+    files: list[str] = []
     for pattern in paths:
-        matched = _files_of(pattern)
+        root, matched = _files_of(pattern, described_as)
         if not matched:
             what = "no file matches" if any(mark in pattern for mark in _GLOB) else "no such file, or an empty folder:"
             raise InputError(f"{described_as}: {what} {pattern!r} (working directory: {Path.cwd()}).")
-        for file in matched:
-            files.setdefault(file.path, file)
-    return tuple(sorted(files.values()))
+        roots.append(root)
+        files += matched
+    root = os.path.commonpath(roots)
+    return tuple(sorted(_input_file(path, root, described_as) for path in set(files)))
 
 
-def _files_of(pattern: str) -> list[InputFile]:
+def _files_of(pattern: str, described_as: str) -> tuple[str, list[str]]:
+    """Return the root of a path, folder or glob, and the files."""
     if "://" in pattern and not pattern.startswith("file://"):
         raise InputError(f"{pattern!r}: only local paths are read so far; mount the store or copy the files.")
-    pattern = os.path.abspath(pattern.removeprefix("file://"))
-    if os.path.exists(pattern):
-        matched = [pattern]
-        root = pattern if os.path.isdir(pattern) else os.path.dirname(pattern)
-    else:
-        matched = glob.glob(pattern, recursive=True)
-        root = pattern
-        while any(mark in root for mark in _GLOB):
-            root = os.path.dirname(root)
-        root = root if os.path.isdir(root) else os.path.dirname(root)
-    found: list[InputFile] = []
-    for path in matched:
-        inside = [str(p) for p in Path(path).rglob("*")] if os.path.isdir(path) else [path]
-        for name in inside:
-            relative = os.path.relpath(name, root)
-            hidden = any(part.startswith((".", "_")) for part in relative.split(os.sep))
-            if os.path.isfile(name) and not hidden:
-                status = os.stat(name)
-                found.append(InputFile(relative.replace(os.sep, "/"), name, status.st_size, status.st_mtime_ns))
-    return found
+    pattern = pattern.removeprefix("file://")
+    path = os.path.abspath(pattern)
+    if os.path.exists(path):
+        root = path if os.path.isdir(path) else os.path.dirname(path)
+        if path != root and _is_hidden(os.path.basename(path)):
+            raise InputError(
+                f"{described_as}: {pattern!r} is hidden by its name, and Spark reads no such file; rename it."
+            )
+        return root, _files_below(path)
+    root = pattern
+    while any(mark in root for mark in _GLOB):
+        root = os.path.dirname(root)
+    root = os.path.abspath(root)
+    root = root if os.path.isdir(root) else os.path.dirname(root)
+    matched = [os.path.abspath(found) for found in glob.glob(pattern, recursive=True)]
+    shown = [path for path in matched if not any(map(_is_hidden, os.path.relpath(path, root).split(os.sep)))]
+    return root, [file for path in shown for file in _files_below(path, (os.path.realpath(root),))]
+
+
+def _files_below(path: str, above: tuple[str, ...] = ()) -> list[str]:
+    """Return a file, or the files of a folder that are not hidden; links are followed, but none to a folder above."""
+    if not os.path.isdir(path):
+        return [path] if os.path.isfile(path) or not os.path.exists(path) else []
+    real = os.path.realpath(path)
+    if real in above:
+        return []
+    names = [name for name in os.listdir(path) if not _is_hidden(name)]
+    return [file for name in names for file in _files_below(os.path.join(path, name), (*above, real))]
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether Spark passes over a file or folder without a word: `.x`, `_x` and what Hadoop still copies."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+
+
+def _input_file(path: str, root: str, described_as: str) -> InputFile:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{described_as}: {path!r}: the name is not UTF-8; rename the file.") from None
+    if ":" in os.path.basename(path):
+        raise InputError(f"{described_as}: {path}: Spark reads no file with ':' in its name; rename it.")
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        what = "a link to a file that is not there" if os.path.islink(path) else f"can't be read ({error.strerror})"
+        raise InputError(f"{described_as}: {path}: {what}; mend or remove it.") from None
+    name = os.path.relpath(path, root).replace(os.sep, "/")
+    return InputFile(name, path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
 
 def local_path(uri: str) -> str:
@@ -159,7 +198,7 @@ def _widest(name: str, one: str, two: str) -> str:
 
 
 def check_unchanged(inputs: Mapping[str, Sequence[InputFile]]) -> None:
-    """Raise InputError where a file has changed, grown or gone since it was listed."""
+    """Raise InputError where a file has changed, grown, been replaced or gone since it was listed."""
     for table, files in inputs.items():
         for file in files:
             try:
@@ -167,12 +206,12 @@ def check_unchanged(inputs: Mapping[str, Sequence[InputFile]]) -> None:
             except OSError as error:
                 what = f"can't be read any more ({error.strerror})"
             else:
-                if (status.st_size, status.st_mtime_ns) == (file.size, file.modified_ns):
+                now = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+                if now == (file.size, file.modified_ns, file.inode, file.changed_ns):
                     continue
                 what = f"has changed: {file.size:,} bytes when the run began, {status.st_size:,} now"
             raise InputError(
-                f"table {table!r}: {file.path} {what} while it was read. Nothing was published; run again when the "
-                "files are complete."
+                f"table {table!r}: {file.path} {what}. Nothing was published; run again when the files are complete."
             )
 
 
