@@ -156,6 +156,9 @@ def test_the_header_of_a_csv_file_is_read_without_its_byte_order_mark(folder: Pa
     (folder / "a.csv").write_bytes(b'\xef\xbb\xbfid,"a, b"\r\n1,2\r\n')
     assert csv_header("a.csv") == ('id,"a, b"', ["id", "a, b"])
     assert csv_header("a.csv", separator=";")[1] == ['id,"a, b"']
+    (folder / "b.csv").write_bytes('\ufeffid||"a||b"\n'.encode("utf-16-le"))
+    assert csv_header("b.csv", "||", '"', "UTF-16LE")[1] == ["id", "a||b"]
+    assert csv_header("a.csv", quote="")[1] == ["id", '"a', ' b"']
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """The raw files that a pipeline reads: which they are, and what their headers and footers say."""
 
+import codecs
 import csv
 import glob
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote as percent_encoded
 from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
@@ -123,11 +128,81 @@ def local_path(uri: str) -> str:
     return unquote(parsed.path) if parsed.scheme == "file" else uri
 
 
+def partition_folders(name: str) -> list[tuple[str, str]]:
+    """Return key and value of the folders `key=value` in a file's name, as they are spelt."""
+    parts = [folder.partition("=") for folder in name.split("/")[:-1]]
+    return [(key, value) for key, mark, value in parts if mark]
+
+
+def file_uri(path: str) -> str:
+    """Return the `file:` URI of a path, which `local_path` reads."""
+    return f"file://{percent_encoded(path)}"
+
+
+class UnreadableError(InputError):
+    """A file is damaged as a whole; other InputErrors of a file are faults of the pipeline file."""
+
+
+def _broken_text(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return BROKEN, error.end
+
+
+BROKEN = "\udcff"
+"""Stands for bytes that are no text: no text that can be decoded holds it, as it may hold U+FFFD."""
+codecs.register_error("lakefit.broken", _broken_text)
+
+COMPRESSED = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+"""The endings of compressed text files that are read."""
+_OTHER_COMPRESSED = (".deflate", ".snappy", ".xz", ".zip", ".7z", ".lzo", ".lzma", ".br", ".z", ".tgz", ".tar")
+_LZ4_FRAME = b"\x04\x22\x4d\x18"
+
+
+def compression_of(path: str) -> str | None:
+    """Return how a text file is compressed, by its name."""
+    return COMPRESSED.get(os.path.splitext(path)[1].lower())
+
+
 def open_text(path: str, encoding: str) -> io.TextIOWrapper:
-    """Open a text file, decompressed by its name, without its byte-order mark; what can't be decoded is U+FFFD."""
-    utf8 = encoding.upper().replace("-", "").replace("_", "") == "UTF8"
-    stream = pa.input_stream(path, compression="detect", buffer_size=1 << 20)
-    return io.TextIOWrapper(stream, encoding="utf-8-sig" if utf8 else encoding, errors="replace", newline="")
+    """Open a text file, decompressed by its name, with its byte-order mark; what can't be decoded is `BROKEN`."""
+    stream = pa.input_stream(path, compression=compression_of(path), buffer_size=1 << 20)
+    return io.TextIOWrapper(stream, encoding=encoding, errors="lakefit.broken", newline="")
+
+
+def first_line(path: str, encoding: str) -> str:
+    """Return the first line of a text file that is not empty, at most a MiB of it, without its byte-order mark.
+
+    Raises:
+        UnreadableError: the file is damaged.
+        InputError: the encoding or the compression is not known, or is not that of the file.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if ending in _OTHER_COMPRESSED:
+        known = ", ".join(COMPRESSED)
+        raise InputError(f"{path}: text compressed as {ending} is not read; decompress it, or compress as {known}.")
+    try:
+        if compression_of(path) is not None and not os.path.getsize(path):
+            raise UnreadableError(f"{path}: damaged: empty, and a compressed file never is.")
+        with open_text(path, encoding) as file:
+            return next((line for line in map(_without_end, iter(partial(file.readline, 1 << 20), "")) if line), "")
+    except LookupError:
+        raise InputError(f"{path}: there is no encoding {encoding!r}.") from None
+    except UnicodeError as error:
+        raise InputError(f"{path}: {error}; say which: options: {{encoding: {encoding}LE}} or {encoding}BE.") from None
+    except (OSError, EOFError, pa.ArrowException) as error:
+        if compression_of(path) == "lz4" and not _starts_with(path, _LZ4_FRAME):
+            raise InputError(f"{path}: no LZ4 frames (Hadoop's own LZ4 has none); compress it with lz4.") from None
+        raise UnreadableError(f"{path}: can't be read: {error}.") from error
+
+
+def _without_end(line: str) -> str:
+    return line.removeprefix("\ufeff").rstrip("\r\n")
+
+
+def _starts_with(path: str, mark: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(mark)) == mark
 
 
 def csv_header(path: str, separator: str = ",", quote: str = '"', encoding: str = "UTF-8") -> tuple[str, list[str]]:
@@ -136,20 +211,25 @@ def csv_header(path: str, separator: str = ",", quote: str = '"', encoding: str 
     A column without a name (an index, as pandas writes it) is `_c0`, `_c1`, … by its place, as in Spark.
 
     Raises:
-        InputError: the file is empty, damaged or not text in this encoding.
+        UnreadableError: the file is empty or damaged.
+        InputError: the line is not text in this encoding, or no header.
     """
-    try:
-        with open_text(path, encoding) as file:
-            line = next((line for line in (raw.rstrip("\r\n") for raw in file) if line), "")
-    except LookupError:
-        raise InputError(f"{path}: there is no encoding {encoding!r}.") from None
-    except (OSError, EOFError, pa.ArrowException) as error:
-        raise InputError(f"{path}: can't be read: {error}.") from error
-    if "\ufffd" in line:
-        raise InputError(f"{path}: the first line is not {encoding} text; give its encoding: options: {{encoding: …}}.")
+    line = first_line(path, encoding)
+    if BROKEN in line:
+        raise InputError(
+            f"{path}: the first line is not {encoding} text; give its encoding: options: {{encoding: …}}, or take the "
+            "file out of path."
+        )
     if not line:
-        raise InputError(f"{path}: the file is empty; expected a header line that names the columns.")
-    names = next(csv.reader([line], delimiter=separator, quotechar=quote))
+        raise UnreadableError(f"{path}: the file is empty; expected a header line that names the columns.")
+    # Python's reader knows separators of one character.
+    mark = separator if len(separator) == 1 else "\x1f"
+    quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quotechar": None, "quoting": csv.QUOTE_NONE}
+    try:
+        names = next(csv.reader([line.replace(separator, mark)], delimiter=mark, **quoting))
+    except csv.Error as error:
+        raise InputError(f"{path}: the first line is no header: {error}.") from None
+    names = [name.replace(mark, separator) for name in names]
     return line, [name if name.strip() else f"_c{place}" for place, name in enumerate(names)]
 
 
@@ -157,44 +237,78 @@ def file_columns(path: str, format_name: str) -> dict[str, str]:
     """Return the columns of a Parquet or ORC file with Spark SQL types, from its footer.
 
     Raises:
-        InputError: the file is damaged, or of another format.
+        UnreadableError: the file is damaged, or of another format.
+        InputError: two columns have one name, case apart.
     """
     try:
         schema = pq.read_schema(path) if format_name == "parquet" else orc.ORCFile(path).schema
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable {format_name} file: {error}.") from error
+        raise UnreadableError(f"{path}: not a readable {format_name} file: {error}.") from error
+    names = [name.lower() for name in schema.names]
+    twice = next((name for name in schema.names if names.count(name.lower()) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: two columns have the name {twice!r}, case apart; Spark can't tell them apart.")
     return {field.name: _sql_type(field.type) for field in schema}
 
 
 def nanosecond_columns(path: str) -> frozenset[str]:
-    """Return the columns of a Parquet file that hold times in nanoseconds, as pandas writes them."""
-    schema = pq.read_schema(path)
-    return frozenset(field.name for field in schema if pa.types.is_timestamp(field.type) and field.type.unit == "ns")
+    """Return the columns of a Parquet file that hold times in nanoseconds as integers, as pandas writes them.
+
+    Times of old writers (INT96) are in nanoseconds too, and Spark reads them.
+    """
+    schema = pq.read_metadata(path).schema
+    columns = [schema.column(place) for place in range(len(schema))]
+    integers = [column.path for column in columns if column.physical_type == "INT64"]
+    times = [field for field in schema.to_arrow_schema() if pa.types.is_timestamp(field.type)]
+    return frozenset(field.name for field in times if field.type.unit == "ns" and field.name in integers)
 
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INT", "BIGINT")
+_WIDENING = (_INTEGERS, ("FLOAT", "DOUBLE"), ("TINYINT", "SMALLINT", "INT", "DOUBLE"))
 
 
 def merged_columns(schemas: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the columns of all files, in the order in which they first come, each of the widest of its types.
+    """Return the columns of all files, in the order and case in which they first come, each of the widest of its types.
 
     Raises:
         ValueError: a column has types of which none holds the values of the others.
     """
     merged: dict[str, str] = {}
+    spelt: dict[str, str] = {}
     for schema in schemas:
-        for name, sql_type in schema.items():
+        for column, sql_type in schema.items():
+            name = spelt.setdefault(column.lower(), column)
             merged[name] = _widest(name, merged.get(name, sql_type), sql_type)
     return merged
 
 
 def _widest(name: str, one: str, two: str) -> str:
-    if one == two:
-        return one
-    for family in (_INTEGERS, ("FLOAT", "DOUBLE"), ("TINYINT", "SMALLINT", "INT", "DOUBLE")):
+    if "VOID" in (one, two):
+        return two if one == "VOID" else one
+    for family in _WIDENING:
         if one in family and two in family:
             return family[max(family.index(one), family.index(two))]
-    raise ValueError(f"the column {name!r} is {one} in some files and {two} in others")
+    decimals = [re.fullmatch(r"DECIMAL(?:\((\d+)(?:, (\d+))?\))?", sql_type) for sql_type in (one, two)]
+    found = [(int(match[1] or 10), int(match[2] or 0)) for match in decimals if match]
+    if len(found) == 2:
+        scale = max(scale for _, scale in found)
+        digits = max(precision - scale for precision, scale in found) + scale
+        if digits <= 38:
+            return f"DECIMAL({digits}, {scale})"
+    if one != two:
+        raise ValueError(f"the column {name!r} is {one} in some files and {two} in others")
+    return one
+
+
+def can_hold(declared: str, found: str) -> bool:
+    """Return whether a declared type holds every value of a file's type as it is; both as Spark SQL writes them."""
+    if found == "BINARY" and declared == "STRING":
+        return True  # text of old writers, which don't say that it is text
+    times = ("TIMESTAMP", "TIMESTAMP_LTZ", "TIMESTAMP_NTZ")
+    try:
+        return (declared in times and found in times) or _widest("", declared, found) == declared
+    except ValueError:
+        return False
 
 
 def check_unchanged(inputs: Mapping[str, Sequence[InputFile]]) -> None:
@@ -231,6 +345,7 @@ _SQL_TYPES: dict[str, str] = {
     "string": "STRING",
     "large_string": "STRING",
     "binary": "BINARY",
+    "null": "VOID",
     "date32[day]": "DATE",
 }
 
@@ -242,6 +357,15 @@ def _sql_type(arrow_type: pa.DataType) -> str:
         return f"DECIMAL({arrow_type.precision}, {arrow_type.scale})"
     if pa.types.is_dictionary(arrow_type):
         return _sql_type(arrow_type.value_type)
-    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
+    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type) or pa.types.is_fixed_size_list(arrow_type):
         return f"ARRAY<{_sql_type(arrow_type.value_type)}>"
+    if pa.types.is_map(arrow_type):
+        return f"MAP<{_sql_type(arrow_type.key_type)}, {_sql_type(arrow_type.item_type)}>"
+    if pa.types.is_struct(arrow_type):
+        fields = (f"{_identifier(field.name)}: {_sql_type(field.type)}" for field in arrow_type)
+        return f"STRUCT<{', '.join(fields)}>"
     return _SQL_TYPES.get(str(arrow_type), "BINARY")
+
+
+def _identifier(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z_]\\w*", name) else "`" + name.replace("`", "``") + "`"
