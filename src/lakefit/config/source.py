@@ -114,8 +114,6 @@ class Table(Section):
         for name, value in (("quote", self.quote), ("escape", self.escape)):
             if len(value) > 1:
                 raise ValueError(f"{name} is one character or empty; found {value!r}")
-        if not self.separator:
-            raise ValueError("sep is empty; expected what stands between two values")
         end = self.option("lineSep", "")
         if end in ("\n", "\r", "\r\n"):
             raise ValueError("leave lineSep out: \\n, \\r\\n and \\r end lines by themselves, also mixed")

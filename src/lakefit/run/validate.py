@@ -211,6 +211,8 @@ def _text_problems(
     key: Key, table: Table, files: Sequence[InputFile], declared: dict[str, str], damaged: list[Damaged]
 ) -> list[Problem]:
     """Look at the first line of each text file, and compare headers with the schema."""
+    if not table.separator:
+        return [Problem((*key, "options"), "sep is empty; expected what stands between two values")]
     problems: list[Problem] = []
     headers: dict[str, list[str]] = {}
     for file in files:
