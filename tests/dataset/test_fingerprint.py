@@ -50,7 +50,7 @@ def test_comments_layout_and_written_defaults_do_not_count(shop: Path) -> None:
     [
         "source.tables.orders.schema=id INT, day INT, city STRING, amount DOUBLE, weight DOUBLE, stamp INT, late LONG",
         "source.tables.orders.options.nullValue=none",
-        "source.tables.cities.format=parquet",
+        "source.tables.cities.format=xml",
         "source.query=SELECT * FROM orders",
         "clean.0.text=[upper]",
         "deduplicate.keep=first by stamp",

@@ -64,6 +64,54 @@ def test_a_file_that_two_paths_name_counts_once() -> None:
     assert names("raw/*.csv", "raw/a.csv") == ["a.csv", "b.csv"]
 
 
+def test_files_that_spark_passes_over_are_left_out_or_named() -> None:
+    write("raw/a.csv", "raw/b.csv._COPYING_", "raw/_k=1/c.csv")
+    assert names("raw") == ["_k=1/c.csv", "a.csv"]
+    for path in ("raw/b.csv._COPYING_", "raw/_h.csv", "raw/.h.csv"):
+        write(path)
+        with pytest.raises(InputError, match="is hidden by its name"):
+            names("raw/a.csv", path)
+
+
+def test_names_of_several_paths_are_told_apart() -> None:
+    write("in/a/p.csv", "in/z/p.csv")
+    assert names("in/a", "in/z") == names("in/a/*.csv", "in/z/p.csv") == ["a/p.csv", "z/p.csv"]
+
+
+def test_links_to_files_and_folders_are_followed_once_around(folder: Path) -> None:
+    write("raw/a.csv", "real/deep/r.csv")
+    (folder / "raw/d").symlink_to(folder / "real")
+    (folder / "raw/f.csv").symlink_to(folder / "raw/a.csv")
+    (folder / "real/up").symlink_to(folder / "raw")
+    assert names("raw") == names("raw/*") == ["a.csv", "d/deep/r.csv", "f.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("10:30.csv", "reads no file with ':' in its name"), ("\udce9.csv", "the name is not UTF-8; rename the file")],
+)
+def test_a_name_that_can_not_be_read_is_refused(name: str, says: str) -> None:
+    Path("raw").mkdir()
+    Path("raw", name).write_text("")
+    with pytest.raises(InputError, match=says):
+        names("raw")
+
+
+def test_a_link_to_nothing_is_refused(folder: Path) -> None:
+    write("raw/a.csv")
+    (folder / "raw/gone.csv").symlink_to("/nowhere/x.csv")
+    for path in ("raw", "raw/*.csv"):
+        with pytest.raises(InputError, match=r"raw/gone\.csv: a link to a file that is not there"):
+            names(path)
+
+
+def test_a_working_directory_of_odd_name_is_no_glob(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a [x]/raw/a.csv")
+    monkeypatch.chdir(folder / "a [x]")
+    assert names("raw/*.csv") == ["a.csv"]
+    assert names("*/a.csv") == ["raw/a.csv"]
+
+
 @pytest.mark.parametrize("name", ["raw/with space.csv", "raw/a[1].csv", "raw/{x}.csv", "raw/a*b.csv", "raw/ü%20.csv"])
 def test_odd_names_are_names(name: str) -> None:
     write(name, "raw/a1.csv", "raw/x.csv", "raw/aXb.csv")
@@ -108,6 +156,9 @@ def test_the_header_of_a_csv_file_is_read_without_its_byte_order_mark(folder: Pa
     (folder / "a.csv").write_bytes(b'\xef\xbb\xbfid,"a, b"\r\n1,2\r\n')
     assert csv_header("a.csv") == ('id,"a, b"', ["id", "a, b"])
     assert csv_header("a.csv", separator=";")[1] == ['id,"a, b"']
+    (folder / "b.csv").write_bytes('\ufeffid||"a||b"\n'.encode("utf-16-le"))
+    assert csv_header("b.csv", "||", '"', "UTF-16LE")[1] == ["id", "a||b"]
+    assert csv_header("a.csv", quote="")[1] == ["id", '"a', ' b"']
 
 
 @pytest.mark.parametrize(

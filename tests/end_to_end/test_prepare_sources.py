@@ -86,13 +86,31 @@ def test_a_damaged_page_is_found_while_reading(prepare: Prepare, tmp_path: Path)
 def test_a_truncated_gzip_is_named_or_excluded(prepare: Prepare, tmp_path: Path, options: str) -> None:
     lines = "".join(f"{i * 7919 % 100_003},{i % 2}\n" for i in range(20_000)).encode()
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(lines))
-    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(lines)[:-2000])
+    (tmp_path / "b b.csv.gz").write_bytes(gzip.compress(lines)[:-2000])
     source = f'path: "*.csv.gz", format: csv, {options}schema: "x DOUBLE, y INT"'
-    with pytest.raises(InputError, match=r"b\.csv\.gz: damaged"):
+    with pytest.raises(InputError, match=r"b b\.csv\.gz: damaged: (Trunc|Unexp)"):
         prepare(source)
     manifest = prepare(f"{source}, on_corrupt_file: exclude")
     assert manifest.ledger.rows_in == 20_000
-    assert [file.name for file in manifest.excluded] == ["b.csv.gz"]
+    assert [file.name for file in manifest.excluded] == ["b b.csv.gz"]
+
+
+def test_where_no_file_or_no_row_is_left_the_message_says_so(prepare: Prepare, tmp_path: Path) -> None:
+    lines = "".join(f"{i * 7919 % 100_003},{i % 2}\n" for i in range(20_000)).encode()
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(lines)[:-2000])
+    with pytest.raises(InputError, match=r"every file is damaged, the last one: .*b\.csv\.gz"):
+        prepare('path: "*.csv.gz", format: csv, schema: "x DOUBLE, y INT", on_corrupt_file: exclude')
+    (tmp_path / "t.csv").write_text("x,y\n")
+    with pytest.raises(InputError, match="The table 't' has no rows"):
+        prepare('path: t.csv, format: csv, options: {header: true}, schema: "x DOUBLE, y INT"')
+
+
+def test_rejects_name_their_file_by_its_path(prepare: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "a+b c%41.csv").write_text("".join(f"{i},{i % 2}\n" for i in range(900)) + "one,1\n")
+    manifest = prepare('path: "*.csv", format: csv, schema: "x DOUBLE, y INT"')
+    (rejects,) = (tmp_path / "out/lake/datasets").glob("*/rejects")
+    assert pq.read_table(rejects)["_file"].to_pylist() == [str(tmp_path / "a+b c%41.csv")]
+    assert manifest.ledger.files["a+b c%41.csv"].rejected == 1
 
 
 def test_a_file_that_grows_while_it_is_read_is_refused(
@@ -111,6 +129,25 @@ def test_a_file_that_grows_while_it_is_read_is_refused(
     with pytest.raises(InputError, match="has changed"):
         prepare('path: t.csv, format: csv, schema: "x DOUBLE, y INT"')
     assert not list((tmp_path / "out/lake/datasets").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(Path.unlink, "1.parquet can't be read any more"), (Path.write_text, "1.parquet has changed: ")],
+)
+def test_a_file_that_changes_before_it_is_read_is_refused(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any], says: str
+) -> None:
+    write_parquet(tmp_path, files=2)
+    cleaned_rows = stage.cleaned_rows
+
+    def change_first(*arguments: Any) -> Any:
+        change(tmp_path / "1.parquet", *([""] if change is Path.write_text else []))
+        return cleaned_rows(*arguments)
+
+    monkeypatch.setattr(stage, "cleaned_rows", change_first)
+    with pytest.raises(InputError, match=says):
+        prepare(PARQUET)
 
 
 def test_files_whose_columns_differ_are_refused_by_name(prepare: Prepare, tmp_path: Path) -> None:

@@ -24,8 +24,34 @@ JSON_OPTIONS = (
     *("allowNumericLeadingZeros", "allowNonNumericNumbers", "allowBackslashEscapingAnyCharacter"),
     *("allowUnquotedControlChars", "allowSingleQuotes", "allowUnquotedFieldNames", "primitivesAsString"),
 )
+_OPTIONS = {
+    "csv": CSV_OPTIONS,
+    "json": JSON_OPTIONS,
+    "parquet": ("datetimeRebaseMode", "int96RebaseMode"),
+    "orc": (),
+}
+# Of any source: rows that they leave out stand in no ledger.
+_LOSING = {
+    "ignorecorruptfiles": "on_corrupt_file: exclude leaves damaged files out and says so",
+    "ignoremissingfiles": "a file that goes while it is read ends the run",
+    "pathglobfilter": "give path a glob",
+    "modifiedbefore": "name the files in path",
+    "modifiedafter": "name the files in path",
+    "recursivefilelookup": "folders are read with all that is below them",
+    "mergeschema": "schema_drift: allow reads files whose columns differ",
+}
 FILE_FORMATS = ("csv", "json", "parquet", "orc")
 """The formats whose files are looked into before Spark starts; others are read as the session's Spark reads them."""
+
+
+def _short_name(name: str) -> str:
+    """Return the name of a format as Spark registers it, in lower case; the name of a class as it is."""
+    if "." not in name:
+        return name.lower()
+    if name.startswith(("org.apache.spark.", "com.databricks.spark.")):
+        known = next((short for short in (*FILE_FORMATS, "xml") if short in name.lower()), "its short name")
+        raise ValueError(f"a class of Spark itself; write {known}, which is read with all checks")
+    return name
 
 
 class Table(Section):
@@ -34,16 +60,18 @@ class Table(Section):
     path: a file, a folder or a glob, or a list of them; relative to the working directory. `${NAME}` is replaced.
     format: csv, json (a record a line), parquet, orc, or any that the session's Spark has. schema: column names and
     Spark SQL types, `"year INT, carrier STRING"`; needed for csv and json. options: Spark's options of the format;
-    `${NAME}` in them is replaced when the table is read and never written down. partitions: columns that folders give
-    (`day=2020-01-01/`), as in `schema`. schema_drift: files whose columns differ are refused, or (allow) read with
-    NULL where a column is missing and the widest of integer or float types; columns that no schema declares are left
-    out. on_corrupt_file: a file that is damaged as a whole ends the run, or is left out and written down. version: of a
-    source that has no files; without one it is read again in every run.
+    `${NAME}` in them is replaced when the table is read and never written down. A quote inside quotes is doubled in CSV
+    (RFC 4180) unless `escape` is given. partitions: columns that folders below `path` give (`day=2020-01-01/`), as in
+    `schema`. schema_drift: files whose columns differ, in names, types or order, are refused, or (allow) read with NULL
+    where a column is missing and the widest of integer, float or decimal types; columns that no schema declares are
+    left out. A declared type may be wider than the files', not narrower. on_corrupt_file: a file that is damaged as a
+    whole ends the run, or is left out and written down. version: of a source that has no files; without one it is read
+    again in every run.
     """
 
     path: PathText | Annotated[tuple[PathText, ...], Field(min_length=1)] | None = None
     table: Annotated[str, Field(pattern=r"^\w+(\.\w+){0,2}$")] | None = None
-    format: Annotated[str, Field(min_length=1)] | None = None
+    format: Annotated[str, Field(min_length=1), AfterValidator(_short_name)] | None = None
     options: dict[str, str | bool | int | float] = Field(default_factory=dict)
     columns: str | None = Field(default=None, alias="schema")
     partitions: str | None = None
@@ -67,11 +95,30 @@ class Table(Section):
 
     @model_validator(mode="after")
     def _knows_its_options(self) -> "Table":
-        known = {"csv": CSV_OPTIONS, "json": JSON_OPTIONS}.get(self.format or "")
+        known = _OPTIONS.get(self.format or "")
         names = {name.lower() for name in known or ()}
-        for name in self.options if known is not None else ():
-            if name.lower() not in names:
-                raise ValueError(f"{self.format} has no option {name!r} here{nearest(name, known or ())}")
+        for name in self.options:
+            if name.lower() in _LOSING:
+                raise ValueError(f"the option {name!r} would leave out rows unseen; {_LOSING[name.lower()]}")
+            if known is not None and name.lower() not in names:
+                raise ValueError(f"{self.format} has no option {name!r} here{nearest(name, known)}")
+        mode = self.option("mode", "FAILFAST")
+        if mode.upper() in ("PERMISSIVE", "DROPMALFORMED"):
+            raise ValueError(f"mode: {mode} would lose records that do not parse; leave it out (FAILFAST)")
+        return self
+
+    @model_validator(mode="after")
+    def _cuts_text_in_one_way(self) -> "Table":
+        if self.format not in ("csv", "json"):
+            return self
+        for name, value in (("quote", self.quote), ("escape", self.escape)):
+            if len(value) > 1:
+                raise ValueError(f"{name} is one character or empty; found {value!r}")
+        end = self.option("lineSep", "")
+        if end in ("\n", "\r", "\r\n"):
+            raise ValueError("leave lineSep out: \\n, \\r\\n and \\r end lines by themselves, also mixed")
+        if end and (self.header or self.multiline or not self.is_utf8):
+            raise ValueError("lineSep is for UTF-8 files without header and multiLine; convert the files to lines")
         return self
 
     @property
@@ -89,6 +136,30 @@ class Table(Section):
     def encoding(self) -> str:
         """The encoding of text files."""
         return self.option("encoding", self.option("charset", "UTF-8"))
+
+    @property
+    def is_utf8(self) -> bool:
+        """True where Spark can read the text as it is."""
+        return self.encoding.upper().replace("-", "").replace("_", "") in ("UTF8", "USASCII", "ASCII")
+
+    @property
+    def multiline(self) -> bool:
+        """True where quotes may hold line ends."""
+        return self.format == "csv" and self.option("multiLine", "false").lower() == "true"
+
+    @property
+    def separator(self) -> str:
+        """What stands between two values of a CSV record; a tab also where YAML leaves it as two characters."""
+        return self.option("sep", self.option("delimiter", ",")).replace("\\t", "\t")
+
+    @property
+    def quote(self) -> str:
+        return self.option("quote", '"')
+
+    @property
+    def escape(self) -> str:
+        """What makes a quote inside quotes plain: by default the quote itself (RFC 4180)."""
+        return self.option("escape", self.quote)
 
     @property
     def unversioned(self) -> bool:

@@ -1,12 +1,17 @@
 """The raw files that a pipeline reads: which they are, and what their headers and footers say."""
 
+import codecs
 import csv
 import glob
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote as percent_encoded
 from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
@@ -20,12 +25,17 @@ _GLOB = "*?["
 
 @dataclass(frozen=True, slots=True, order=True)
 class InputFile:
-    """A raw file: `name` relative to its source's root, absolute `path`, size in bytes, modification time in ns."""
+    """A raw file: `name` relative to its table's root, absolute `path`, size in bytes, modification time in ns.
+
+    inode, changed_ns: tell a file that was put in its place while it is read; no part of what the file is.
+    """
 
     name: str
     path: str
     size: int
     modified_ns: int
+    inode: int = 0
+    changed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,45 +47,79 @@ class Damaged:
 
 
 def list_inputs(paths: Sequence[str], described_as: str) -> tuple[InputFile, ...]:
-    """Return the files that paths, folders and globs name, sorted by name; hidden ones (`.x`, `_x`) apart.
+    """Return the files that paths, folders and globs name, sorted by name; hidden ones (see `_is_hidden`) apart.
+
+    Names are relative to the folder that holds all of them: of a folder or a glob its root, of several the one above.
 
     Raises:
-        InputError: a path names no file.
+        InputError: a path names no file, or one that can't be read by its name.
     """
-    files: dict[str, InputFile] = {}
+    roots: list[str] = []
+    files: list[str] = []
     for pattern in paths:
-        matched = _files_of(pattern)
+        root, matched = _files_of(pattern, described_as)
         if not matched:
             what = "no file matches" if any(mark in pattern for mark in _GLOB) else "no such file, or an empty folder:"
             raise InputError(f"{described_as}: {what} {pattern!r} (working directory: {Path.cwd()}).")
-        for file in matched:
-            files.setdefault(file.path, file)
-    return tuple(sorted(files.values()))
+        roots.append(root)
+        files += matched
+    root = os.path.commonpath(roots)
+    return tuple(sorted(_input_file(path, root, described_as) for path in set(files)))
 
 
-def _files_of(pattern: str) -> list[InputFile]:
+def _files_of(pattern: str, described_as: str) -> tuple[str, list[str]]:
+    """Return the root of a path, folder or glob, and the files."""
     if "://" in pattern and not pattern.startswith("file://"):
         raise InputError(f"{pattern!r}: only local paths are read so far; mount the store or copy the files.")
-    pattern = os.path.abspath(pattern.removeprefix("file://"))
-    if os.path.exists(pattern):
-        matched = [pattern]
-        root = pattern if os.path.isdir(pattern) else os.path.dirname(pattern)
-    else:
-        matched = glob.glob(pattern, recursive=True)
-        root = pattern
-        while any(mark in root for mark in _GLOB):
-            root = os.path.dirname(root)
-        root = root if os.path.isdir(root) else os.path.dirname(root)
-    found: list[InputFile] = []
-    for path in matched:
-        inside = [str(p) for p in Path(path).rglob("*")] if os.path.isdir(path) else [path]
-        for name in inside:
-            relative = os.path.relpath(name, root)
-            hidden = any(part.startswith((".", "_")) for part in relative.split(os.sep))
-            if os.path.isfile(name) and not hidden:
-                status = os.stat(name)
-                found.append(InputFile(relative.replace(os.sep, "/"), name, status.st_size, status.st_mtime_ns))
-    return found
+    pattern = pattern.removeprefix("file://")
+    path = os.path.abspath(pattern)
+    if os.path.exists(path):
+        root = path if os.path.isdir(path) else os.path.dirname(path)
+        if path != root and _is_hidden(os.path.basename(path)):
+            raise InputError(
+                f"{described_as}: {pattern!r} is hidden by its name, and Spark reads no such file; rename it."
+            )
+        return root, _files_below(path)
+    root = pattern
+    while any(mark in root for mark in _GLOB):
+        root = os.path.dirname(root)
+    root = os.path.abspath(root)
+    root = root if os.path.isdir(root) else os.path.dirname(root)
+    matched = [os.path.abspath(found) for found in glob.glob(pattern, recursive=True)]
+    shown = [path for path in matched if not any(map(_is_hidden, os.path.relpath(path, root).split(os.sep)))]
+    return root, [file for path in shown for file in _files_below(path, (os.path.realpath(root),))]
+
+
+def _files_below(path: str, above: tuple[str, ...] = ()) -> list[str]:
+    """Return a file, or the files of a folder that are not hidden; links are followed, but none to a folder above."""
+    if not os.path.isdir(path):
+        return [path] if os.path.isfile(path) or not os.path.exists(path) else []
+    real = os.path.realpath(path)
+    if real in above:
+        return []
+    names = [name for name in os.listdir(path) if not _is_hidden(name)]
+    return [file for name in names for file in _files_below(os.path.join(path, name), (*above, real))]
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether Spark passes over a file or folder without a word: `.x`, `_x` and what Hadoop still copies."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+
+
+def _input_file(path: str, root: str, described_as: str) -> InputFile:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{described_as}: {path!r}: the name is not UTF-8; rename the file.") from None
+    if ":" in os.path.basename(path):
+        raise InputError(f"{described_as}: {path}: Spark reads no file with ':' in its name; rename it.")
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        what = "a link to a file that is not there" if os.path.islink(path) else f"can't be read ({error.strerror})"
+        raise InputError(f"{described_as}: {path}: {what}; mend or remove it.") from None
+    name = os.path.relpath(path, root).replace(os.sep, "/")
+    return InputFile(name, path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
 
 def local_path(uri: str) -> str:
@@ -84,11 +128,81 @@ def local_path(uri: str) -> str:
     return unquote(parsed.path) if parsed.scheme == "file" else uri
 
 
+def partition_folders(name: str) -> list[tuple[str, str]]:
+    """Return key and value of the folders `key=value` in a file's name, as they are spelt."""
+    parts = [folder.partition("=") for folder in name.split("/")[:-1]]
+    return [(key, value) for key, mark, value in parts if mark]
+
+
+def file_uri(path: str) -> str:
+    """Return the `file:` URI of a path, which `local_path` reads."""
+    return f"file://{percent_encoded(path)}"
+
+
+class UnreadableError(InputError):
+    """A file is damaged as a whole; other InputErrors of a file are faults of the pipeline file."""
+
+
+def _broken_text(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return BROKEN, error.end
+
+
+BROKEN = "\udcff"
+"""Stands for bytes that are no text: no text that can be decoded holds it, as it may hold U+FFFD."""
+codecs.register_error("lakefit.broken", _broken_text)
+
+COMPRESSED = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+"""The endings of compressed text files that are read."""
+_OTHER_COMPRESSED = (".deflate", ".snappy", ".xz", ".zip", ".7z", ".lzo", ".lzma", ".br", ".z", ".tgz", ".tar")
+_LZ4_FRAME = b"\x04\x22\x4d\x18"
+
+
+def compression_of(path: str) -> str | None:
+    """Return how a text file is compressed, by its name."""
+    return COMPRESSED.get(os.path.splitext(path)[1].lower())
+
+
 def open_text(path: str, encoding: str) -> io.TextIOWrapper:
-    """Open a text file, decompressed by its name, without its byte-order mark; what can't be decoded is U+FFFD."""
-    utf8 = encoding.upper().replace("-", "").replace("_", "") == "UTF8"
-    stream = pa.input_stream(path, compression="detect", buffer_size=1 << 20)
-    return io.TextIOWrapper(stream, encoding="utf-8-sig" if utf8 else encoding, errors="replace", newline="")
+    """Open a text file, decompressed by its name, with its byte-order mark; what can't be decoded is `BROKEN`."""
+    stream = pa.input_stream(path, compression=compression_of(path), buffer_size=1 << 20)
+    return io.TextIOWrapper(stream, encoding=encoding, errors="lakefit.broken", newline="")
+
+
+def first_line(path: str, encoding: str) -> str:
+    """Return the first line of a text file that is not empty, at most a MiB of it, without its byte-order mark.
+
+    Raises:
+        UnreadableError: the file is damaged.
+        InputError: the encoding or the compression is not known, or is not that of the file.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if ending in _OTHER_COMPRESSED:
+        known = ", ".join(COMPRESSED)
+        raise InputError(f"{path}: text compressed as {ending} is not read; decompress it, or compress as {known}.")
+    try:
+        if compression_of(path) is not None and not os.path.getsize(path):
+            raise UnreadableError(f"{path}: damaged: empty, and a compressed file never is.")
+        with open_text(path, encoding) as file:
+            return next((line for line in map(_without_end, iter(partial(file.readline, 1 << 20), "")) if line), "")
+    except LookupError:
+        raise InputError(f"{path}: there is no encoding {encoding!r}.") from None
+    except UnicodeError as error:
+        raise InputError(f"{path}: {error}; say which: options: {{encoding: {encoding}LE}} or {encoding}BE.") from None
+    except (OSError, EOFError, pa.ArrowException) as error:
+        if compression_of(path) == "lz4" and not _starts_with(path, _LZ4_FRAME):
+            raise InputError(f"{path}: no LZ4 frames (Hadoop's own LZ4 has none); compress it with lz4.") from None
+        raise UnreadableError(f"{path}: can't be read: {error}.") from error
+
+
+def _without_end(line: str) -> str:
+    return line.removeprefix("\ufeff").rstrip("\r\n")
+
+
+def _starts_with(path: str, mark: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(mark)) == mark
 
 
 def csv_header(path: str, separator: str = ",", quote: str = '"', encoding: str = "UTF-8") -> tuple[str, list[str]]:
@@ -97,20 +211,25 @@ def csv_header(path: str, separator: str = ",", quote: str = '"', encoding: str 
     A column without a name (an index, as pandas writes it) is `_c0`, `_c1`, … by its place, as in Spark.
 
     Raises:
-        InputError: the file is empty, damaged or not text in this encoding.
+        UnreadableError: the file is empty or damaged.
+        InputError: the line is not text in this encoding, or no header.
     """
-    try:
-        with open_text(path, encoding) as file:
-            line = next((line for line in (raw.rstrip("\r\n") for raw in file) if line), "")
-    except LookupError:
-        raise InputError(f"{path}: there is no encoding {encoding!r}.") from None
-    except (OSError, EOFError, pa.ArrowException) as error:
-        raise InputError(f"{path}: can't be read: {error}.") from error
-    if "\ufffd" in line:
-        raise InputError(f"{path}: the first line is not {encoding} text; give its encoding: options: {{encoding: …}}.")
+    line = first_line(path, encoding)
+    if BROKEN in line:
+        raise InputError(
+            f"{path}: the first line is not {encoding} text; give its encoding: options: {{encoding: …}}, or take the "
+            "file out of path."
+        )
     if not line:
-        raise InputError(f"{path}: the file is empty; expected a header line that names the columns.")
-    names = next(csv.reader([line], delimiter=separator, quotechar=quote))
+        raise UnreadableError(f"{path}: the file is empty; expected a header line that names the columns.")
+    # Python's reader knows separators of one character.
+    mark = separator if len(separator) == 1 else "\x1f"
+    quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quotechar": None, "quoting": csv.QUOTE_NONE}
+    try:
+        names = next(csv.reader([line.replace(separator, mark)], delimiter=mark, **quoting))
+    except csv.Error as error:
+        raise InputError(f"{path}: the first line is no header: {error}.") from None
+    names = [name.replace(mark, separator) for name in names]
     return line, [name if name.strip() else f"_c{place}" for place, name in enumerate(names)]
 
 
@@ -118,48 +237,82 @@ def file_columns(path: str, format_name: str) -> dict[str, str]:
     """Return the columns of a Parquet or ORC file with Spark SQL types, from its footer.
 
     Raises:
-        InputError: the file is damaged, or of another format.
+        UnreadableError: the file is damaged, or of another format.
+        InputError: two columns have one name, case apart.
     """
     try:
         schema = pq.read_schema(path) if format_name == "parquet" else orc.ORCFile(path).schema
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable {format_name} file: {error}.") from error
+        raise UnreadableError(f"{path}: not a readable {format_name} file: {error}.") from error
+    names = [name.lower() for name in schema.names]
+    twice = next((name for name in schema.names if names.count(name.lower()) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: two columns have the name {twice!r}, case apart; Spark can't tell them apart.")
     return {field.name: _sql_type(field.type) for field in schema}
 
 
 def nanosecond_columns(path: str) -> frozenset[str]:
-    """Return the columns of a Parquet file that hold times in nanoseconds, as pandas writes them."""
-    schema = pq.read_schema(path)
-    return frozenset(field.name for field in schema if pa.types.is_timestamp(field.type) and field.type.unit == "ns")
+    """Return the columns of a Parquet file that hold times in nanoseconds as integers, as pandas writes them.
+
+    Times of old writers (INT96) are in nanoseconds too, and Spark reads them.
+    """
+    schema = pq.read_metadata(path).schema
+    columns = [schema.column(place) for place in range(len(schema))]
+    integers = [column.path for column in columns if column.physical_type == "INT64"]
+    times = [field for field in schema.to_arrow_schema() if pa.types.is_timestamp(field.type)]
+    return frozenset(field.name for field in times if field.type.unit == "ns" and field.name in integers)
 
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INT", "BIGINT")
+_WIDENING = (_INTEGERS, ("FLOAT", "DOUBLE"), ("TINYINT", "SMALLINT", "INT", "DOUBLE"))
 
 
 def merged_columns(schemas: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the columns of all files, in the order in which they first come, each of the widest of its types.
+    """Return the columns of all files, in the order and case in which they first come, each of the widest of its types.
 
     Raises:
         ValueError: a column has types of which none holds the values of the others.
     """
     merged: dict[str, str] = {}
+    spelt: dict[str, str] = {}
     for schema in schemas:
-        for name, sql_type in schema.items():
+        for column, sql_type in schema.items():
+            name = spelt.setdefault(column.lower(), column)
             merged[name] = _widest(name, merged.get(name, sql_type), sql_type)
     return merged
 
 
 def _widest(name: str, one: str, two: str) -> str:
-    if one == two:
-        return one
-    for family in (_INTEGERS, ("FLOAT", "DOUBLE"), ("TINYINT", "SMALLINT", "INT", "DOUBLE")):
+    if "VOID" in (one, two):
+        return two if one == "VOID" else one
+    for family in _WIDENING:
         if one in family and two in family:
             return family[max(family.index(one), family.index(two))]
-    raise ValueError(f"the column {name!r} is {one} in some files and {two} in others")
+    decimals = [re.fullmatch(r"DECIMAL(?:\((\d+)(?:, (\d+))?\))?", sql_type) for sql_type in (one, two)]
+    found = [(int(match[1] or 10), int(match[2] or 0)) for match in decimals if match]
+    if len(found) == 2:
+        scale = max(scale for _, scale in found)
+        digits = max(precision - scale for precision, scale in found) + scale
+        if digits <= 38:
+            return f"DECIMAL({digits}, {scale})"
+    if one != two:
+        raise ValueError(f"the column {name!r} is {one} in some files and {two} in others")
+    return one
+
+
+def can_hold(declared: str, found: str) -> bool:
+    """Return whether a declared type holds every value of a file's type as it is; both as Spark SQL writes them."""
+    if found == "BINARY" and declared == "STRING":
+        return True  # text of old writers, which don't say that it is text
+    times = ("TIMESTAMP", "TIMESTAMP_LTZ", "TIMESTAMP_NTZ")
+    try:
+        return (declared in times and found in times) or _widest("", declared, found) == declared
+    except ValueError:
+        return False
 
 
 def check_unchanged(inputs: Mapping[str, Sequence[InputFile]]) -> None:
-    """Raise InputError where a file has changed, grown or gone since it was listed."""
+    """Raise InputError where a file has changed, grown, been replaced or gone since it was listed."""
     for table, files in inputs.items():
         for file in files:
             try:
@@ -167,12 +320,12 @@ def check_unchanged(inputs: Mapping[str, Sequence[InputFile]]) -> None:
             except OSError as error:
                 what = f"can't be read any more ({error.strerror})"
             else:
-                if (status.st_size, status.st_mtime_ns) == (file.size, file.modified_ns):
+                now = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+                if now == (file.size, file.modified_ns, file.inode, file.changed_ns):
                     continue
                 what = f"has changed: {file.size:,} bytes when the run began, {status.st_size:,} now"
             raise InputError(
-                f"table {table!r}: {file.path} {what} while it was read. Nothing was published; run again when the "
-                "files are complete."
+                f"table {table!r}: {file.path} {what}. Nothing was published; run again when the files are complete."
             )
 
 
@@ -192,6 +345,7 @@ _SQL_TYPES: dict[str, str] = {
     "string": "STRING",
     "large_string": "STRING",
     "binary": "BINARY",
+    "null": "VOID",
     "date32[day]": "DATE",
 }
 
@@ -203,6 +357,15 @@ def _sql_type(arrow_type: pa.DataType) -> str:
         return f"DECIMAL({arrow_type.precision}, {arrow_type.scale})"
     if pa.types.is_dictionary(arrow_type):
         return _sql_type(arrow_type.value_type)
-    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
+    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type) or pa.types.is_fixed_size_list(arrow_type):
         return f"ARRAY<{_sql_type(arrow_type.value_type)}>"
+    if pa.types.is_map(arrow_type):
+        return f"MAP<{_sql_type(arrow_type.key_type)}, {_sql_type(arrow_type.item_type)}>"
+    if pa.types.is_struct(arrow_type):
+        fields = (f"{_identifier(field.name)}: {_sql_type(field.type)}" for field in arrow_type)
+        return f"STRUCT<{', '.join(fields)}>"
     return _SQL_TYPES.get(str(arrow_type), "BINARY")
+
+
+def _identifier(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z_]\\w*", name) else "`" + name.replace("`", "``") + "`"

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from lakefit.launch.conf import conf_path
@@ -19,6 +20,9 @@ def spark_session() -> Iterator[SparkSession]:
     Raises:
         InputError: no Java of 17 or newer (for a session of our own).
     """
+    # An error that we hand on as a sentence would be printed with the stack of the JVM as well.
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        PySparkLogger.getLogger(name).disabled = True
     active = SparkSession.getActiveSession() or _submitted_session()
     if active is not None:
         yield active

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakefit.config.sql import MARKS, ROW
+from lakefit.dataset.inputs import local_path
 from lakefit.prepare.hashing import HIGH_SEED, LOW_SEED, Hashes, hash_rows_by
 
 KEY_HIGH, KEY_LOW = "_key_hi", "_key_lo"
@@ -82,6 +83,8 @@ def keyed(table: pa.Table, keying: Keying) -> pa.Table:
     columns = [table[name] for name in keying.key]
     key_hi, key_lo = hash_rows_by(columns, rows, (HIGH_SEED, LOW_SEED))
     record = pc.struct_field(struct, "record")
+    files = pc.struct_field(struct, "file").dictionary_encode()
+    paths = pa.array([local_path(uri) for uri in files.dictionary.to_pylist()], pa.string())
     keyless = pc.is_valid(record).to_numpy(zero_copy_only=False)
     if keying.key != keying.content:
         keyless |= np.logical_and.reduce([pc.is_null(column).to_numpy() for column in columns])
@@ -91,7 +94,7 @@ def keyed(table: pa.Table, keying: Keying) -> pa.Table:
         KEY_LOW: pa.array(key_lo),
         ROW_HIGH: pa.array(hi),
         ROW_LOW: pa.array(lo),
-        FILE: pc.struct_field(struct, "file").dictionary_encode(),
+        FILE: pa.DictionaryArray.from_arrays(files.indices, paths),
         RECORD: record,
         HEADER: pc.struct_field(struct, "header"),
         NOT_FINITE: pc.struct_field(marks, "not_finite"),

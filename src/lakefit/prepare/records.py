@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from lakefit.config.source import Table
-from lakefit.dataset.inputs import open_text
+from lakefit.dataset.inputs import compression_of, file_uri, open_text
 from lakefit.errors import LakefitError
 
-RECORDS_SCHEMA = "value STRING, file INT"
+RECORDS_SCHEMA = "value BINARY, file INT"
 # A quote that is never closed would make one record of the rest of the file: after so much it was none.
 MAX_RECORD = 1 << 20
 _BATCH_BYTES = 4 << 20
 # What Hadoop's codecs of a plain Spark don't decompress.
-_ONLY_HERE = (".zst", ".lz4")
+_ONLY_HERE = ("zstd", "lz4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +32,12 @@ class Dialect:
 
     @classmethod
     def of(cls, table: Table) -> "Dialect":
-        return cls(
-            table.encoding,
-            table.option("multiLine", "false").lower() == "true",
-            table.option("sep", table.option("delimiter", ",")),
-            table.option("quote", '"'),
-            table.option("escape", "\\"),
-        )
+        return cls(table.encoding, table.multiline and table.quote != "", table.separator, table.quote, table.escape)
 
 
 def needs_reader(table: Table, paths: Iterable[str]) -> bool:
     """Return whether the files of a text table must be read here."""
-    dialect = Dialect.of(table)
-    plain = dialect.encoding.upper().replace("-", "").replace("_", "") in ("UTF8", "USASCII", "ASCII")
-    return dialect.multiline or not plain or any(path.endswith(_ONLY_HERE) for path in paths)
+    return table.multiline or not table.is_utf8 or any(compression_of(path) in _ONLY_HERE for path in paths)
 
 
 def records(lines: Iterable[str], dialect: Dialect) -> Iterator[str]:
@@ -53,7 +45,9 @@ def records(lines: Iterable[str], dialect: Dialect) -> Iterator[str]:
     held: list[str] = []
     inside = False
     size = 0
-    for line in lines:
+    for raw in lines:
+        # A byte-order mark belongs to the encoding, not to the first value.
+        line = raw if inside else raw.removeprefix("\ufeff")
         inside = dialect.multiline and _ends_inside(line, inside, dialect)
         held.append(line)
         size += len(line)
@@ -123,11 +117,15 @@ def read_records(batches: Iterable[pa.RecordBatch], paths: Sequence[str], dialec
                             yield _batch(held, number)
                             held, size = [], 0
             except (OSError, EOFError, pa.ArrowException) as error:
-                raise LakefitError(f"Encountered error while reading file {paths[number]}. {error}") from error
+                # In Spark's own words, by which a damaged file is recognized.
+                message = f"Encountered error while reading file {file_uri(paths[number])}. {error}"
+                raise LakefitError(message) from error
             if held:
                 yield _batch(held, number)
 
 
 def _batch(values: list[str], number: int) -> pa.RecordBatch:
+    # What could not be decoded stays what is no text in UTF-8 either: 0xFF.
+    encoded = pa.array([value.encode(errors="surrogateescape") for value in values], pa.binary())
     files = pa.array([number] * len(values), pa.int32())
-    return pa.RecordBatch.from_pydict({"value": pa.array(values, pa.string()), "file": files})
+    return pa.RecordBatch.from_pydict({"value": encoded, "file": files})

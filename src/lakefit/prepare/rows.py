@@ -33,6 +33,8 @@ from lakefit.prepare.read import identity_of, observe_identity, read_rows, read_
 
 # What has no place in a row of Parquet and Arrow.
 _UNHELD = (CalendarIntervalType, DayTimeIntervalType, YearMonthIntervalType, VariantType)
+# What Spark also reports as a file that it failed to read: the file is whole, its types or a record don't fit.
+_READABLE = ("PARQUET_COLUMN_DATA_TYPE_MISMATCH", "MALFORMED_RECORD_IN_PARSING")
 SPARK_ERRORS = (PySparkException, Py4JJavaError)
 """What a failed job raises: `toArrow` hands some errors of the JVM on as they are."""
 
@@ -58,6 +60,8 @@ def cleaned_rows(
     session = spark.newSession()
     session.conf.set("spark.sql.session.timeZone", "UTC")
     session.conf.set("spark.sql.ansi.enabled", "true")
+    for lost in ("spark.sql.files.ignoreCorruptFiles", "spark.sql.files.ignoreMissingFiles"):
+        session.conf.set(lost, "false")
     try:
         rows = read_rows(session, section.rows, section.tables[section.rows], inputs[section.rows])
         rows = observe_identity(rows, observation)
@@ -68,8 +72,11 @@ def cleaned_rows(
                 frame = rows if name == section.rows else read_side_table(session, name, table, inputs[name])
                 frame.createOrReplaceTempView(name)
             rows = session.sql(section.query)
-    except PySparkException as error:
-        raise spark_problem(error, f"{source.path}: source") from error
+    except (*SPARK_ERRORS, InputError) as error:
+        check_unchanged(inputs)
+        if isinstance(error, InputError):
+            raise
+        raise InputError(str(spark_problem(error, f"{source.path}: source"))) from error
     if ROW not in rows.columns:
         raise InputError(
             f"{source.path}: source.query does not hand {ROW} through, by which each row of {section.rows!r} is "
@@ -144,13 +151,16 @@ def check_identities(
 
 def damaged_file(error: Exception, inputs: Mapping[str, Sequence[InputFile]]) -> tuple[str, Damaged] | None:
     """Return the table and the input file that Spark could not read, where its error names one."""
+    if any(condition in str(error) for condition in _READABLE):
+        return None
     named = {local_path(uri.rstrip(".")) for uri in re.findall(r"reading file (\S+)", str(error))}
     for table, files in inputs.items():
         for file in files:
             if file.path in named:
                 causes = re.findall(r"(?:Caused by: |\n)[\w.$]*(?:Exception|Error): ([^\n]+)", str(error))
                 reason = next((cause for cause in causes if "FAILED_READ_FILE" not in cause), "it can't be read")
-                return table, Damaged(file, f"{file.path}: damaged: {reason.strip()}")
+                reason = re.sub(r"^Encountered error while reading file \S+ ", "", reason.strip())
+                return table, Damaged(file, f"{file.path}: damaged: {reason}")
     return None
 
 
@@ -209,7 +219,7 @@ def value_problem(error: Exception, pipeline: Pipeline, source: PipelineSource) 
 def spark_problem(error: Exception, where: str) -> LakefitError:
     """Return Spark's error as one of ours: the sentence that says what is wrong, without the stack of the JVM."""
     text = str(error)
-    ours = re.search(r"LAKEFIT: (.*)", text)
+    ours = re.search(r"LAKEFIT: (.*?)(?: SQLSTATE: \w+)?$", text, re.MULTILINE)
     if ours:
         return InputError(ours.group(1).strip())
     raised = re.findall(r"^(?:lakefit\.errors\.\w+|\w*Error): (.*)$", text, re.MULTILINE)
@@ -225,9 +235,11 @@ def spark_problem(error: Exception, where: str) -> LakefitError:
     condition = (error.getCondition() or "") if isinstance(error, PySparkException) else ""
     sql_state = (error.getSqlState() or "") if isinstance(error, PySparkException) else ""
     # Data exceptions (class 22) and syntax or access errors (42) are in what the user wrote or gave.
-    kind = InputError if sql_state[:2] in ("22", "42") or "CAST_INVALID" in text else LakefitError
-    causes = re.findall(r"(?:Caused by: )[\w.$]+: (\[.*)", text)
-    message = causes[-1] if causes and not first.startswith("[") else first
+    in_data = any(condition in text for condition in ("CAST_INVALID", *_READABLE))
+    kind = InputError if sql_state[:2] in ("22", "42") or in_data else LakefitError
+    causes = re.findall(r"(?:Caused by|^): [\w.$]+: (.*)", text, re.MULTILINE)
+    told = [cause for cause in causes if cause.startswith("[") and "FAILED_READ_FILE" not in cause] or causes[:1]
+    message = told[-1] if told and (not first.startswith("[") or "FAILED_READ_FILE" in first) else first
     return kind(f"{where}: Spark refused: {message or condition}")
 
 

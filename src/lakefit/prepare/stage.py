@@ -22,7 +22,7 @@ from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.rows import SPLITS, Deduplicate
 from lakefit.dataset.features import Features, LabelFeature
-from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged, local_path
+from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged
 from lakefit.dataset.layout import CURRENT
 from lakefit.dataset.ledger import FileLedger, Ledger
 from lakefit.dataset.manifest import (
@@ -109,7 +109,10 @@ def prepare(spark: SparkSession, job: Job) -> Manifest:
                 raise
             job = job.without(error.table, error.damaged)
             if not job.inputs[error.table]:
-                raise
+                raise InputError(
+                    f"table {error.table!r}: every file is damaged, the last one: {error.damaged.reason}. Nothing was "
+                    "published."
+                ) from error
 
 
 def _attempt(spark: SparkSession, job: Job) -> Manifest:
@@ -313,8 +316,8 @@ def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
             rejected[_reason(pipeline, int(number))] += count
         for _, column, count in summary["unparsable"]:
             unparsable[column] += count
-        for uri, counts in summary["files"].items():
-            name = names.get(local_path(uri), uri)
+        for path, counts in summary["files"].items():
+            name = names.get(path, path)
             files[name] = [a + b for a, b in zip(files.get(name, [0, 0, 0]), counts, strict=True)]
     ledger = Ledger(
         rows_in=sum(summary["arrived"][0] for summary in summaries) - headers,
@@ -329,6 +332,8 @@ def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
         },
     )
     ledger.check()
+    if not ledger.rows_in:
+        raise InputError(f"The table {pipeline.source.rows!r} has no rows: nothing to prepare, nothing was published.")
     return ledger
 
 

@@ -1,15 +1,29 @@
 """All that is known of a pipeline from its file, paths, CSV headers and Parquet footers: no Spark, no TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from lakefit.config import Pipeline, PipelineSource, Problem, load_pipeline, nearest
 from lakefit.config.check import check_pipeline
 from lakefit.config.file import Key
+from lakefit.config.pipeline import Score
 from lakefit.config.source import FILE_FORMATS, Table
 from lakefit.config.sql import SqlError, parse_schema
-from lakefit.dataset.inputs import Damaged, InputFile, csv_header, file_columns, list_inputs, merged_columns
+from lakefit.dataset.inputs import (
+    Damaged,
+    InputFile,
+    UnreadableError,
+    can_hold,
+    compression_of,
+    csv_header,
+    file_columns,
+    first_line,
+    list_inputs,
+    merged_columns,
+    partition_folders,
+)
 from lakefit.dataset.publish import ensure_ours
 from lakefit.errors import InputError
 
@@ -47,24 +61,34 @@ def check_inputs(pipeline: Pipeline, source: PipelineSource) -> Validated:
         found, wrong, damaged = _table_columns(key, table, files)
         inputs[name] = tuple(file for file in files if file not in [one.file for one in damaged])
         excluded[name] = damaged
-        if files and not inputs[name]:
+        if files and not inputs[name] and table.on_corrupt_file == "exclude":
             wrong.append(Problem((*key, "path"), f"every file is damaged: {damaged[0].reason}"))
         problems += wrong
         if found is not None:
             columns[name] = found
     problems += check_pipeline(pipeline, columns)[1]
     if pipeline.score is not None:
-        for name, check in (
-            ("input", lambda score: list_inputs((score.input,), "score")),
-            ("output", lambda score: ensure_ours(Path(score.output))),
-        ):
-            try:
-                check(pipeline.score)
-            except InputError as error:
-                problems.append(Problem(("score", name), str(error)))
+        problems += _score_problems(pipeline.source.tables[pipeline.source.rows], pipeline.score)
     if problems:
         raise source.error(*problems)
     return Validated(pipeline, source, inputs, excluded)
+
+
+def _score_problems(table: Table, score: Score) -> list[Problem]:
+    """Check the files to score as those of the followed table, and where their scores go."""
+    key: Key = ("score", "input")
+    problems: list[Problem] = []
+    try:
+        _, problems, damaged = _table_columns(key, table, list_inputs((score.input,), "score"))
+        if table.on_corrupt_file == "exclude":
+            problems += [Problem(key, one.reason) for one in damaged[:20]]
+    except InputError as error:
+        problems.append(Problem(key, str(error)))
+    try:
+        ensure_ours(Path(score.output))
+    except InputError as error:
+        problems.append(Problem(("score", "output"), str(error)))
+    return [Problem(problem.key[:2], problem.message) for problem in problems]
 
 
 def _table_columns(
@@ -86,8 +110,7 @@ def _table_columns(
         if declared is None:
             missing = f'a {table.format} table needs a schema: schema: "year INT, carrier STRING, …"'
             return None, [Problem(key, missing)], ()
-        if table.header:
-            problems += _header_problems(key, table, files, declared, damaged)
+        problems += _text_problems(key, table, files, declared, damaged)
     elif table.format in FILE_FORMATS:
         found, wrong = _footer_columns(key, table, files, declared, damaged)
         problems += wrong
@@ -102,17 +125,22 @@ def _table_columns(
 def _partition_problems(key: Key, files: Sequence[InputFile], partitions: dict[str, str]) -> list[Problem]:
     """Compare the folders of the files with the declared partitions: nothing is guessed from a path."""
     for file in files:
-        folders = file.path.split("/")[:-1]
-        named = [folder.partition("=")[0] for folder in folders if "=" in folder]
-        missing = [name for name in partitions if name not in named]
+        inside = [unquote(name) for name, _ in partition_folders(file.name)]
+        named = [name.lower() for name in inside]
+        missing = [name for name in partitions if name.lower() not in named]
         if missing:
-            return [Problem((*key, "partitions"), f"{file.path} lies in no folder {missing[0]}=…")]
-        inside = [folder.partition("=")[0] for folder in file.name.split("/")[:-1] if "=" in folder]
-        unknown = [name for name in inside if name not in partitions]
+            advice = f"path must begin above it: a folder, or a glob with {missing[0]}=*"
+            return [Problem((*key, "partitions"), f"{file.path} lies in no folder {missing[0]}=… of path; {advice}")]
+        unknown = [name for name in inside if name.lower() not in {name.lower() for name in partitions}]
         if unknown:
             advice = ", ".join(f"{name} STRING" for name in inside)
             message = f'the files lie in folders {unknown[0]}=…; say what they hold: partitions: "{advice}"'
             return [Problem((*key, "path"), message)]
+        twice = [name for name in named if named.count(name) > 1]
+        if twice:
+            return [
+                Problem((*key, "path"), f"{file.path} lies in two folders {twice[0]}=…; which counts can't be told")
+            ]
     return []
 
 
@@ -125,62 +153,106 @@ def _footer_columns(
     for file in files:
         try:
             footers[file.name] = file_columns(file.path, table.format)
-        except InputError as error:
+        except UnreadableError as error:
             damaged.append(Damaged(file, str(error)))
+        except InputError as error:
+            problems.append(Problem((*key, "path"), str(error)))
     if not footers:
         return declared, problems
     first_name, first = next(iter(footers.items()))
     for name, footer in footers.items():
-        if table.schema_drift == "refuse" and footer != first:
-            differing = sorted(set(footer.items()) ^ set(first.items()))
-            shown = ", ".join(f"{column} {sql_type}" for column, sql_type in differing[:5])
-            message = (
-                f"{name} has other columns or types than {first_name}: {shown}; read them with schema_drift: allow"
-            )
-            problems.append(Problem((*key, "path"), message))
-        problems.extend(
-            Problem((*key, "schema"), f"{name} has no column {column!r}{nearest(column, footer)}")
-            for column in (declared or ())
-            if table.schema_drift == "refuse"
-            if column not in footer
-        )
+        if table.schema_drift == "refuse" and list(footer.items()) != list(first.items()):
+            problems.append(Problem((*key, "path"), _difference(name, footer, first_name, first)))
+        problems += [Problem((*key, "schema"), text) for text in _misfits(name, footer, declared or {}, table)]
     merged = first
     if table.schema_drift == "allow":
         try:
             merged = merged_columns(list(footers.values()))
         except ValueError as error:
-            problems.append(Problem((*key, "path"), f"{error}: no type holds both"))
-        never = [column for column in declared or () if column not in merged]
+            problems.append(Problem((*key, "path"), f"{error}: no type holds both, and nested types must be equal"))
+        there = {column.lower() for column in merged}
+        never = [column for column in declared or () if column.lower() not in there]
         problems += [Problem((*key, "schema"), f"no file has the column {c!r}{nearest(c, merged)}") for c in never]
     return declared or merged, problems[:20]
 
 
-def _header_problems(
+def _difference(name: str, footer: dict[str, str], first_name: str, first: dict[str, str]) -> str:
+    differing = sorted(set(footer.items()) ^ set(first.items()))
+    if not differing:
+        shown = ", ".join(list(footer)[:5])
+        return f"{name} has its columns in another order than {first_name}: {shown}; read them with schema_drift: allow"
+    try:
+        merged_columns([first, footer])
+        advice = "read them with schema_drift: allow"
+    except ValueError:
+        advice = "no type holds both; convert the files"
+    shown = ", ".join(f"{column} {sql_type}" for column, sql_type in differing[:5])
+    return f"{name} has other columns or types than {first_name}: {shown}; {advice}"
+
+
+def _misfits(name: str, footer: dict[str, str], declared: dict[str, str], table: Table) -> list[str]:
+    """Return where a file lacks a declared column, or has it of a type that the declared one does not hold."""
+    found = []
+    for column, sql_type in declared.items():
+        spelt = column
+        if table.schema_drift == "allow":
+            spelt = next((other for other in footer if other.lower() == column.lower()), column)
+        elif column not in footer:
+            found.append(f"{name} has no column {column!r}{nearest(column, footer)}")
+        if spelt in footer and not can_hold(sql_type, footer[spelt]):
+            found.append(
+                f"{name} has the column {column!r} as {footer[spelt]}, which the schema's {sql_type} can't hold; "
+                f"declare {column} {footer[spelt]} and CAST in source.query"
+            )
+    return found
+
+
+def _text_problems(
     key: Key, table: Table, files: Sequence[InputFile], declared: dict[str, str], damaged: list[Damaged]
 ) -> list[Problem]:
-    """Compare the header of each file with the schema: columns are read by their place, not by their name."""
-    separator = table.option("sep", table.option("delimiter", ","))
-    quote = table.option("quote", '"')
-    expected = list(declared)
+    """Look at the first line of each text file, and compare headers with the schema."""
+    if not table.separator:
+        return [Problem((*key, "options"), "sep is empty; expected what stands between two values")]
     problems: list[Problem] = []
+    headers: dict[str, list[str]] = {}
     for file in files:
         try:
-            header = csv_header(file.path, separator, quote, table.encoding)[1]
-        except InputError as error:
+            if table.header:
+                headers[file.name] = csv_header(file.path, table.separator, table.quote, table.encoding)[1]
+            else:
+                first_line(file.path, table.encoding)
+        except UnreadableError as error:
             damaged.append(Damaged(file, str(error)))
-            continue
+        except InputError as error:
+            problems.append(Problem((*key, "path"), str(error)))
+        if table.option("lineSep", "") and compression_of(file.path) in ("zstd", "lz4"):
+            problems.append(Problem((*key, "options"), f"{file.name}: lineSep is not for .zst and .lz4; decompress it"))
+    return [*problems, *_header_problems(key, table, headers, declared)][:20]
+
+
+def _header_problems(
+    key: Key, table: Table, headers: Mapping[str, list[str]], declared: dict[str, str]
+) -> list[Problem]:
+    """Compare headers with the schema: columns are read by their place, or (schema_drift: allow) by name."""
+    expected = [name.lower() for name in declared]
+    problems: list[Problem] = []
+    for name, header in headers.items():
+        found = [column.strip().lower() for column in header]
         if table.schema_drift == "allow":
-            # By name, whatever the order; what a file has not is NULL.
-            if not {name.strip().lower() for name in header} & {name.lower() for name in declared}:
-                problems.append(Problem((*key, "schema"), f"the header of {file.name} names no column of the schema"))
+            twice = next((column for column in expected if found.count(column) > 1), None)
+            if twice is not None:
+                problems.append(Problem((*key, "path"), f"the header of {name} has the column {twice!r} twice"))
+            if not set(found) & set(expected):
+                problems.append(Problem((*key, "schema"), f"the header of {name} names no column of the schema"))
             continue
-        if [name.strip().lower() for name in header] == [name.lower() for name in expected]:
+        if found == expected:
             continue
-        pairs = [(a, b) for a, b in zip(header, expected, strict=False) if a.strip().lower() != b.lower()]
+        pairs = [(a, b) for a, b in zip(header, declared, strict=False) if a.strip().lower() != b.lower()]
         if pairs:
             place = header.index(pairs[0][0]) + 1
-            what = f"column {place} of {file.name} is {pairs[0][0]!r}, the schema says {pairs[0][1]!r}"
+            what = f"column {place} of {name} is {pairs[0][0]!r}, the schema says {pairs[0][1]!r}"
         else:
-            what = f"{file.name} has {len(header)} columns, the schema {len(expected)}"
-        problems.append(Problem((*key, "schema"), f"{what}{nearest(pairs[0][1], header) if pairs else ''}"))
-    return problems[:20]
+            what = f"{name} has {len(header)} columns, the schema {len(expected)}"
+        advice = "" if len(headers) == 1 else " (schema_drift: allow reads the columns of each file by name)"
+        problems.append(Problem((*key, "schema"), f"{what}{nearest(pairs[0][1], header) if pairs else ''}{advice}"))
+    return problems
