@@ -1,14 +1,17 @@
 """What `lakefit init` makes of values; that its file runs is proven in tests/end_to_end/test_init.py."""
 
 import csv
+import gzip
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import orc
 from ruamel.yaml import YAML
 
 from lakefit.errors import InputError
@@ -239,17 +242,54 @@ def test_a_pipeline_file_is_never_written_over(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "data.yaml").read_text() == "mine"
 
 
-def test_the_sample_is_bounded_and_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_numbers(path: Path, rows: int) -> None:
+    """Write the numbers from 0 on and their parity, in the format that the name says, in one row group or stripe."""
+    numbers = {"a": list(range(rows)), "b": [i % 2 for i in range(rows)]}
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(numbers), path)
+    elif path.suffix == ".orc":
+        orc.write_table(pa.table(numbers), str(path))
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(f'{{"a": {i}, "b": {i % 2}}}\n' for i in range(rows)))
+    else:
+        path.write_text("a,b\n" + "\n".join(f"{i},{i % 2}" for i in range(rows)))
+
+
+@pytest.mark.parametrize(
+    ("name", "budget"),
+    [("x.csv", 1 << 25), ("x.csv", 20_000), ("x.jsonl", 1 << 25), ("x.parquet", 1 << 25), ("x.orc", 1 << 25)],
+)
+def test_the_sample_is_bounded_and_spread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, budget: int
+) -> None:
     monkeypatch.setattr(sampling, "MAX_ROWS", 1000)
-    monkeypatch.setattr(sampling, "MAX_BYTES", 20_000)
-    path = tmp_path / "data.csv"
-    path.write_text("a,b\n" + "".join(f"{i},{i % 2}\n" for i in range(200_000)))
-    sample = sampling.read_sample(str(path))
-    values = [int(value) for value in sample.columns[0].values]
+    monkeypatch.setattr(sampling, "MAX_BYTES", budget)
+    write_numbers(tmp_path / name, 100_000)
+    sample = sampling.read_sample(str(tmp_path / name))
+    values, parity = ([int(value) for value in column.values] for column in sample.columns)
     assert sample.rows == len(values) <= 1000
     assert not sample.whole
-    assert min(values) == 0
-    assert max(values) > 140_000
+    assert "spread over the file" in sample.described
+    assert (values[0], values[-1]) == (0, 99_999)
+    assert all(low < 20_000 * (part + 1) for part, low in enumerate(values[:: len(values) // 5][:5]))
+    assert sum(parity) == pytest.approx(len(values) / 2, rel=0.1)
+    # Neighbours stay together: rows of one group are found to be of one.
+    assert sum(two - one == 1 for one, two in pairwise(values)) > 0.6 * len(values)
+
+
+def test_of_a_compressed_file_it_is_the_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "MAX_BYTES", 10_000)
+    path = tmp_path / "data.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" + b"".join(b"%d,%d\n" % (i, i % 2) for i in range(20_000))))
+    assert "the first of the file" in sampling.read_sample(str(path)).described
+
+
+def test_integers_of_which_not_all_were_seen_may_be_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("id,x,b\n" + "".join(f"{i},{i * 37 % 101},{i % 2}\n" for i in range(1000)))
+    assert table(pipeline(path, "b"))["schema"] == "id INT, x INT, b INT"
+    monkeypatch.setattr(sampling, "MAX_ROWS", 500)
+    assert table(pipeline(path, "b"))["schema"] == "id BIGINT, x BIGINT, b BIGINT"
 
 
 @pytest.mark.parametrize(

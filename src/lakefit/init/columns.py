@@ -79,7 +79,7 @@ def guess_columns(sample: Sample) -> tuple[list[Guess], str | None]:
     taken: set[str] = set()
     guesses = []
     for column in sample.columns:
-        guess = _guess(column, sample.text, null_word)
+        guess = _guess(column, sample, null_word)
         guess.name = _plain_name(column.name, taken)
         taken.add(guess.name.lower())
         _read_epochs(guess)
@@ -100,13 +100,13 @@ def _plain_name(name: str, taken: set[str]) -> str:
     return unique
 
 
-def _guess(column: SampleColumn, declared: bool, null_word: str | None) -> Guess:
+def _guess(column: SampleColumn, sample: Sample, null_word: str | None) -> Guess:
     if column.sql_type is None or column.sql_type.startswith(("STRUCT", "MAP", "BINARY")):
         evidence = "binary or nested" if column.sql_type == "BINARY" else "nested"
         return Guess(column.name, column.name, column.sql_type or "STRING", "other", column.values, [], [evidence])
     if column.sql_type == "STRING":
         values = [None if value == null_word else value for value in column.values]
-        return _guess_text(column.name, values, declared)
+        return _guess_text(column.name, values, sample)
     if column.sql_type.startswith("ARRAY"):
         kind: Kind = "list" if column.sql_type == "ARRAY<STRING>" else "other"
         return Guess(column.name, column.name, column.sql_type, kind, column.values, [], [column.sql_type.lower()])
@@ -117,11 +117,11 @@ def _guess(column: SampleColumn, declared: bool, null_word: str | None) -> Guess
         guess.evidence += _span(guess.values)
         return guess
     guess = Guess(column.name, column.name, column.sql_type, "number", column.values)
-    _finish_numbers(guess, declared)
+    _finish_numbers(guess, sample)
     return guess
 
 
-def _guess_text(name: str, values: list[str | None], declared: bool) -> Guess:
+def _guess_text(name: str, values: list[str | None], sample: Sample) -> Guess:
     counts = Counter(value for value in values if value is not None and value.strip())
     words = {word: counts[word] for word in _NULL_WORDS if word in counts}
     plain = Counter({value: often for value, often in counts.items() if value not in words})
@@ -138,12 +138,12 @@ def _guess_text(name: str, values: list[str | None], declared: bool) -> Guess:
         guess = Guess(name, name, reading.sql_type or "STRING", reading.kind, typed)
         if words:
             guess.steps.append(Step("null_if", list(words), f"{_listed(words)}: words for NULL"))
-        if words or misfits or padded or reading.sql_type is None or not declared:
+        if words or misfits or padded or reading.sql_type is None or not sample.text:
             why = _why_parse(read, misfits)
             guess.sql_type = "STRING"
             guess.steps.append(Step("parse", dict(reading.parse), why))
         if reading.kind == "number":
-            _finish_numbers(guess, declared)
+            _finish_numbers(guess, sample)
         if reading.kind == "time":
             guess.evidence += _span(guess.values)
         return guess
@@ -390,7 +390,7 @@ def _list_separator(counts: Counter[str]) -> str | None:
     return None
 
 
-def _finish_numbers(guess: Guess, declared: bool) -> None:
+def _finish_numbers(guess: Guess, sample: Sample) -> None:
     """Say the range of numbers, choose the width of integers, take sentinels out."""
     guess.values = [
         None if value is None or value != value or abs(value) == float("inf") else value for value in guess.values
@@ -399,8 +399,10 @@ def _finish_numbers(guess: Guess, declared: bool) -> None:
     if not counts:
         return
     whole = all(value == int(value) for value in counts)
-    if declared and guess.sql_type in ("INT", "BIGINT"):
-        guess.sql_type = "INT" if max(abs(value) for value in counts) < 100_000_000 else "BIGINT"
+    if sample.text and guess.sql_type in ("INT", "BIGINT"):
+        # What was not looked at may be larger, as the ids of later rows are.
+        small = sample.whole and max(abs(value) for value in counts) < 100_000_000
+        guess.sql_type = "INT" if small else "BIGINT"
     sentinels = [value for value in _SENTINELS if _is_sentinel(value, counts)]
     if sentinels:
         rest = [value for value in counts if value not in sentinels]

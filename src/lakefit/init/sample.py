@@ -6,8 +6,9 @@ import io
 import json
 import os
 import re
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,9 @@ from pyarrow import orc
 from lakefit.dataset.inputs import InputFile, file_columns, list_inputs, merged_columns
 from lakefit.errors import InputError
 
-MAX_ROWS, MAX_BYTES, MAX_FILES, PIECES, HEAD_BYTES = 50_000, 32 << 20, 10, 4, 1 << 18
+MAX_ROWS, MAX_BYTES, MAX_FILES, PIECES, HEAD_BYTES = 50_000, 32 << 20, 10, 16, 1 << 18
+# Neighbours come together: rows of one group are often neighbours, and every second row could miss every second class.
+RUN = 50
 _EXTENSIONS = {
     **dict.fromkeys(("csv", "tsv", "tab", "txt"), "csv"),
     **dict.fromkeys(("json", "jsonl", "ndjson"), "json"),
@@ -163,16 +166,33 @@ def _largest_family(columns: Mapping[str, Sequence[str]], sizes: Mapping[str, in
     return max((members for _, members in families), key=lambda members: sum(sizes[name] for name in members))
 
 
-def _described(rows: int, read: int, files: int, whole: bool) -> str:
-    every = "all of them" if whole else f"spread over {read} of {files} files" if files > 1 else "spread over the file"
-    return f"{rows:,} rows, {every}"
+def _places(rows: int, budget: int) -> list[int]:
+    """Return the places of at most `budget` of so many rows: runs of neighbours, evenly spread from first to last."""
+    if rows <= budget:
+        return list(range(rows))
+    run = max(1, min(RUN, budget // 20))
+    runs = max(1, budget // run)
+    starts = (place * (rows - run) // max(1, runs - 1) for place in range(runs))
+    return [start + place for start in starts for place in range(run)]
+
+
+def _described(rows: int, read: int, files: int, whole: bool, *, heads: bool = False) -> str:
+    """Say of which rows the sample is; heads: of some files no more than the beginning was read."""
+    if whole:
+        return f"{rows:,} rows, all of them"
+    if heads:
+        return f"{rows:,} rows, " + ("the first of the file" if files == 1 else f"from the beginning of {read} files")
+    return f"{rows:,} rows, spread over " + ("the file" if files == 1 else f"{read} of {files} files")
 
 
 # --- text
 
 
 def _pieces(file: InputFile, budget: int) -> tuple[list[bytes], bool]:
-    """Return pieces of a file cut at line ends, and whether they are all of it."""
+    """Return pieces of a file cut at line ends, from its first to its last, and whether they are all of it.
+
+    Of a compressed file and of UTF-16 there is one piece, the first.
+    """
     compressed = file.path.lower().endswith(_COMPRESSED)
     if compressed or file.size <= budget:
         try:
@@ -183,13 +203,16 @@ def _pieces(file: InputFile, budget: int) -> tuple[list[bytes], bool]:
         return ([head], True) if len(head) <= budget else ([_whole_lines(head[:budget])], False)
     pieces = []
     with open(file.path, "rb") as plain:
-        wide = plain.read(2) in (b"\xff\xfe", b"\xfe\xff")
-        for place in range(1 if wide else PIECES):
-            plain.seek(file.size * place // PIECES)
+        count = 1 if plain.read(2) in (b"\xff\xfe", b"\xfe\xff") else PIECES
+        for place in range(count):
+            start = (file.size - budget // count) * place // max(1, count - 1)
+            plain.seek(start)
             if place:
                 plain.readline(1 << 20)
-            pieces.append(_whole_lines(plain.read(budget // PIECES)))
-    return pieces, False
+            piece = plain.read(max(0, start + budget // count - plain.tell()))
+            # The file's last line may lack its end.
+            pieces.append(piece if place == count - 1 > 0 else _whole_lines(piece))
+    return [piece for piece in pieces if piece], False
 
 
 def _whole_lines(piece: bytes) -> bytes:
@@ -209,27 +232,38 @@ def _encoding(pieces: Sequence[bytes]) -> str | None:
     return None
 
 
-def _texts(files: Sequence[InputFile], budget: int) -> tuple[dict[str, list[str]], str | None, bool]:
-    """Return the decoded pieces by file, the encoding to declare, and whether all of the files was read."""
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The decoded pieces by file, and the encoding to declare. whole: all was read; heads: of some the first alone."""
+
+    pieces: dict[str, list[str]]
+    encoding: str | None
+    whole: bool
+    heads: bool
+
+
+def _texts(files: Sequence[InputFile], budget: int) -> _Texts:
     read = {file.name: _pieces(file, budget // len(files)) for file in files}
     encoding = _encoding([piece for pieces, _ in read.values() for piece in pieces])
     decoded = {
         name: [piece.decode(encoding or "utf-8-sig", errors="replace") for piece in pieces]
         for name, (pieces, _) in read.items()
     }
-    return decoded, encoding, all(whole for _, whole in read.values())
+    heads = any(len(pieces) == 1 and not whole for pieces, whole in read.values())
+    return _Texts(decoded, encoding, all(whole for _, whole in read.values()), heads)
 
 
 def _csv(path: str, files: Sequence[InputFile]) -> Sample:
     some = [file for file in files if file.size]
-    looked, _, _ = _texts(_spread(some), HEAD_BYTES * MAX_FILES)
+    looked = _texts(_spread(some), HEAD_BYTES * MAX_FILES).pieces
     first = next(iter(looked.values()))[0]
     separator = _separator(first)
     header = all(_is_header(_records(pieces[0], separator, True)) for pieces in looked.values())
     names = {file.name: _names(file, separator, header) for file in some}
     family = _largest_family(names, {file.name: file.size for file in files})
     chosen = _spread([file for file in some if file.name in family])
-    texts, encoding, whole = _texts(chosen, MAX_BYTES)
+    read = _texts(chosen, MAX_BYTES)
+    texts, encoding, whole = read.pieces, read.encoding, read.whole
     multiline = any(_is_multiline(pieces[0], separator) for pieces in texts.values())
     columns = list(dict.fromkeys(column for name in family for column in names[name]))
     values: dict[str, list[str | None]] = {column: [] for column in columns}
@@ -260,7 +294,7 @@ def _csv(path: str, files: Sequence[InputFile]) -> Sample:
     if len({tuple(names[name]) for name in family}) > 1:
         table["schema_drift"] = "allow"
     found = [SampleColumn(name, "STRING", column) for name, column in values.items()]
-    described = _described(rows, len(chosen), len(family), whole)
+    described = _described(rows, len(chosen), len(family), whole, heads=read.heads)
     sample = Sample(table, found, rows, whole, described, text=True)
     _note_csv(sample, misfits, multiline, encoding, header)
     return sample
@@ -361,7 +395,7 @@ def _take(
     misfits = 0
     whole = len(pieces) == 1
     for piece in pieces:
-        taken = piece[: max(2, budget // len(pieces))]
+        taken = [piece[place] for place in _places(len(piece), max(2, budget // len(pieces)))]
         whole = whole and len(taken) == len(piece)
         fit = [record for record in taken if len(record) == width and not (header and record == first_line)]
         misfits += sum(len(record) != width for record in taken)
@@ -371,8 +405,9 @@ def _take(
 
 def _json(path: str, files: Sequence[InputFile]) -> Sample:
     chosen = _spread([file for file in files if file.size])
-    texts, encoding, whole = _texts(chosen, MAX_BYTES)
-    whole = whole and len(chosen) == len([file for file in files if file.size])
+    read = _texts(chosen, MAX_BYTES)
+    texts, encoding = read.pieces, read.encoding
+    whole = read.whole and len(chosen) == len([file for file in files if file.size])
     records: list[dict[str, Any]] = []
     misfits = 0
     for name, pieces in texts.items():
@@ -384,9 +419,9 @@ def _json(path: str, files: Sequence[InputFile]) -> Sample:
             lines = [line for line in piece.split("\n") if line.strip()]
             budget = MAX_ROWS // (len(texts) * len(pieces)) + 1
             whole = whole and len(lines) <= budget
-            for line in lines[:budget]:
+            for place in _places(len(lines), budget):
                 try:
-                    value = json.loads(line)
+                    value = json.loads(lines[place])
                 except json.JSONDecodeError:
                     value = None
                 if isinstance(value, dict):
@@ -405,7 +440,7 @@ def _json(path: str, files: Sequence[InputFile]) -> Sample:
     if not whole:
         table["schema_drift"] = "allow"
         notes.append("keys that the sample did not show are left out (schema_drift)")
-    described = _described(len(records), len(texts), len(files), whole)
+    described = _described(len(records), len(texts), len(files), whole, heads=read.heads)
     return Sample(table, columns, len(records), whole, described, text=True, notes=notes)
 
 
@@ -463,17 +498,33 @@ def _columnar(path: str, files: Sequence[InputFile], format_name: str) -> Sample
 
 
 def _groups(path: str, format_name: str, budget: int) -> tuple[list[pa.Table], int]:
-    """Return rows of a file, spread over its row groups or stripes, and how many rows it has."""
+    """Return rows of a file, spread over its row groups or stripes and over each, and how many rows it has."""
     if format_name == "orc":
         stripes = orc.ORCFile(path)
         chosen = _spread(range(stripes.nstripes))
         share = max(1, budget // max(1, len(chosen)))
-        return [pa.Table.from_batches([stripes.read_stripe(i)]).slice(0, share) for i in chosen], stripes.nrows
-    file = pq.ParquetFile(path)
-    chosen = _spread(range(file.num_row_groups))
+        return [_taken([stripe], len(stripe), share) for stripe in map(stripes.read_stripe, chosen)], stripes.nrows
+    # A buffer: else a row group would be in memory as a whole.
+    file = pq.ParquetFile(path, buffer_size=1 << 20)
+    chosen = [i for i in _spread(range(file.num_row_groups)) if file.metadata.row_group(i).num_rows]
     share = max(1, budget // max(1, len(chosen)))
-    found = [next(file.iter_batches(batch_size=share, row_groups=[group]), None) for group in chosen]
-    return [pa.Table.from_batches([batch]) for batch in found if batch is not None], file.metadata.num_rows
+    found = [
+        _taken(file.iter_batches(batch_size=1 << 15, row_groups=[i]), file.metadata.row_group(i).num_rows, share)
+        for i in chosen
+    ]
+    return found, file.metadata.num_rows
+
+
+def _taken(batches: Iterable[pa.RecordBatch], rows: int, budget: int) -> pa.Table:
+    """Return at most `budget` of so many rows, evenly spread; one batch of them is in memory at a time."""
+    taken = []
+    start = 0
+    places = _places(rows, budget)
+    for batch in batches:
+        mine = places[bisect_left(places, start) : bisect_left(places, start + len(batch))]
+        taken.append(batch.take(pa.array([place - start for place in mine], pa.int64())))
+        start += len(batch)
+    return pa.Table.from_batches(taken)
 
 
 def _arrow_columns(tables: Sequence[pa.Table], types: Mapping[str, str]) -> list[SampleColumn]:
