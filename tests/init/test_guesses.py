@@ -98,6 +98,39 @@ def test_values_tell_how_they_are_read(
     assert (table(loaded)["schema"].split(",")[0], found) == (f"x {sql_type}", steps)
 
 
+COMMA = {"parse": {"as": "number", "decimal": ","}}
+THOUSANDS = {"parse": {"as": "number", "thousands": ","}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "step", "check"),
+    [
+        # A group that begins with 0 is no thousands.
+        (('"4,498",1', '"0,034",2'), COMMA, False),
+        (('"4,498",1',) * 120 + ('"4,49",2',), COMMA, False),
+        (('"4,498",1', '"1,034,500",2'), THOUSANDS, False),
+        # Ambiguous in itself: another column, then the separator speaks.
+        (('"4,498","1,5"', '"7,034","2,25"'), COMMA, True),
+        (("4,498;1", "7,034;2"), COMMA, True),
+        (('"4,498",1', '"7,034",2'), THOUSANDS, True),
+        (("4,498;1.5", "7,034;2.25"), THOUSANDS, True),
+        (("4.498;1,5", "7.034;2,25"), {"parse": {"as": "number", "decimal": ",", "thousands": "."}}, True),
+        (("4.498;1", "7.034;2"), None, False),
+    ],
+)
+def test_decimal_commas_are_told_from_thousands_by_the_rest_of_the_file(
+    tmp_path: Path, lines: tuple[str, ...], step: dict[str, Any] | None, check: bool
+) -> None:
+    path = tmp_path / "data.csv"
+    mark = ";" if ";" in lines[0] else ","
+    rows = (f"{lines[i % len(lines)]}{mark}{i // 7 % 2}" for i in range(ROWS))
+    path.write_text("\n".join([f"x{mark}z{mark}y", *rows]))
+    loaded = pipeline(path, "y")
+    steps = [each for each in loaded.get("clean", []) if "x" in each["column"]]
+    assert [{"parse": each["parse"]} for each in steps] == ([step] if step else [])
+    assert ("CHECK: thousands or decimals?" in path.with_suffix(".yaml").read_text()) == check
+
+
 def test_the_word_for_null_of_a_whole_file_is_an_option_and_namibia_stays(tmp_path: Path) -> None:
     assert table(column(tmp_path, cycle("1", "NA", "3")))["options"]["nullValue"] == "NA"
     loaded = column(tmp_path, cycle("DE", "NA", "ZA"))

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -70,16 +70,32 @@ class _Reading:
     parse: Mapping[str, Any]
     kind: Kind
     value: Callable[[str], Any]
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What the columns of a table say of each other.
+
+    decimal: the mark of its decimals, for columns that may be read both ways; commas: other columns prove the comma;
+    why: what speaks for the mark.
+    """
+
+    sample: Sample
+    decimal: str
+    commas: bool
+    why: str
 
 
 def guess_columns(sample: Sample) -> tuple[list[Guess], str | None]:
     """Return what each column holds, and the word for NULL of the whole table (`nullValue`), if it has one."""
-    words = [_null_words(column) for column in sample.columns]
+    table = _table(sample)
+    words = [_null_words(column, table) for column in sample.columns]
     null_word = _common_word(sample, words) if sample.table.get("format") == "csv" else None
     taken: set[str] = set()
     guesses = []
     for column in sample.columns:
-        guess = _guess(column, sample, null_word)
+        guess = _guess(column, table, null_word)
         guess.name = _plain_name(column.name, taken)
         taken.add(guess.name.lower())
         _read_epochs(guess)
@@ -100,13 +116,13 @@ def _plain_name(name: str, taken: set[str]) -> str:
     return unique
 
 
-def _guess(column: SampleColumn, sample: Sample, null_word: str | None) -> Guess:
+def _guess(column: SampleColumn, table: _Table, null_word: str | None) -> Guess:
     if column.sql_type is None or column.sql_type.startswith(("STRUCT", "MAP", "BINARY")):
         evidence = "binary or nested" if column.sql_type == "BINARY" else "nested"
         return Guess(column.name, column.name, column.sql_type or "STRING", "other", column.values, [], [evidence])
     if column.sql_type == "STRING":
         values = [None if value == null_word else value for value in column.values]
-        return _guess_text(column.name, values, sample)
+        return _guess_text(column.name, values, table)
     if column.sql_type.startswith("ARRAY"):
         kind: Kind = "list" if column.sql_type == "ARRAY<STRING>" else "other"
         return Guess(column.name, column.name, column.sql_type, kind, column.values, [], [column.sql_type.lower()])
@@ -117,18 +133,18 @@ def _guess(column: SampleColumn, sample: Sample, null_word: str | None) -> Guess
         guess.evidence += _span(guess.values)
         return guess
     guess = Guess(column.name, column.name, column.sql_type, "number", column.values)
-    _finish_numbers(guess, sample)
+    _finish_numbers(guess, table.sample)
     return guess
 
 
-def _guess_text(name: str, values: list[str | None], sample: Sample) -> Guess:
+def _guess_text(name: str, values: list[str | None], table: _Table) -> Guess:
     counts = Counter(value for value in values if value is not None and value.strip())
     words = {word: counts[word] for word in _NULL_WORDS if word in counts}
     plain = Counter({value: often for value, often in counts.items() if value not in words})
     if not plain:
         # All is NULL, or every value is a word for it.
         return Guess(name, name, "STRING", "text", [None] * len(values), [], ["no value"])
-    for reading in _readings(name, plain):
+    for reading in _readings(name, plain, table):
         read = _read(plain, reading)
         if read is None:
             continue
@@ -138,12 +154,12 @@ def _guess_text(name: str, values: list[str | None], sample: Sample) -> Guess:
         guess = Guess(name, name, reading.sql_type or "STRING", reading.kind, typed)
         if words:
             guess.steps.append(Step("null_if", list(words), f"{_listed(words)}: words for NULL"))
-        if words or misfits or padded or reading.sql_type is None or not sample.text:
-            why = _why_parse(read, misfits)
+        if words or misfits or padded or reading.sql_type is None or not table.sample.text:
+            why = _why_parse(read, misfits) + reading.doubt
             guess.sql_type = "STRING"
             guess.steps.append(Step("parse", dict(reading.parse), why))
         if reading.kind == "number":
-            _finish_numbers(guess, sample)
+            _finish_numbers(guess, table.sample)
         if reading.kind == "time":
             guess.evidence += _span(guess.values)
         return guess
@@ -193,7 +209,7 @@ _DAYS = (
 _CLOCKS = (("H:mm:ss", "%H:%M:%S"), ("H:mm", "%H:%M"), ("h:mm a", "%I:%M %p"), ("h:mm:ss a", "%I:%M:%S %p"))
 
 
-def _readings(name: str, counts: Counter[str]) -> Iterator[_Reading]:
+def _readings(name: str, counts: Counter[str], table: _Table) -> Iterator[_Reading]:
     shown = [text.strip() for text, _ in counts.most_common(200)]
     codes = any(_CODE.fullmatch(text.strip()) for text in counts)
     if re.search(r"date|day|dt|time|_at$|_on$", name, re.IGNORECASE) and all(len(text) == 8 for text in shown):
@@ -202,13 +218,14 @@ def _readings(name: str, counts: Counter[str]) -> Iterator[_Reading]:
     if not codes:
         integer = "INT" if all(len(text) <= 8 for text in shown) else "BIGINT"
         yield _Reading(integer, {"as": "integer"}, "number", partial(_matched, _INTEGER, int))
-        yield _Reading("DOUBLE", {"as": "number"}, "number", partial(_matched, _NUMBER, float))
+        yield from _numbers(counts, shown, codes, table)
     yield _Reading("DATE", {"as": "date", "formats": ["yyyy-MM-dd"]}, "time", _iso_day)
     if _ISO_TIME.fullmatch(shown[0]):
         formats = _iso_formats(counts)
         yield _Reading("TIMESTAMP", {"as": "timestamp", "formats": formats}, "time", _iso_time)
     yield from _dates(shown)
-    yield from _numbers(shown, codes)
+    if codes:
+        yield from _numbers(counts, shown, codes, table)
     distinct = {text.strip().lower() for text in counts}
     for pair in _FLAGS:
         if distinct == set(pair):
@@ -282,13 +299,19 @@ def _day(pattern: str, text: str) -> date | None:
     return found.date() if found is not None else None
 
 
-def _numbers(shown: Sequence[str], codes: bool) -> Iterator[_Reading]:
-    """Yield the spellings of numbers that people use: marks, percent signs, currencies."""
-    currency = [word for word in _CURRENCIES if any(text.startswith(word) or text.endswith(word) for text in shown)]
-    percent = sum(text.endswith("%") for text in shown) * 2 > len(shown)
-    for decimal, thousands in ((".", None), (".", ","), (",", "."), (",", " "), (",", None), (".", "'"), (".", " ")):
-        if codes and not currency and not percent:
-            return
+_MARKS = ((".", None), (",", None), (".", ","), (",", "."), (",", " "), (".", "'"), (".", " "))
+
+
+def _numbers(counts: Counter[str], shown: Sequence[str], codes: bool, table: _Table) -> Iterator[_Reading]:
+    """Yield the spellings of numbers that people use, from the one that most values fit: marks, percent, currencies."""
+    currency, percent = _signs(shown)
+    if codes and not currency and not percent:
+        return
+    fits: dict[tuple[str, str | None], tuple[int, _Reading]] = {}
+    for decimal, thousands in _MARKS:
+        value = _number_reader(decimal, thousands, percent, currency)
+        if sum(value(text) is not None for text in shown[:50]) * 2 < len(shown[:50]):
+            continue
         arguments: dict[str, Any] = {"as": "number"}
         if decimal != ".":
             arguments["decimal"] = decimal
@@ -298,13 +321,69 @@ def _numbers(shown: Sequence[str], codes: bool) -> Iterator[_Reading]:
             arguments["percent"] = True
         if currency:
             arguments["currency"] = currency
-        yield _Reading(None, arguments, "number", _number_reader(decimal, thousands, percent, currency))
+        plain = (decimal, thousands, percent, bool(currency)) == (".", None, False, False)
+        reading = _Reading("DOUBLE" if plain else None, arguments, "number", value)
+        fits[decimal, thousands] = (
+            sum(often for text, often in counts.items() if value(text.strip()) is not None),
+            reading,
+        )
+    _settle(fits, (".", ","), (",", None), table)
+    _settle(fits, (".", None), (",", "."), table)
+    yield from (reading for _, reading in sorted(fits.values(), key=lambda found: -found[0]))
+
+
+def _settle(fits: dict[Any, tuple[int, _Reading]], point: Any, comma: Any, table: _Table) -> None:
+    """Where "4,498" or "4.498" may be read both ways, leave what the rest of the file speaks for, with the doubt."""
+    if point not in fits or comma not in fits or fits[point][0] != fits[comma][0]:
+        return
+    wins = comma if table.decimal == "," else point
+    if point == (".", None) and not table.commas:
+        # Most software writes decimal points, whatever the country.
+        wins = point
+    else:
+        fits[wins] = fits[wins][0], replace(fits[wins][1], doubt=f"; CHECK: thousands or decimals? {table.why}")
+    for marks in [marks for marks in fits if marks[0] != wins[0]]:
+        del fits[marks]
+
+
+def _signs(shown: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the words for currencies at either end of the texts, and whether most of them are percentages."""
+    currency = [word for word in _CURRENCIES if any(text.startswith(word) or text.endswith(word) for text in shown)]
+    return currency, sum(text.endswith("%") for text in shown) * 2 > len(shown)
+
+
+def _table(sample: Sample) -> _Table:
+    marks: dict[str, str] = {}
+    for column in sample.columns:
+        if column.sql_type == "STRING":
+            mark = _proven_mark(Counter(value.strip() for value in column.values if value is not None))
+            marks.setdefault(mark, column.name)
+    marks.pop("", None)
+    if len(marks) == 1:
+        ((mark, name),) = marks.items()
+        why = f"{name!r} has decimal {'commas' if mark == ',' else 'points'}"
+        return _Table(sample, mark, mark == ",", why)
+    if sample.table.get("options", {}).get("sep") == ";":
+        return _Table(sample, ",", False, "the separator ';' speaks for decimal commas")
+    return _Table(sample, ".", False, "nothing else in the file tells")
+
+
+def _proven_mark(counts: Counter[str]) -> str:
+    """Return the mark of decimals of a column that can be read with that one alone, else nothing."""
+    shown = [text for text, _ in counts.most_common(200) if text and text not in _NULL_WORDS]
+    currency, percent = _signs(shown)
+    fits = dict.fromkeys(".,", 0)
+    for decimal, thousands in _MARKS:
+        value = _number_reader(decimal, thousands, percent, currency)
+        fits[decimal] = max(fits[decimal], sum(value(text) is not None for text in shown))
+    mark = max(fits, key=lambda mark: fits[mark])
+    return mark if fits[mark] >= TOLERANCE * len(shown) and min(fits.values()) < fits[mark] else ""
 
 
 def _number_reader(
     decimal: str, thousands: str | None, percent: bool, currency: Sequence[str]
 ) -> Callable[[str], float | None]:
-    whole = r"\d+" if thousands is None else rf"(?:\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+|\d+)"
+    whole = r"\d+" if thousands is None else rf"(?:[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})+|\d+)"
     mark = re.escape(decimal)
     number = rf"[+-]?(?:{whole}(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?"
     pattern = re.compile(rf"({number})\s*%" if percent else rf"({number})")
@@ -465,13 +544,13 @@ def _listed(counts: Mapping[str, int]) -> str:
 # --- the word for NULL of a whole table
 
 
-def _null_words(column: SampleColumn) -> Counter[str]:
+def _null_words(column: SampleColumn, table: _Table) -> Counter[str]:
     if column.sql_type != "STRING":
         return Counter()
     counts = Counter(value for value in column.values if value is not None)
     words = Counter({word: counts[word] for word in _NULL_WORDS if word in counts})
     plain = Counter({value: often for value, often in counts.items() if value not in words})
-    if plain and any(_read(plain, reading) is not None for reading in _readings(column.name, plain)):
+    if plain and any(_read(plain, reading) is not None for reading in _readings(column.name, plain, table)):
         return words
     return Counter({word: often for word, often in words.items() if word not in _MAYBE_WORDS})
 
