@@ -58,6 +58,7 @@ def cycle(*values: str) -> list[str]:
         (cycle("1", "2.5", "1e-3"), "DOUBLE", []),
         (cycle("2024-01-31", "2024-02-01"), "DATE", []),
         (cycle("2024-01-31 10:00:00", "2024-02-01T11:30:00.5Z"), "TIMESTAMP", []),
+        (cycle("1949-01", "1949-12"), "STRING", [{"parse": {"as": "date", "formats": ["yyyy-MM"]}}]),
         (cycle("true", "False"), "BOOLEAN", []),
         (cycle("007", "012", "123"), "STRING", []),
         (cycle("31.12.2024", "1.2.2024"), "STRING", [{"parse": {"as": "date", "formats": ["d.M.yyyy"]}}]),
@@ -159,6 +160,42 @@ def test_keys_groups_and_what_tells_the_label_are_found(tmp_path: Path) -> None:
     assert "40 of 2,040 rows are copies of others" in text
     for reason in ("status: CHECK: it tells the label", "note: free text", "one: always 1", "id: the key"):
         assert f"# left out: {reason}" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "key"),
+    [
+        ("salary", [30_000 + i * 7919 % 61_001 for i in range(ROWS)], False),
+        ("salary", [*(i * 7919 for i in range(ROWS - 30)), *range(0, 30 * 7919, 7919)], False),
+        (
+            "name",
+            [f"Mr. {'abcdefghij'[i % 10]} {'klmnopqrst'[i // 10 % 10]}{'uvwx'[i // 100]}" for i in range(ROWS)],
+            False,
+        ),
+        ("year", list(range(1600, 1600 + ROWS)), False),
+        ("", list(range(ROWS)), True),
+        ("row", [f"A{i:04d}" for i in range(ROWS)], True),
+        ("client_id", [i * 7919 for i in range(ROWS)], True),
+        # So many rows of equal keys would go, and nothing says which of them is right.
+        ("client_id", [*range(ROWS - 20), *range(20)], False),
+    ],
+)
+def test_the_first_column_is_no_key_for_being_the_first(
+    tmp_path: Path, name: str, values: list[Any], key: bool
+) -> None:
+    path = tmp_path / "data.csv"
+    with open(path, "w", newline="") as file:
+        rows = ([value, i * 37 % 101, i // 7 % 2] for i, value in enumerate(values))
+        csv.writer(file).writerows([[name, "z", "y"], *rows])
+    assert pipeline(path, "y")["deduplicate"] == ({"key": [name or "c0"]} if key else {})
+
+
+def test_a_key_is_learned_from_where_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("n,y\n" + "".join(f"{i},{i // 7 % 2}\n" for i in range(ROWS)))
+    loaded = pipeline(path, "y")
+    assert loaded["deduplicate"] == {}
+    assert loaded["features"]["numeric"][0]["columns"] == ["n"]
 
 
 def test_names_that_sql_does_not_take_get_others(tmp_path: Path) -> None:

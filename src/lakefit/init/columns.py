@@ -195,6 +195,7 @@ def _read(counts: Counter[str], reading: _Reading) -> dict[str, Any] | None:
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _CODE = re.compile(r"0\d+")
+_MONTH = re.compile(r"(?:1[5-9]|20|21)\d\d-(?:0[1-9]|1[0-2])")
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)?")
 _CURRENCIES = ("€", "$", "£", "¥", "₹", "EUR", "USD", "GBP", "CHF", "JPY", "Rs.", "Rs")
@@ -205,6 +206,7 @@ _DAYS = (
     ("M-d-yyyy", "%m-%d-%Y"), ("yyyy/M/d", "%Y/%m/%d"), ("yyyy.M.d", "%Y.%m.%d"), ("yyyy-M-d", "%Y-%m-%d"),
     ("d MMM yyyy", "%d %b %Y"), ("d-MMM-yyyy", "%d-%b-%Y"), ("MMM d, yyyy", "%b %d, %Y"),
     ("d MMMM yyyy", "%d %B %Y"), ("MMMM d, yyyy", "%B %d, %Y"), ("yyyyMMdd", "%Y%m%d"),
+    ("M/yyyy", "%m/%Y"), ("MMM yyyy", "%b %Y"), ("MMMM yyyy", "%B %Y"),
 )  # fmt: skip
 _CLOCKS = (("H:mm:ss", "%H:%M:%S"), ("H:mm", "%H:%M"), ("h:mm a", "%I:%M %p"), ("h:mm:ss a", "%I:%M:%S %p"))
 
@@ -220,6 +222,7 @@ def _readings(name: str, counts: Counter[str], table: _Table) -> Iterator[_Readi
         yield _Reading(integer, {"as": "integer"}, "number", partial(_matched, _INTEGER, int))
         yield from _numbers(counts, shown, codes, table)
     yield _Reading("DATE", {"as": "date", "formats": ["yyyy-MM-dd"]}, "time", _iso_day)
+    yield _Reading(None, {"as": "date", "formats": ["yyyy-MM"]}, "time", _month)
     if _ISO_TIME.fullmatch(shown[0]):
         formats = _iso_formats(counts)
         yield _Reading("TIMESTAMP", {"as": "timestamp", "formats": formats}, "time", _iso_time)
@@ -246,6 +249,10 @@ def _iso_day(text: str) -> date | None:
         return date.fromisoformat(text) if _ISO_DATE.fullmatch(text) else None
     except ValueError:
         return None
+
+
+def _month(text: str) -> date | None:
+    return date.fromisoformat(f"{text}-01") if _MONTH.fullmatch(text) else None
 
 
 def _compact_day(text: str) -> date | None:

@@ -45,7 +45,7 @@ def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles,
     if own:
         raise InputError(f"{path}: the column {own[0]!r} has a name that Lakefit uses itself; give it another.")
     guesses, null_word = guess_columns(sample)
-    roles = guess_roles(guesses, label)
+    roles = guess_roles(guesses, label, sample)
     command = shlex.join(["lakefit", "init", path, *(["--label", label] if label else [])])
     text = pipeline_text(name, command, target, sample, guesses, null_word, roles)
     # Looked at as a run would before it takes its name.

@@ -5,12 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from lakefit.config.file import nearest
 from lakefit.config.sql import SqlError, expression_columns, quoted
 from lakefit.errors import InputError
 from lakefit.init.columns import Guess
+from lakefit.init.sample import Sample
 
 _KEY_NAMES = re.compile(r"(?i:(^|[\W_])(id|key|uuid|guid|no|nr|number|num|index)$)|[a-z0-9](Id|ID|Key)$")
 _CODE_NAMES = re.compile(r"(?i:(^|[\W_])(zip|plz|postcode|zipcode|code|sku|class|type|category|kind|cluster)$)")
@@ -62,15 +64,15 @@ class Roles:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-def guess_roles(guesses: Sequence[Guess], label: str | None) -> Roles:
-    """Return the roles of columns, of which there is at least one, all of the same length.
+def guess_roles(guesses: Sequence[Guess], label: str | None, sample: Sample) -> Roles:
+    """Return the roles of the sample's columns, of which there is at least one, all of the same length.
 
     Raises:
         InputError: `label` names no column, or one that nothing can be learned of; or no feature is left.
     """
     roles = Roles(_given_label(guesses, label) if label is not None else _found_label(guesses))
     others = [guess for guess in guesses if guess.name not in roles.label.columns]
-    _guess_key(roles, others)
+    _guess_key(roles, guesses, sample.whole)
     _guess_group(roles, others)
     of_label = next((guess for guess in guesses if guess.name in roles.label.columns), None)
     for guess in others:
@@ -80,6 +82,7 @@ def guess_roles(guesses: Sequence[Guess], label: str | None) -> Roles:
             roles.features.append(feature)
         else:
             roles.left_out.append((guess.name, suspect or str(feature)))
+    _spare_key(roles, others)
     if not roles.features:
         reasons = "; ".join(f"{name}: {why}" for name, why in roles.left_out[:5])
         raise InputError(f"no column is left to learn {roles.label.expression!r} from ({reasons}).")
@@ -171,35 +174,58 @@ def _literal(value: Any) -> str:
 # --- keys and groups
 
 
-def _guess_key(roles: Roles, guesses: Sequence[Guess]) -> None:
-    rows = len(guesses[0].values) if guesses else 0
+def _guess_key(roles: Roles, guesses: Sequence[Guess], whole: bool) -> None:
+    rows = len(guesses[0].values)
     distinct_rows = len({_row(guesses, place) for place in range(rows)})
-    best: tuple[int, Guess] | None = None
+    order = next((g for g in guesses if g.kind == "time" and _ORDER_NAMES.search(g.source) and g.nulls == 0), None)
+    # Of rows with equal keys one stays: where no column says which, or more rows are to come, they must be few.
+    enough = (0.9 if order is not None else 0.99) if whole else 0.999
+    best: tuple[int, bool, Guess] | None = None
     for place, guess in enumerate(guesses):
-        if (
-            guess.kind not in ("text", "number")
-            or guess.nulls > 0.02
-            or not (_KEY_NAMES.search(guess.source) or place == 0)
-        ):
+        if rows < 10 or guess.name in roles.label.columns or not _could_be_key(guess):
             continue
-        if guess.kind == "number" and any(value != int(value) for value in guess.counts):
+        distinct, named = len(guess.counts), bool(_KEY_NAMES.search(guess.source))
+        if distinct < (enough if named else 1) * distinct_rows or not (named or (place == 0 and _numbers_rows(guess))):
             continue
-        distinct = len(guess.counts)
-        if distinct >= 0.9 * distinct_rows and rows >= 10 and (best is None or distinct > best[0]):
-            best = (distinct, guess)
+        if best is None or (distinct, named) > best[:2]:
+            best = (distinct, named, guess)
     copies = f"{rows - distinct_rows:,} of {rows:,} rows are copies of others"
     if best is None:
         roles.key_why = f"no column tells rows apart; copies in all columns are duplicates: {copies}"
         return
-    distinct, guess = best
+    distinct, _, guess = best
     roles.key = (guess.name,)
     roles.key_why = f"{guess.name} has {distinct:,} distinct values in {rows:,} rows; {copies}"
-    order = next((g for g in guesses if g.kind == "time" and _ORDER_NAMES.search(g.source) and g.nulls == 0), None)
     if distinct < distinct_rows:
         if order is not None:
             roles.keep = f"last by {order.name}"
         else:
             roles.key_why += "; CHECK which one of rows with equal keys is right: keep: last by <column>"
+
+
+def _could_be_key(guess: Guess) -> bool:
+    if guess.kind not in ("text", "number") or guess.nulls > 0.02:
+        return False
+    return guess.kind == "text" or all(value == int(value) for value in guess.counts)
+
+
+def _numbers_rows(guess: Guess) -> bool:
+    """Return whether distinct values are numbers or codes of rows, not names or amounts: 1, 2, 3, or A17, A18."""
+    if guess.kind == "text":
+        return all(re.search(r"\d", value) and not re.search(r"\s", value) for value in guess.counts)
+    known = sorted(guess.counts)
+    steps = sum(two - one == 1 for one, two in pairwise(known))
+    return steps >= 0.8 * (len(known) - 1) and not re.search("year|jahr", guess.source, re.IGNORECASE)
+
+
+def _spare_key(roles: Roles, guesses: Sequence[Guess]) -> None:
+    """Learn from the key where nothing else is left and it is a number: then it was a measure."""
+    for guess in guesses:
+        if not roles.features and guess.name in (roles.key or ()) and guess.kind == "number":
+            roles.features.append(_numeric_feature(guess, len(guess.counts)))
+            roles.left_out = [(name, why) for name, why in roles.left_out if name != guess.name]
+            roles.key, roles.keep = None, None
+            roles.key_why = f"{guess.name} is all there is to learn from, so it is no key; copies are duplicates"
 
 
 def _row(guesses: Sequence[Guess], place: int) -> tuple[Any, ...]:
