@@ -239,6 +239,52 @@ def test_a_folder_of_several_tables_gives_the_largest(tmp_path: Path) -> None:
     assert table(pipeline(folder, "y"))["path"] == str(folder / "*.csv")
 
 
+@pytest.mark.parametrize(
+    ("first", "row", "header"),
+    [
+        ("country,2013,2014,label", "{word}{i},{x}.5,{x}.25,{y}", True),
+        ("country,2013,2014,2015", "{word}{i},{x}.5,{x}.25,{x}.75", True),
+        ("na,x,label", "{x},{x}.5,{y}", True),
+        ("id,0,1,2,y", "{i},{x}.5,{x}.25,{x}.75,{y}", True),
+        ("city,kind,note", "{word},{word},{word}", True),
+        ("39, State,77516,<=50K", "{x}, {word},{i},<=50K", False),
+        ("unknown,7,5", "{x},{x},{y}", False),
+        ("2013,2014,0", "{year},{year},{y}", False),
+        ("red,high,big", "red,high,{word}", False),
+    ],
+)
+def test_names_are_told_from_values_by_what_stands_below(tmp_path: Path, first: str, row: str, header: bool) -> None:
+    path = tmp_path / "data.csv"
+    rows = (
+        row.format(i=i, x=i * 37 % 101, y=i // 7 % 2, word="abc"[i * i % 7 % 3], year=2010 + i % 7) for i in range(ROWS)
+    )
+    path.write_text("\n".join([first, *rows]))
+    sample = sampling.read_sample(str(path))
+    assert sample.table["options"].get("header", False) == header
+    assert [column.name for column in sample.columns] == (
+        first.split(",") if header else [f"c{place + 1}" for place in range(first.count(",") + 1)]
+    )
+
+
+def test_the_files_of_a_folder_that_agree_are_the_table(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for number in range(2):
+        lines = ["id,x,y", *(f"{number * 1000 + i},{i * 37 % 101},{i % 2}" for i in range(ROWS))]
+        (folder / f"part-{number}.csv").write_text("\n".join(lines))
+    (folder / "part-2.csv").write_text("id,x,y\n")
+    (folder / "codes.csv").write_text("1,2,3\n4,5,6\n7,8,9\n")
+    (folder / "twice.csv").write_text("a,a\n1,2\n")
+    (folder / "cities.csv").write_text("id;x;y\n1;2;3\n")
+    (folder / "junk.csv").write_bytes(bytes(range(256)) * 8)
+    loaded = table(pipeline(folder, "y"))
+    assert [Path(path).name for path in loaded["path"]] == ["part-0.csv", "part-1.csv", "part-2.csv"]
+    assert loaded["options"] == {"header": True}
+    assert loaded["schema"] == "id INT, x INT, y INT"
+    written = (tmp_path / "raw.yaml").read_text()
+    assert all(name in written for name in ("cities.csv", "codes.csv", "junk.csv", "twice.csv"))
+
+
 def test_json_and_parquet_keep_their_types(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     records = [
@@ -287,6 +333,7 @@ def test_a_label_is_learned_as_what_it_is(tmp_path: Path, label: str, expression
     ("content", "label", "message"),
     [
         ("", None, "are empty"),
+        ("a\n" + "1\n2\n" * 50, None, "has one column, 'a'"),
         ("a,a\n1,2\n", None, "names the column 'a' twice"),
         ("a,b\n" + "1,2\n" * 50, None, "no column could be a label"),
         ("a,b\n" + "".join(f"{i},{i % 2}\n" for i in range(50)), "c", "no column 'c'"),
@@ -301,6 +348,13 @@ def test_what_can_not_be_learned_is_refused(tmp_path: Path, content: str, label:
     with pytest.raises(InputError, match=message):
         pipeline(path, label)
     assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_bytes(random.Random(3).randbytes(5000))
+    with pytest.raises(InputError, match=r"data\.csv: [\d,]+ of the first 5,000 bytes are control characters: no text"):
+        pipeline(path)
 
 
 def test_a_pipeline_file_is_never_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

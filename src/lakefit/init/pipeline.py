@@ -44,6 +44,12 @@ def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles,
     own = [column.name for column in sample.columns if is_reserved(column.name)]
     if own:
         raise InputError(f"{path}: the column {own[0]!r} has a name that Lakefit uses itself; give it another.")
+    if len(sample.columns) == 1:
+        hint = "; are the fields separated by none of comma, semicolon, tab and |?" if sample.text else ""
+        raise InputError(
+            f"{path}: the data has one column, {sample.columns[0].name!r}; expected a label and what to learn it "
+            f"from{hint}"
+        )
     guesses, null_word = guess_columns(sample)
     roles = guess_roles(guesses, label, sample)
     command = shlex.join(["lakefit", "init", path, *(["--label", label] if label else [])])

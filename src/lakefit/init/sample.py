@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from pyarrow import orc
 from lakefit.dataset.inputs import InputFile, file_columns, list_inputs, merged_columns
 from lakefit.errors import InputError
 
-MAX_ROWS, MAX_BYTES, MAX_FILES, PIECES, HEAD_BYTES = 50_000, 32 << 20, 10, 16, 1 << 18
+MAX_ROWS, MAX_BYTES, MAX_FILES, PIECES, HEAD_BYTES = 50_000, 32 << 20, 10, 16, 1 << 16
 # Neighbours come together: rows of one group are often neighbours, and every second row could miss every second class.
 RUN = 50
 _EXTENSIONS = {
@@ -193,14 +194,9 @@ def _pieces(file: InputFile, budget: int) -> tuple[list[bytes], bool]:
 
     Of a compressed file and of UTF-16 there is one piece, the first.
     """
-    compressed = file.path.lower().endswith(_COMPRESSED)
-    if compressed or file.size <= budget:
-        try:
-            with pa.input_stream(file.path, compression="detect") as stream:
-                head = stream.read(budget + 1)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{file.path}: can't be read: {error}.") from error
-        return ([head], True) if len(head) <= budget else ([_whole_lines(head[:budget])], False)
+    if file.path.lower().endswith(_COMPRESSED) or file.size <= budget:
+        head, whole = _head(file, budget)
+        return [head], whole
     pieces = []
     with open(file.path, "rb") as plain:
         count = 1 if plain.read(2) in (b"\xff\xfe", b"\xfe\xff") else PIECES
@@ -213,6 +209,16 @@ def _pieces(file: InputFile, budget: int) -> tuple[list[bytes], bool]:
             # The file's last line may lack its end.
             pieces.append(piece if place == count - 1 > 0 else _whole_lines(piece))
     return [piece for piece in pieces if piece], False
+
+
+def _head(file: InputFile, budget: int) -> tuple[bytes, bool]:
+    """Return the beginning of a file, decompressed and cut at a line's end, and whether it is all of it."""
+    try:
+        with pa.input_stream(file.path, compression="detect") as stream:
+            head = stream.read(budget + 1)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file.path}: can't be read: {error}.") from error
+    return (head, True) if len(head) <= budget else (_whole_lines(head[:budget]), False)
 
 
 def _whole_lines(piece: bytes) -> bytes:
@@ -253,15 +259,25 @@ def _texts(files: Sequence[InputFile], budget: int) -> _Texts:
     return _Texts(decoded, encoding, all(whole for _, whole in read.values()), heads)
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the beginning of a CSV file says. names: of its columns, c1, c2, … where the first line holds values."""
+
+    separator: str
+    header: bool
+    names: list[str]
+
+
 def _csv(path: str, files: Sequence[InputFile]) -> Sample:
     some = [file for file in files if file.size]
-    looked = _texts(_spread(some), HEAD_BYTES * MAX_FILES).pieces
-    first = next(iter(looked.values()))[0]
-    separator = _separator(first)
-    header = all(_is_header(_records(pieces[0], separator, True)) for pieces in looked.values())
-    names = {file.name: _names(file, separator, header) for file in some}
-    family = _largest_family(names, {file.name: file.size for file in files})
-    chosen = _spread([file for file in some if file.name in family])
+    heads = _heads(path, some)
+    family = _family(heads, {file.name: file.size for file in files})
+    separator, header = heads[family[0]].separator, heads[family[0]].header
+    names = {name: heads[name].names for name in family}
+    mine = [file for file in some if file.name in family]
+    for file in mine:
+        _refuse_twice(file.path, names[file.name])
+    chosen = _spread(mine)
     read = _texts(chosen, MAX_BYTES)
     texts, encoding, whole = read.pieces, read.encoding, read.whole
     multiline = any(_is_multiline(pieces[0], separator) for pieces in texts.values())
@@ -300,13 +316,43 @@ def _csv(path: str, files: Sequence[InputFile]) -> Sample:
     return sample
 
 
-def _names(file: InputFile, separator: str, header: bool) -> list[str]:
-    pieces, _ = _pieces(file, HEAD_BYTES)
-    text = pieces[0].decode(_encoding(pieces) or "utf-8-sig", errors="replace")
-    records = _records(text, separator, True)
-    if not records:
-        raise InputError(f"{file.path}: no line could be read as CSV.")
-    return _header_names(file.path, records[0]) if header else [f"c{place + 1}" for place in range(len(records[0]))]
+def _heads(path: str, files: Sequence[InputFile]) -> dict[str, _Head]:
+    """Return the beginning of every file that is text."""
+    found: dict[str, tuple[str, list[list[str]]]] = {}
+    junk = ""
+    for file in files:
+        data, _ = _head(file, HEAD_BYTES)
+        controls = sum(data.count(code) for code in range(32) if code not in b"\t\n\f\r")
+        if controls > 0.01 * len(data) and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            junk = junk or f"{file.path}: {controls:,} of the first {len(data):,} bytes are control characters"
+            continue
+        text = data.decode(_encoding([data]) or "utf-8-sig", errors="replace")
+        separator = _separator(text)
+        records = _records(text, separator, True)
+        if records:
+            found[file.name] = separator, records
+    if not found:
+        why = f"{junk}: no text, whatever the name says" if junk else f"{path}: no line could be read as CSV"
+        raise InputError(f"{why}; expected lines of text (UTF-16 with its byte-order mark).")
+    # A file of few rows may not show that its first line is the header of the others.
+    headers = {tuple(records[0]) for _, records in found.values() if _is_header(records)}
+    return {
+        name: _Head(separator, tuple(records[0]) in headers, _names(records[0], tuple(records[0]) in headers))
+        for name, (separator, records) in found.items()
+    }
+
+
+def _names(record: Sequence[str], header: bool) -> list[str]:
+    return [(cell.strip() or f"_c{place}") if header else f"c{place + 1}" for place, cell in enumerate(record)]
+
+
+def _family(heads: Mapping[str, _Head], sizes: Mapping[str, int]) -> list[str]:
+    """Return the names of the files of one table, by most bytes: written alike, and with the same columns or nearly."""
+    alike: dict[tuple[str, int], dict[str, list[str]]] = {}
+    for name, head in heads.items():
+        alike.setdefault((head.separator, 0 if head.header else len(head.names)), {})[name] = head.names
+    families = (_largest_family(names, sizes) for names in alike.values())
+    return max(families, key=lambda members: sum(sizes[name] for name in members))
 
 
 def _note_csv(sample: Sample, misfits: int, multiline: bool, encoding: str | None, header: bool) -> None:
@@ -364,26 +410,58 @@ def _records(text: str, separator: str, multiline: bool) -> list[list[str]]:
     return found
 
 
-_VALUE = re.compile(r"[+-]?[\d.,]+%?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|true|false|nan|null|na", re.IGNORECASE)
+_VALUE = re.compile(
+    r"[€$£]?[+-]?[\d.,]*\d[\d.,]*(e[+-]?\d+)?\s?[%€$£]?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|true|false", re.IGNORECASE
+)
+_NO_VALUE = frozenset(("", "nan", "null", "na", "n/a", "none", "?", "-"))
 
 
 def _is_header(records: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first record names the columns: each cell says by what stands below it, the majority wins."""
     first = [cell.strip() for cell in records[0]]
-    named = [cell for cell in first if cell]
-    if not named or any(_VALUE.fullmatch(cell) for cell in named) or len(named) < len(first) - 1:
+    if first.count("") > 1 or not any(first):
         return False
-    body = [record for record in records[1:2000] if len(record) == len(first)]
-    repeated = sum(cell in {record[place].strip() for record in body} for place, cell in enumerate(first) if cell)
-    return repeated * 2 < len(named)
+    body = [record for record in records[1:2000] if len(record) == len(first) and record != records[0]]
+    if not body:
+        return not any(_VALUE.fullmatch(cell) for cell in first)
+    numbered = _numbered(first)
+    votes = [
+        _vote(cell, [record[place].strip() for record in body], numbered) for place, cell in enumerate(first) if cell
+    ]
+    return sum(votes) > 0 or -1 not in votes
 
 
-def _header_names(name: str, record: Sequence[str]) -> list[str]:
-    names = [cell.strip() or f"_c{place}" for place, cell in enumerate(record)]
+def _numbered(cells: Sequence[str]) -> range:
+    """Return the numbers by which columns are named (2013, 2014, 2015, or 0, 1, 2); empty where they are not."""
+    numbers = [int(cell) for cell in cells if re.fullmatch(r"\d{1,4}", cell)]
+    steps = {two - one for one, two in pairwise(numbers)}
+    years = all(1900 <= number <= 2100 for number in numbers)
+    if len(steps) != 1 or min(steps) < 1 or (len(numbers) < 3 and not years):
+        return range(0)
+    return range(numbers[0], numbers[-1] + 1)
+
+
+def _vote(cell: str, below: Sequence[str], numbered: range) -> int:
+    """Return 1 where a cell must be a name of what stands below it, -1 where it is like that, 0 where none can tell."""
+    known = [value for value in below if value.lower() not in _NO_VALUE]
+    if not known or cell.lower() in _NO_VALUE:
+        return 0
+    if sum(_VALUE.fullmatch(value) is not None for value in known) >= 0.9 * len(known):
+        if cell.isdigit() and int(cell) in numbered:
+            inside = sum(value.isdigit() and int(value) in numbered for value in known)
+            return -1 if inside >= 0.1 * len(known) else 0
+        return -1 if _VALUE.fullmatch(cell) else 1
+    if cell in known:
+        return -1
+    # A word of so few would have come again.
+    return 1 if len(set(known)) * 10 <= len(known) else 0
+
+
+def _refuse_twice(path: str, names: Sequence[str]) -> None:
     counted = Counter(column.lower() for column in names)
     twice = [column for column in names if counted[column.lower()] > 1]
     if twice:
-        raise InputError(f"{name}: the header names the column {twice[0]!r} twice; rename one of them in the file.")
-    return names
+        raise InputError(f"{path}: the header names the column {twice[0]!r} twice; rename one of them in the file.")
 
 
 def _take(
