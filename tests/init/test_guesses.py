@@ -288,17 +288,27 @@ def test_the_files_of_a_folder_that_agree_are_the_table(tmp_path: Path) -> None:
 def test_json_and_parquet_keep_their_types(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     records = [
-        {"id": i, "x": i / 7 if i % 5 else None, "tags": ["a", "b"][: i % 3], "in": {"a": i}, "ok": i % 3 == 0}
+        {
+            "id": i,
+            "x": i / 7 if i % 5 else None,
+            "tags": ["a", "b"][: i % 3],
+            "in": {"a": i},
+            "of": [{"a": [i]}],
+            "ok": i % 3 == 0,
+        }
         for i in range(ROWS)
     ]
     path.write_text("\n".join(json.dumps(record) for record in records))
     loaded = pipeline(path, "ok")
-    assert table(loaded)["schema"] == "id INT, x DOUBLE, tags ARRAY<STRING>, in STRING, ok BOOLEAN"
+    assert table(loaded)["schema"] == "id INT, x DOUBLE, tags ARRAY<STRING>, in STRING, of STRING, ok BOOLEAN"
     assert loaded["features"]["multi_valued"] == [{"columns": ["tags"], "max_values": 2}]
     parquet = tmp_path / "data.parquet"
     columns = {
         "x": [i / 7 for i in range(ROWS)],
         "n": [{"a": 1}] * ROWS,
+        "m": pa.array([[("a", 1)]] * ROWS, pa.map_(pa.string(), pa.int64())),
+        "l": [[{"a": 1}]] * ROWS,
+        "d": pa.array([1] * ROWS, pa.duration("s")),
         "when": ["31.12.2024"] * ROWS,
         "y": [i % 2 for i in range(ROWS)],
     }

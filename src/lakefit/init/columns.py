@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
-from lakefit.init.sample import Sample, SampleColumn
+from lakefit.init.sample import Sample, SampleColumn, is_opaque
 
 Kind = Literal["number", "text", "boolean", "time", "list", "other"]
 TOLERANCE = 0.98
@@ -117,10 +117,11 @@ def _plain_name(name: str, taken: set[str]) -> str:
 
 
 def _guess(column: SampleColumn, table: _Table, null_word: str | None) -> Guess:
-    if column.sql_type is None or column.sql_type.startswith(("STRUCT", "MAP", "BINARY")):
-        evidence = "binary or nested" if column.sql_type == "BINARY" else "nested"
+    if column.sql_type is None or is_opaque(column.sql_type):
+        sql_type = column.sql_type or ""
+        evidence = {"B": "binary or nested", "I": sql_type.lower()}.get(sql_type[:1], "nested")
         return Guess(column.name, column.name, column.sql_type or "STRING", "other", column.values, [], [evidence])
-    if column.sql_type == "STRING":
+    if column.sql_type == "STRING" or "CHAR" in column.sql_type:
         values = [None if value == null_word else value for value in column.values]
         return _guess_text(column.name, values, table)
     if column.sql_type.startswith("ARRAY"):

@@ -157,9 +157,12 @@ def _source(name: str, sample: Sample, guesses: Sequence[Guess], null_word: str 
         yield f"      schema_drift: {table['schema_drift']}"
     yield from _evidence(guesses, "      ")
     # Parquet and ORC know their types; what no row can be told apart by (maps) is not read.
-    unread = [guess for guess in guesses if not sample.text and guess.kind == "other" and "path" in table]
+    unread = [guess for guess in guesses if not sample.text and guess.kind == "other"]
+    if "table" in table:
+        # Intervals of months can't leave Spark.
+        unread = [guess for guess in unread if guess.sql_type.startswith("INTERVAL")]
     read = [guess for guess in guesses if guess not in unread]
-    if sample.text or unread:
+    if sample.text or (unread and "path" in table):
         yield "      schema: >-"
         declared = [f"{_ddl_name(guess.source)} {guess.sql_type}" for guess in read]
         yield from _filled([f"{item}," for item in declared[:-1]] + declared[-1:], "        ")
@@ -168,6 +171,9 @@ def _source(name: str, sample: Sample, guesses: Sequence[Guess], null_word: str 
     yield f"  rows: {name}"
     if any(guess.name != guess.source for guess in read):
         yield "  query: | # plain names, which SQL and the model's inputs take without quotes"
+    elif unread and "table" in table:
+        yield "  query: | # all but the intervals"
+    if any(guess.name != guess.source for guess in read) or (unread and "table" in table):
         yield f"    SELECT {name}.{ROW},"
         columns = [
             sql_name(guess.name) if guess.name == guess.source else f"{quoted(guess.source)} AS {sql_name(guess.name)}"

@@ -230,8 +230,7 @@ def _spare_key(roles: Roles, guesses: Sequence[Guess]) -> None:
 
 def _row(guesses: Sequence[Guess], place: int) -> tuple[Any, ...]:
     return tuple(
-        tuple(value) if isinstance(value, list) else str(value) if isinstance(value, dict) else value
-        for value in (guess.values[place] for guess in guesses)
+        str(value) if isinstance(value, list | dict) else value for value in (guess.values[place] for guess in guesses)
     )
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import orc
 
+from lakefit.config.sql import quoted
 from lakefit.dataset.inputs import InputFile, file_columns, list_inputs, merged_columns
 from lakefit.errors import InputError
 
@@ -90,6 +91,7 @@ def sample_table(name: str) -> Sample:
         InputError: the catalog has no such table.
     """
     from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
 
     from lakefit.launch.session import spark_session
 
@@ -101,7 +103,13 @@ def sample_table(name: str) -> Sample:
                 f"{name}: there is no such file or folder, and Spark's catalog has no such table."
             ) from None
         types = {column.name: column.dataType.simpleString().upper() for column in frame.schema.fields}
-        read = frame.toArrow()
+        # Nothing is learned of nested values, and some types (intervals of months) can't leave Spark.
+        read = frame.select(
+            *(
+                F.lit(None).cast("string").alias(column) if is_opaque(sql_type) else F.col(quoted(column))
+                for column, sql_type in types.items()
+            )
+        ).toArrow()
     whole = read.num_rows <= MAX_ROWS
     if read.num_rows == 0:
         raise InputError(f"{name}: the table is empty.")
@@ -109,6 +117,12 @@ def sample_table(name: str) -> Sample:
     described = f"{read.num_rows:,} rows, {'all' if whole else 'the first'} of the table"
     notes = ["nothing tells whether the table has changed, so each run reads it again; version: says it"]
     return Sample({"table": name}, _arrow_columns([read], types), read.num_rows, whole, described, notes=notes)
+
+
+def is_opaque(sql_type: str) -> bool:
+    """Return whether nothing is learned of values of this type: nested, binary, intervals."""
+    inner = sql_type.removeprefix("ARRAY<").removesuffix(">")
+    return not re.match(r"STRING|(VAR)?CHAR|BOOLEAN|DATE|TIMESTAMP|(TINY|SMALL|BIG)?INT\b|FLOAT|DOUBLE|DECIMAL", inner)
 
 
 def format_of(path: str) -> str:
