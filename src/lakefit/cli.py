@@ -184,7 +184,8 @@ def _init(options: argparse.Namespace, console: Console) -> int:
     console.event("sample", f"{options.path}: {sample.described}, {len(sample.columns)} columns", rows=sample.rows)
     console.event(
         "init",
-        f"{path} predicts {label.expression}{guessed} from {len(roles.features)} columns: lakefit run {path}",
+        f"{path} predicts {label.expression}{guessed} from {len(roles.features)} columns: "
+        f"lakefit {label.command} {path}",
         pipeline=str(path), label=label.expression, type=label.type, guessed=not label.given,
         features=[feature.column for feature in roles.features], left_out=dict(roles.left_out),
     )  # fmt: skip

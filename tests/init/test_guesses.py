@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import random
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,92 @@ def test_a_label_is_learned_as_what_it_is(tmp_path: Path, label: str, expression
     path.write_text("\n".join(lines))
     found = pipeline(path, label)["label"]
     assert (found["expression"], found["type"]) == (expression, kind)
+
+
+def test_rows_that_the_sample_shows_to_be_rejected_break_no_contract(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    lines = [f"{i * 37 % 101 if i % 50 else 'oops'},{'' if i % 3 == 0 else i % 2}" for i in range(ROWS)]
+    path.write_text("\n".join(["x,y", *lines, *["1,1,1"] * 20]))
+    # 134 without label, 8 unparsable, 20 of another width, of 420: twice that and 0.1.
+    assert pipeline(path, "y")["expect"]["result"][0] == "rejected_share < 0.87"
+    path.write_text("\n".join(["x,y", *(f"{i * 37 % 101},{i % 2}" for i in range(ROWS))]))
+    assert pipeline(path, "y")["expect"]["result"][0] == "rejected_share < 0.2"
+
+
+@pytest.mark.parametrize(("label", "command"), [("two", "run"), ("few", "prepare"), ("many", "prepare")])
+def test_the_head_says_the_command_that_takes_this_label(tmp_path: Path, label: str, command: str) -> None:
+    path = tmp_path / "data.csv"
+    lines = (f"{i * 37 % 101},{i % 2},{'abc'[i % 3]},{i * 31 % 97 / 7}" for i in range(ROWS))
+    path.write_text("\n".join(["x,two,few,many", *lines]))
+    pipeline(path, label)
+    head = path.with_suffix(".yaml").read_text().split("name:")[0]
+    assert f"#   lakefit {command} " in head
+    assert ("take binary labels so far" in head) == (command == "prepare")
+
+
+def labelled(path: Path, counts: dict[str, int]) -> None:
+    """Write so many rows of each class, mixed."""
+    classes = [value for value, rows in counts.items() for _ in range(rows)]
+    random.Random(1).shuffle(classes)
+    path.write_text("\n".join(["x,y", *(f"{i * 37 % 101},{value}" for i, value in enumerate(classes))]))
+
+
+@pytest.mark.parametrize("label", [None, "y"])
+@pytest.mark.parametrize("counts", [{"a": 400, "b": 19}, {"a": 19, "b": 19, "c": 19, "d": 300}, {"a": 10, "b": 9}])
+def test_classes_too_small_for_three_splits_are_refused(
+    tmp_path: Path, counts: dict[str, int], label: str | None
+) -> None:
+    labelled(tmp_path / "data.csv", counts)
+    with pytest.raises(InputError, match=r"20 or more"):
+        pipeline(tmp_path / "data.csv", label)
+
+
+@pytest.mark.parametrize(
+    ("counts", "train"), [({"a": 400, "b": 99}, 0.6), ({"a": 400, "b": 100}, 0.7), ({"a": 400, "b": 30, "c": 200}, 0.6)]
+)
+def test_small_classes_get_larger_splits_to_be_tested_in(tmp_path: Path, counts: dict[str, int], train: float) -> None:
+    labelled(tmp_path / "data.csv", counts)
+    assert pipeline(tmp_path / "data.csv", "y")["split"]["train"] == train
+
+
+def test_classes_are_those_of_the_sample_where_it_is_not_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "data.csv"
+    labelled(path, {"a": 4000, "b": 2000, "c": 1000, "d": 3})
+    assert pipeline(path, "y")["require"][1]["that"] == "y NOT IN ('d')"
+    monkeypatch.setattr(sampling, "MAX_ROWS", 700)
+    found = pipeline(path, "y")
+    assert sorted(found["require"][1]["that"]) == sorted("y IN ('a', 'b', 'c')")
+    # A class of which the sample holds a tenth has ten times its rows.
+    assert found["split"]["train"] == 0.7
+    assert sampling.read_sample(str(path)).total == pytest.approx(7003, rel=0.02)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_what_folders_say_is_a_column_like_others(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / "raw"
+    for number in range(6):
+        inside = folder / f"day=2024-01-0{number % 3 + 1}" / f"shop={'Köln%3A1' if number // 3 else '007'}"
+        inside.mkdir(parents=True)
+        columns = {"id": [number * 100 + i for i in range(100)], "x": [i * 37 % 101 for i in range(100)]}
+        columns["y"] = [i // 7 % 2 for i in range(100)]
+        rows = list(zip(*columns.values(), strict=True))
+        if ending == "parquet":
+            pq.write_table(pa.table(columns), inside / "part.parquet")
+        elif ending == "csv":
+            (inside / "part.csv").write_text("\n".join(["id,x,y", *(",".join(map(str, row)) for row in rows)]))
+        else:
+            lines = (json.dumps(dict(zip(columns, row, strict=True))) for row in rows)
+            (inside / "part.jsonl").write_text("\n".join(lines))
+    loaded = pipeline(folder, "y")
+    assert table(loaded)["partitions"] == "day DATE, shop STRING"
+    assert "shop" not in table(loaded).get("schema", "")
+    assert loaded["features"]["categorical"] == [{"columns": ["shop"]}]
+    assert loaded["features"]["dates"][0]["columns"] == ["day"]
+    text = (tmp_path / "raw.yaml").read_text()
+    assert re.search(r"# shop +STRING +2 distinct: from the folders", text)
+    assert "'Köln:1' 50%" in text
 
 
 @pytest.mark.parametrize(

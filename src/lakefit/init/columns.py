@@ -36,7 +36,8 @@ class Guess:
     """A column as the pipeline file will have it.
 
     source: its name in the data; name: in the pipeline. sql_type: as declared or read. kind: of its values once `steps`
-    are done; values: those, row by row. evidence: what the sample showed.
+    are done; values: those, row by row. evidence: what the sample showed. misfits: rows that a run rejects, because
+    the value can't be read. folder: whether the names of folders give it.
     """
 
     source: str
@@ -46,6 +47,8 @@ class Guess:
     values: list[Any]
     steps: list[Step] = field(default_factory=list)
     evidence: list[str] = field(default_factory=list)
+    misfits: int = 0
+    folder: bool = False
 
     @property
     def counts(self) -> Counter[Any]:
@@ -117,6 +120,8 @@ def _plain_name(name: str, taken: set[str]) -> str:
 
 
 def _guess(column: SampleColumn, table: _Table, null_word: str | None) -> Guess:
+    if column.folder:
+        return _guess_folder(column.name, column.values)
     if column.sql_type is None or is_opaque(column.sql_type):
         sql_type = column.sql_type or ""
         evidence = {"B": "binary or nested", "I": sql_type.lower()}.get(sql_type[:1], "nested")
@@ -138,6 +143,15 @@ def _guess(column: SampleColumn, table: _Table, null_word: str | None) -> Guess:
     return guess
 
 
+def _guess_folder(name: str, values: list[str | None]) -> Guess:
+    """Return dates, else text: a year or a code in a folder's name is one of few."""
+    known = [value for value in values if value is not None]
+    if known and all(_iso_day(value) for value in known):
+        days = [None if value is None else _iso_day(value) for value in values]
+        return Guess(name, name, "DATE", "time", days, [], ["from the folders", *_span(days)], folder=True)
+    return Guess(name, name, "STRING", "text", values, [], ["from the folders"], folder=True)
+
+
 def _guess_text(name: str, values: list[str | None], table: _Table) -> Guess:
     counts = Counter(value for value in values if value is not None and value.strip())
     words = {word: counts[word] for word in _NULL_WORDS if word in counts}
@@ -152,7 +166,7 @@ def _guess_text(name: str, values: list[str | None], table: _Table) -> Guess:
         misfits = {value: often for value, often in plain.items() if value not in read}
         padded = any(value != value.strip() for value in read)
         typed = [None if value is None else read.get(value) for value in values]
-        guess = Guess(name, name, reading.sql_type or "STRING", reading.kind, typed)
+        guess = Guess(name, name, reading.sql_type or "STRING", reading.kind, typed, misfits=sum(misfits.values()))
         if words:
             guess.steps.append(Step("null_if", list(words), f"{_listed(words)}: words for NULL"))
         if words or misfits or padded or reading.sql_type is None or not table.sample.text:
@@ -363,7 +377,7 @@ def _signs(shown: Sequence[str]) -> tuple[list[str], bool]:
 def _table(sample: Sample) -> _Table:
     marks: dict[str, str] = {}
     for column in sample.columns:
-        if column.sql_type == "STRING":
+        if column.sql_type == "STRING" and not column.folder:
             mark = _proven_mark(Counter(value.strip() for value in column.values if value is not None))
             marks.setdefault(mark, column.name)
     marks.pop("", None)
@@ -553,7 +567,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def _null_words(column: SampleColumn, table: _Table) -> Counter[str]:
-    if column.sql_type != "STRING":
+    if column.sql_type != "STRING" or column.folder:
         return Counter()
     counts = Counter(value for value in column.values if value is not None)
     words = Counter({word: counts[word] for word in _NULL_WORDS if word in counts})

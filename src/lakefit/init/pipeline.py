@@ -17,11 +17,14 @@ from lakefit.config.sql import ROW, SqlError, parse_schema, quoted
 from lakefit.dataset.publish import write_atomically
 from lakefit.errors import InputError
 from lakefit.init.columns import Guess, guess_columns
-from lakefit.init.roles import Feature, LabelGuess, Roles, guess_roles, sql_name
+from lakefit.init.roles import MIN_CLASS_ROWS, Feature, LabelGuess, Roles, guess_roles, sql_name
 from lakefit.init.sample import Sample, format_of, read_sample, sample_table
 from lakefit.run.validate import validate
 
 _WIDTH = 120
+_ONLY_PREPARED = (
+    "# Not `lakefit run`: training, evaluation and export take binary labels so far, and this is another one."
+)
 
 
 def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles, Sample]:
@@ -83,7 +86,8 @@ def pipeline_text(
     lines = [
         *_comment(f"Written by `{command}` from {sample.described}."),
         "# Nothing is guessed at run time: this file says all. Look at the comments first that say CHECK.",
-        f"#   lakefit run {shlex.quote(str(target))}",
+        f"#   lakefit {roles.label.command} {shlex.quote(str(target))}",
+        *([_ONLY_PREPARED] if roles.label.command == "prepare" else []),
         f"name: {name}",
         "",
         *_source(name, sample, guesses, null_word),
@@ -164,24 +168,33 @@ def _source(name: str, sample: Sample, guesses: Sequence[Guess], null_word: str 
     read = [guess for guess in guesses if guess not in unread]
     if sample.text or (unread and "path" in table):
         yield "      schema: >-"
-        declared = [f"{_ddl_name(guess.source)} {guess.sql_type}" for guess in read]
-        yield from _filled([f"{item}," for item in declared[:-1]] + declared[-1:], "        ")
-    if table.get("partitions"):
-        yield f"      partitions: {flow(', '.join(f'{key} STRING' for key in table['partitions']))}"
+        yield from _listed((_declared(guess) for guess in read if not guess.folder), "        ")
+    if any(guess.folder for guess in read):
+        yield f"      partitions: {flow(', '.join(_declared(guess) for guess in read if guess.folder))}"
     yield f"  rows: {name}"
-    if any(guess.name != guess.source for guess in read):
-        yield "  query: | # plain names, which SQL and the model's inputs take without quotes"
-    elif unread and "table" in table:
-        yield "  query: | # all but the intervals"
-    if any(guess.name != guess.source for guess in read) or (unread and "table" in table):
+    renamed = any(guess.name != guess.source for guess in read)
+    if renamed or (unread and "table" in table):
+        why = "plain names, which SQL and the model's inputs take without quotes" if renamed else "all but intervals"
+        yield f"  query: | # {why}"
         yield f"    SELECT {name}.{ROW},"
-        columns = [
-            sql_name(guess.name) if guess.name == guess.source else f"{quoted(guess.source)} AS {sql_name(guess.name)}"
-            for guess in read
-        ]
-        columns += [sql_name(key) for key in table.get("partitions", ())]
-        yield from _filled([f"{item}," for item in columns[:-1]] + columns[-1:], "      ")
+        yield from _listed((_selected(guess) for guess in read), "      ")
         yield f"    FROM {name}"
+
+
+def _declared(guess: Guess) -> str:
+    return f"{_ddl_name(guess.source)} {guess.sql_type}"
+
+
+def _selected(guess: Guess) -> str:
+    if guess.name == guess.source:
+        return sql_name(guess.name)
+    return f"{quoted(guess.source)} AS {sql_name(guess.name)}"
+
+
+def _listed(items: Iterable[str], indent: str) -> list[str]:
+    """Return lines of items with commas between them."""
+    *most, last = items
+    return _filled([*(f"{item}," for item in most), last], indent)
 
 
 def _evidence(guesses: Sequence[Guess], indent: str) -> Iterator[str]:
@@ -249,10 +262,14 @@ def _label_rules(label: LabelGuess) -> Iterator[str]:
     else:
         yield "require:"
         yield f"  - {{that: {flow(f'({label.expression}) IS NOT NULL')}, because: no label}}"
-    if label.rare:
-        column = sql_name(label.columns[0])
+    column, enough = sql_name(label.columns[0]), f"{MIN_CLASS_ROWS} rows, which every split needs a part of"
+    if label.only:
+        values = ", ".join(_literal(value) for value in label.only)
+        yield from _comment(f"CHECK: the classes of which the sample promises {enough}; there may be others", "  ")
+        yield f"  - {{that: {flow(f'{column} IN ({values})')}, because: rare class}}"
+    elif label.rare:
         values = ", ".join(_literal(value) for value in label.rare)
-        yield from _comment("CHECK: classes with fewer than 20 rows in the sample, too few for every split", "  ")
+        yield from _comment(f"CHECK: classes with fewer than {enough}", "  ")
         yield f"  - {{that: {flow(f'{column} NOT IN ({values})')}, because: rare class, null: keep}}"
     yield ""
 
@@ -274,8 +291,20 @@ def _expect(sample: Sample, guesses: Sequence[Guess], roles: Roles) -> Iterator[
     yield "  input:"
     yield from (f"    - {flow(text)}" for text in contracts)
     yield "  result:"
-    yield "    - rejected_share < 0.2"
+    allowed = min(0.99, max(0.2, round(2 * _rejected(sample, guesses, roles) + 0.1, 2)))
+    yield f"    - {flow(f'rejected_share < {allowed:g}')}"
     yield from _comment("once a version is in use, `drift(column) < 0.25` compares the next ones with it", "    ")
+
+
+def _rejected(sample: Sample, guesses: Sequence[Guess], roles: Roles) -> float:
+    """Return the share of rows in the sample that a run rejects, at most: one may be rejected for several reasons."""
+    rejected = sample.misfits
+    for guess in guesses:
+        needed = guess.name in roles.label.columns or guess.name in (roles.key or ())
+        rejected += sum(value is None for value in guess.values) if needed else guess.misfits
+        if guess.name in roles.label.columns:
+            rejected += sum(guess.counts[value] for value in roles.label.rare)
+    return min(1.0, rejected / (sample.rows + sample.misfits))
 
 
 def _split(guesses: Sequence[Guess], roles: Roles) -> Iterator[str]:
@@ -288,11 +317,17 @@ def _split(guesses: Sequence[Guess], roles: Roles) -> Iterator[str]:
         text = f"{{column: {timed.name}, validation: {days[0]}, test: {days[1]}}}"
         yield from _comment("CHECK: if the model will judge the future, test it on the latest rows instead:")
         yield f"# split: {{time: {text}}}"
+    shares = {"train": 0.7, "validation": 0.15, "test": 0.15}
+    few = roles.label.fewest < 5 * MIN_CLASS_ROWS
+    if few:
+        shares = {"train": 0.6, "validation": 0.2, "test": 0.2}
+        what = "rows" if roles.label.type == "regression" else "rows of the rarest class"
+        yield from _comment(f"CHECK: about {roles.label.fewest:,} {what} in all; more would make the test surer")
     if roles.group is not None:
         yield from _comment(f"{roles.group_why}: all go to one split, or the test would flatter")
-        yield f"split: {{by: {flow([roles.group])}}}"
+        yield f"split: {flow({'by': [roles.group], **(shares if few else {})})}"
     else:
-        yield "split: {train: 0.7, validation: 0.15, test: 0.15}"
+        yield f"split: {flow(shares)}"
 
 
 def _features(roles: Roles) -> Iterator[str]:
@@ -309,7 +344,7 @@ def _features(roles: Roles) -> Iterator[str]:
         for settings, features in merged.items():
             for feature in features:
                 yield from _comment(f"{feature.column}: {feature.why}", "    ")
-            columns = _filled([f"{flow(f.column)}," for f in features[:-1]] + [flow(features[-1].column)], "        ")
+            columns = _listed((flow(feature.column) for feature in features), "        ")
             if len(columns) == 1 and len(columns[0]) < 100:
                 yield f"    - columns: [{columns[0].strip()}]"
             else:

@@ -25,19 +25,34 @@ _LABEL_NAMES = re.compile(
 # What one column may tell of the label before it is taken for the label's own trace.
 _SUSPICIOUS = 0.999
 MIN_CLASS_ROWS = 20
+_TOO_FEW = (
+    f"too few for training, validation and test to see some each; expected {MIN_CLASS_ROWS} or more: take more rows, "
+    "merge classes, or name another label (--label)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelGuess:
-    """`columns`: those that the expression names. rare: classes with too few rows for every split to see one."""
+    """`columns`: those that the expression names.
+
+    fewest: about so many rows has the rarest class that is kept, or the whole table where there are no classes. rare:
+    classes with too few rows for every split to see one. only: the others, where the sample may not show all classes.
+    """
 
     expression: str
     type: Literal["binary", "classes", "regression"]
     columns: tuple[str, ...]
     why: str
     given: bool
+    fewest: int
     classes: int = 0
     rare: tuple[Any, ...] = ()
+    only: tuple[Any, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command that goes as far as this label can go: training takes binary labels so far."""
+        return "run" if self.type == "binary" else "prepare"
 
 
 @dataclass(slots=True)
@@ -70,7 +85,9 @@ def guess_roles(guesses: Sequence[Guess], label: str | None, sample: Sample) -> 
     Raises:
         InputError: `label` names no column, or one that nothing can be learned of; or no feature is left.
     """
-    roles = Roles(_given_label(guesses, label) if label is not None else _found_label(guesses))
+    if sample.whole and sample.rows < MIN_CLASS_ROWS:
+        raise InputError(f"the data has {sample.rows} rows; expected {MIN_CLASS_ROWS} or more to learn and to test.")
+    roles = Roles(_given_label(guesses, label, sample) if label is not None else _found_label(guesses, sample))
     others = [guess for guess in guesses if guess.name not in roles.label.columns]
     _guess_key(roles, guesses, sample.whole)
     _guess_group(roles, others)
@@ -101,10 +118,10 @@ def sql_name(name: str) -> str:
 # --- label
 
 
-def _given_label(guesses: Sequence[Guess], label: str) -> LabelGuess:
+def _given_label(guesses: Sequence[Guess], label: str, sample: Sample) -> LabelGuess:
     for guess in guesses:
         if label.lower() in (guess.source.lower(), guess.name.lower()):
-            found = _label_of(guess, given=True)
+            found = _label_of(guess, sample, given=True)
             if isinstance(found, str):
                 raise InputError(f"--label {label}: {found}.")
             return found
@@ -119,15 +136,19 @@ def _given_label(guesses: Sequence[Guess], label: str) -> LabelGuess:
         raise InputError(f"--label {label}: there is no column {wrong!r}{nearest(wrong, list(names.values()))}.")
     columns = tuple(dict.fromkeys(names[name.lower()] for name in named))
     why = "as given: true and false, or 1 and 0. CHECK the features: an expression is not tried against them"
-    return LabelGuess(label, "binary", columns, why, given=True)
+    return LabelGuess(label, "binary", columns, why, given=True, fewest=sample.total)
 
 
-def _found_label(guesses: Sequence[Guess]) -> LabelGuess:
+def _found_label(guesses: Sequence[Guess], sample: Sample) -> LabelGuess:
     """Return the likeliest label: by its name, else a column of two values, else of few, else the last of numbers."""
-    possible = [(guess, found) for guess in guesses if isinstance(found := _label_of(guess, given=False), LabelGuess)]
-    for guess, found in reversed(possible):
+    every = [(guess, _label_of(guess, sample, given=False)) for guess in guesses]
+    for guess, found in reversed(every):
         if _LABEL_NAMES.fullmatch(guess.source.strip()):
-            return found
+            if isinstance(found, LabelGuess):
+                return found
+            if _TOO_FEW in found:
+                raise InputError(f"{guess.source}: {found}.")
+    possible = [(guess, found) for guess, found in every if isinstance(found, LabelGuess)]
     for kind in ("binary", "classes", "regression"):
         for guess, found in reversed(possible):
             if found.type == kind and not (kind == "regression" and _KEY_NAMES.search(guess.source)):
@@ -135,7 +156,7 @@ def _found_label(guesses: Sequence[Guess]) -> LabelGuess:
     raise InputError("no column could be a label: none has two values, few values or numbers. Name one: --label COLUMN")
 
 
-def _label_of(guess: Guess, given: bool) -> LabelGuess | str:
+def _label_of(guess: Guess, sample: Sample, *, given: bool) -> LabelGuess | str:
     """Return how a column is learned, or why it can't be."""
     counts = guess.counts
     distinct = len(counts)
@@ -146,23 +167,34 @@ def _label_of(guess: Guess, given: bool) -> LabelGuess | str:
         return f"the column has {distinct} distinct value{'' if distinct == 1 else 's'} in the sample"
     column = sql_name(guess.name)
     shares = ", ".join(f"{value!r} {often / counts.total():.1%}" for value, often in counts.most_common(4))
+    kept = {value: often for value, often in counts.items() if not _is_rare(often, sample)}
+    rare = [value for value in counts if value not in kept]
+    fewest = min((kept or counts).values()) * sample.total // sample.rows
     if distinct == 2:
         rarer = min(counts, key=lambda value: (counts[value], str(value)))
+        if rare and sample.whole:
+            return f"{rarer!r} has {counts[rarer]} rows, {_TOO_FEW}"
         plain = guess.kind == "boolean" or set(counts) == {0, 1}
         expression = column if plain else f"{column} = {_literal(rarer)}"
-        return LabelGuess(expression, "binary", (guess.name,), f"two values: {shares}", given)
-    if guess.kind == "number":
-        whole = all(value == int(value) for value in counts)
-        if whole and distinct <= 10 and min(counts.values()) >= MIN_CLASS_ROWS and guess.sql_type != "DOUBLE":
-            return LabelGuess(column, "classes", (guess.name,), f"{distinct} values: {shares}", given, distinct)
-        return LabelGuess(column, "regression", (guess.name,), f"numbers: {', '.join(guess.evidence)}", given)
-    rare = tuple(value for value, often in counts.items() if often < MIN_CLASS_ROWS)
-    kept = distinct - len(rare)
-    if distinct > 200 or distinct * 3 > counts.total():
+        fewest = counts[rarer] * sample.total // sample.rows
+        return LabelGuess(expression, "binary", (guess.name,), f"two values: {shares}", given, fewest)
+    whole = guess.kind != "number" or (guess.sql_type != "DOUBLE" and all(value == int(value) for value in counts))
+    if guess.kind == "number" and (not whole or rare or distinct > 10):
+        return LabelGuess(
+            column, "regression", (guess.name,), f"numbers: {', '.join(guess.evidence)}", given, sample.total
+        )
+    if guess.kind == "text" and (distinct > 200 or distinct * 3 > counts.total()):
         return f"the column holds {distinct:,} different texts in {counts.total():,} rows; expected classes or numbers"
-    if kept < 2:
-        rare, kept = (), distinct
-    return LabelGuess(column, "classes", (guess.name,), f"{distinct} values: {shares}", given, kept, rare)
+    if len(kept) < 2:
+        return f"of {distinct} classes {len(rare)} have {_TOO_FEW}"
+    only = () if sample.whole else tuple(kept)
+    why = f"{distinct} values: {shares}"
+    return LabelGuess(column, "classes", (guess.name,), why, given, fewest, len(kept), tuple(rare), only)
+
+
+def _is_rare(often: int, sample: Sample) -> bool:
+    """Return whether a class that comes so often in the sample has too few rows in the whole table."""
+    return often * sample.total < MIN_CLASS_ROWS * sample.rows or often < 5
 
 
 def _literal(value: Any) -> str:

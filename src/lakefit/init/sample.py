@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,28 +36,36 @@ _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 
 @dataclass(frozen=True, slots=True)
 class SampleColumn:
-    """A column as read: `sql_type` is STRING for all text of a CSV file, None for a JSON key of no single type."""
+    """A column as read: `sql_type` is STRING for all text of a CSV file, None for a JSON key of no single type.
+
+    folder: whether the names of folders give it (`day=2020-01-01/`).
+    """
 
     name: str
     sql_type: str | None
     values: list[Any]
+    folder: bool = False
 
 
 @dataclass(slots=True)
 class Sample:
     """Rows of one table. `table`: the keys of its section in `source.tables`, but the schema of text formats.
 
-    whole: whether these are all rows. text: whether the pipeline file must declare the columns' types. notes: what a
-    reader of the pipeline file should know about how the data was read.
+    whole: whether these are all rows. total: so many there are, estimated where that is not known. text: whether the
+    pipeline file must declare the columns' types. notes: what a reader of the pipeline file should know about how the
+    data was read. misfits: lines in the sample that are no row. origins: the files of the rows, each with how many.
     """
 
     table: dict[str, Any]
     columns: list[SampleColumn]
     rows: int
     whole: bool
+    total: int
     described: str
     text: bool = False
     notes: list[str] = field(default_factory=list)
+    misfits: int = 0
+    origins: list[tuple[str, int]] = field(default_factory=list)
 
 
 def read_sample(path: str) -> Sample:
@@ -110,13 +119,15 @@ def sample_table(name: str) -> Sample:
                 for column, sql_type in types.items()
             )
         ).toArrow()
-    whole = read.num_rows <= MAX_ROWS
+    total = read.num_rows
     if read.num_rows == 0:
         raise InputError(f"{name}: the table is empty.")
     read = read.slice(0, MAX_ROWS)
+    whole = read.num_rows == total
     described = f"{read.num_rows:,} rows, {'all' if whole else 'the first'} of the table"
     notes = ["nothing tells whether the table has changed, so each run reads it again; version: says it"]
-    return Sample({"table": name}, _arrow_columns([read], types), read.num_rows, whole, described, notes=notes)
+    columns = _arrow_columns([read], types)
+    return Sample({"table": name}, columns, read.num_rows, whole, total, described, notes=notes)
 
 
 def is_opaque(sql_type: str) -> bool:
@@ -142,10 +153,18 @@ def _note_folders(sample: Sample, path: str, files: Sequence[InputFile], mine: S
     if left:
         shown = ", ".join(left[:5]) + (", …" if len(left) > 5 else "")
         sample.notes.append(f"{len(left)} files of {path} have other columns or another format: {shown}")
-    keys = [part.partition("=")[0] for part in used[0].name.split("/")[:-1] if "=" in part]
+    keys = list(_folders(used[0].name))
+    for key in keys:
+        values = [_folders(name).get(key) for name, rows in sample.origins for _ in range(rows)]
+        sample.columns.append(SampleColumn(key, "STRING", values, folder=True))
     if keys:
-        sample.table["partitions"] = keys
         sample.notes.append(f"the folders {', '.join(f'{key}=…' for key in keys)} are columns too")
+
+
+def _folders(name: str) -> dict[str, str | None]:
+    """Return what the folders of a file say, as Hive writes it."""
+    parts = [part.partition("=") for part in name.split("/")[:-1] if "=" in part]
+    return {key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for key, _, value in parts}
 
 
 def _pattern(path: str, files: Sequence[InputFile]) -> str | list[str]:
@@ -297,13 +316,16 @@ def _csv(path: str, files: Sequence[InputFile]) -> Sample:
     multiline = any(_is_multiline(pieces[0], separator) for pieces in texts.values())
     columns = list(dict.fromkeys(column for name in family for column in names[name]))
     values: dict[str, list[str | None]] = {column: [] for column in columns}
-    rows = misfits = 0
+    rows = misfits = lines = 0
+    origins = []
     for name, pieces in texts.items():
         parsed = [_records(piece, separator, multiline) for piece in pieces]
+        lines += sum(map(len, parsed))
         taken, misfit, all_of_it = _take(parsed, len(names[name]), header, MAX_ROWS // len(chosen))
         whole = whole and all_of_it
         misfits += misfit
         rows += len(taken)
+        origins.append((name, len(taken)))
         place = {column: i for i, column in enumerate(names[name])}
         for column in columns:
             at = place.get(column)
@@ -325,9 +347,16 @@ def _csv(path: str, files: Sequence[InputFile]) -> Sample:
         table["schema_drift"] = "allow"
     found = [SampleColumn(name, "STRING", column) for name, column in values.items()]
     described = _described(rows, len(chosen), len(family), whole, heads=read.heads)
-    sample = Sample(table, found, rows, whole, described, text=True)
+    total = rows if whole else max(rows, _estimate(lines, texts, mine))
+    sample = Sample(table, found, rows, whole, total, described, text=True, misfits=misfits, origins=origins)
     _note_csv(sample, misfits, multiline, encoding, header)
     return sample
+
+
+def _estimate(lines: int, texts: Mapping[str, Sequence[str]], files: Sequence[InputFile]) -> int:
+    """Return how many lines all files have where these pieces have so many; too few for compressed files."""
+    read = sum(len(piece) for pieces in texts.values() for piece in pieces)
+    return lines * sum(file.size for file in files) // max(1, read)
 
 
 def _heads(path: str, files: Sequence[InputFile]) -> dict[str, _Head]:
@@ -501,16 +530,19 @@ def _json(path: str, files: Sequence[InputFile]) -> Sample:
     texts, encoding = read.pieces, read.encoding
     whole = read.whole and len(chosen) == len([file for file in files if file.size])
     records: list[dict[str, Any]] = []
-    misfits = 0
+    misfits = every = 0
+    origins = []
     for name, pieces in texts.items():
         if pieces[0].lstrip().startswith("["):
             raise InputError(
                 f"{name}: a JSON array over many lines; expected a record a line, as `jq -c '.[]'` writes it."
             )
+        before = len(records)
         for piece in pieces:
             lines = [line for line in piece.split("\n") if line.strip()]
             budget = MAX_ROWS // (len(texts) * len(pieces)) + 1
             whole = whole and len(lines) <= budget
+            every += len(lines)
             for place in _places(len(lines), budget):
                 try:
                     value = json.loads(lines[place])
@@ -520,6 +552,7 @@ def _json(path: str, files: Sequence[InputFile]) -> Sample:
                     records.append(value)
                 else:
                     misfits += 1
+        origins.append((name, len(records) - before))
     if misfits > len(records):
         raise InputError(f"{path}: {misfits:,} of {misfits + len(records):,} lines are no JSON record.")
     names = list(dict.fromkeys(key for record in records for key in record))
@@ -533,7 +566,11 @@ def _json(path: str, files: Sequence[InputFile]) -> Sample:
         table["schema_drift"] = "allow"
         notes.append("keys that the sample did not show are left out (schema_drift)")
     described = _described(len(records), len(texts), len(files), whole, heads=read.heads)
-    return Sample(table, columns, len(records), whole, described, text=True, notes=notes)
+    total = len(records) if whole else max(len(records), _estimate(every, texts, files))
+    return Sample(
+        table, columns, len(records), whole, total, described,
+        text=True, notes=notes, misfits=misfits, origins=origins,
+    )  # fmt: skip
 
 
 def _json_column(name: str, values: list[Any]) -> SampleColumn:
@@ -575,6 +612,7 @@ def _columnar(path: str, files: Sequence[InputFile], format_name: str) -> Sample
         raise InputError(f"{path}: {error}; name the files that belong together.") from None
     chosen = _spread(mine)
     tables: list[pa.Table] = []
+    origins = []
     total = 0
     for file in chosen:
         try:
@@ -583,10 +621,13 @@ def _columnar(path: str, files: Sequence[InputFile], format_name: str) -> Sample
             raise InputError(f"{file.path}: can't be read: {error}.") from error
         tables += found
         total += rows
+        origins.append((file.name, sum(part.num_rows for part in found)))
     rows = sum(found.num_rows for found in tables)
     whole = rows == total and len(chosen) == len(mine)
     described = _described(rows, len(chosen), len(files), whole)
-    return Sample(table, _arrow_columns(tables, types), rows, whole, described, notes=notes)
+    total = total * sum(file.size for file in mine) // max(1, sum(file.size for file in chosen))
+    columns = _arrow_columns(tables, types)
+    return Sample(table, columns, rows, whole, total, described, notes=notes, origins=origins)
 
 
 def _groups(path: str, format_name: str, budget: int) -> tuple[list[pa.Table], int]:
