@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 import re
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def cycle(*values: str) -> list[str]:
         (cycle("2024-01-31", "2024-02-01"), "DATE", []),
         (cycle("2024-01-31 10:00:00", "2024-02-01T11:30:00.5Z"), "TIMESTAMP", []),
         (cycle("1949-01", "1949-12"), "STRING", [{"parse": {"as": "date", "formats": ["yyyy-MM"]}}]),
+        (
+            cycle("31.12.2024", "2024-01-31", "1.2.2024", "Jan 5, 2024"),
+            "STRING",
+            [{"parse": {"as": "date", "formats": ["d.M.yyyy", "yyyy-M-d", "MMM d, yyyy"]}}],
+        ),
+        (
+            cycle("12/31/2024", "2024-01-31T10:00:00", "1/2/2024"),
+            "STRING",
+            [{"parse": {"as": "timestamp", "formats": ["M/d/yyyy", "yyyy-M-d'T'H:mm:ss"]}}],
+        ),
+        (cycle("9223372036854775808", "12345678901234567890"), "STRING", []),
+        (cycle("9223372036854775807", "1"), "BIGINT", []),
+        (cycle(" 1", " ?", " 3", " ?", " -"), "STRING", [{"null_if": [" ?", " -"]}, {"parse": {"as": "integer"}}]),
         (cycle("true", "False"), "BOOLEAN", []),
         (cycle("007", "012", "123"), "STRING", []),
         (cycle("31.12.2024", "1.2.2024"), "STRING", [{"parse": {"as": "date", "formats": ["d.M.yyyy"]}}]),
@@ -98,6 +112,53 @@ def test_values_tell_how_they_are_read(
         # One of the words is that of the whole file; the others stay.
         steps = [{"null_if": [word for word in steps[0]["null_if"] if word != null_word]}, *steps[1:]]
     assert (table(loaded)["schema"].split(",")[0], found) == (f"x {sql_type}", steps)
+
+
+def test_blanks_round_a_word_for_null_hide_it_from_nobody(tmp_path: Path) -> None:
+    loaded = column(tmp_path, cycle(" a", " ?", " b", " ?", "- ", "-"))
+    assert table(loaded)["options"]["nullValue"] == " ?"
+    assert loaded["clean"] == [{"column": "x", "text": ["trim"]}, {"column": "x", "null_if": ["-"]}]
+
+
+def test_a_word_for_null_among_numbers_is_one_among_words_too(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+
+    def words(x: str) -> list[str]:
+        rows = (f"{x if i % 9 == 0 else i},{['oil', 'gas', 'none', '-'][i % 4]},{i // 7 % 2}" for i in range(ROWS))
+        path.write_text("\n".join(["x,word,y", *rows]))
+        loaded = pipeline(path, "y")
+        found = [step["null_if"] for step in loaded.get("clean", []) if "word" in step["column"] and "null_if" in step]
+        return [*(word for each in found for word in each), table(loaded)["options"].get("nullValue", "")]
+
+    assert "none" in words("none")
+    assert "none" not in words("5")
+
+
+def test_days_before_months_is_said_to_be_a_guess(tmp_path: Path) -> None:
+    for values, doubt in (
+        (cycle("05/06/2024", "01/02/2024"), True),
+        (cycle("05-06-2024 10:30", "01-02-2024 11:00"), True),
+        (cycle("05/06/2024", "2024-01-31"), True),
+        (cycle("05/06/2024", "31/02/2024", "31/01/2024"), False),
+        (cycle("05.06.2024", "01.02.2024"), False),
+    ):
+        column(tmp_path, values)
+        assert ("days before months is a guess" in (tmp_path / "data.yaml").read_text()) == doubt
+
+
+@pytest.mark.parametrize(("days", "suggested"), [(400, True), (30, True), (2, False), (1, False)])
+def test_a_split_by_time_is_suggested_where_it_leaves_rows_in_each_split(
+    tmp_path: Path, days: int, suggested: bool
+) -> None:
+    start = datetime(2024, 1, 1)
+    path = tmp_path / "data.csv"
+    rows = (
+        f"{start + timedelta(days=i * days / ROWS)},{start + timedelta(days=i)},{i * 37 % 101},{i // 7 % 2}"
+        for i in range(ROWS)
+    )
+    path.write_text("\n".join(["at,loaded_at,x,y", *rows]))
+    pipeline(path, "y")
+    assert ("# split: {time: {column: at," in path.with_suffix(".yaml").read_text()) == suggested
 
 
 COMMA = {"parse": {"as": "number", "decimal": ","}}
@@ -197,6 +258,46 @@ def test_a_key_is_learned_from_where_nothing_else_is_left(tmp_path: Path) -> Non
     loaded = pipeline(path, "y")
     assert loaded["deduplicate"] == {}
     assert loaded["features"]["numeric"][0]["columns"] == ["n"]
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [("phone", "left_out"), ("account", "left_out"), ("zip", "left_out"), ("amount", "numeric"), ("calls", "numeric")],
+)
+def test_numbers_that_name_something_are_no_measures(tmp_path: Path, name: str, group: str) -> None:
+    path = tmp_path / "data.csv"
+    many = (f"{i * 37 % 101},{30_000 + i * 7919 % 333},{10_000 + i % 17},{i // 7 % 2}" for i in range(ROWS))
+    path.write_text("\n".join([f"x,{name},{name}_2,y".replace("_2", " zip"), *many]))
+    features = pipeline(path, "y")["features"]
+    assert (name in features["numeric"][0]["columns"]) == (group == "numeric")
+    assert features["categorical"] == [{"columns": [f"{name}_zip"]}]
+    assert ("by its name no measure" in path.with_suffix(".yaml").read_text()) == (group == "left_out")
+
+
+def test_codes_that_pandas_made_floats_are_categories_again(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    columns: dict[str, list[Any]] = {
+        "zip": [None if i % 10 == 0 else 10_000.0 + i % 17 for i in range(ROWS)],
+        "x": [i * 37 % 101 for i in range(ROWS)],
+        "y": [i // 7 % 2 for i in range(ROWS)],
+    }
+    pq.write_table(pa.table(columns), path)
+    loaded = pipeline(path, "y")
+    assert loaded["clean"] == [{"column": "zip", "derive": "CAST(zip AS BIGINT)"}]
+    assert loaded["features"]["categorical"] == [{"columns": ["zip"]}]
+
+
+def test_when_a_row_was_written_is_no_feature(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    day = [f"2024-{i % 12 + 1:02d}-{i % 28 + 1:02d}" for i in range(ROWS)]
+    rows = (f"{i % 390},{i * 37 % 101},{day[i]},{day[i]},{day[-i]},{i // 7 % 2}" for i in range(ROWS))
+    path.write_text("\n".join(["id,x,created_at,updated_at,download_date,y", *rows]))
+    loaded = pipeline(path, "y")
+    assert loaded["deduplicate"]["keep"] == "last by created_at"
+    assert [*loaded["features"]["dates"][0]["columns"]] == ["download_date"]
+    text = path.with_suffix(".yaml").read_text()
+    assert "# left out: updated_at: says when the row was written" in text
+    assert "# left out: created_at: says when the row was written" in text
 
 
 def test_names_that_sql_does_not_take_get_others(tmp_path: Path) -> None:

@@ -81,19 +81,27 @@ class _Table:
     """What the columns of a table say of each other.
 
     decimal: the mark of its decimals, for columns that may be read both ways; commas: other columns prove the comma;
-    why: what speaks for the mark.
+    why: what speaks for the mark. proven: words that stand for NULL among numbers, dates or booleans.
     """
 
     sample: Sample
     decimal: str
     commas: bool
     why: str
+    proven: frozenset[str] = frozenset()
 
 
 def guess_columns(sample: Sample) -> tuple[list[Guess], str | None]:
     """Return what each column holds, and the word for NULL of the whole table (`nullValue`), if it has one."""
     table = _table(sample)
-    words = [_null_words(column, table) for column in sample.columns]
+    typed = [_is_typed(column, table) for column in sample.columns]
+    among = [_words(column) for column in sample.columns]
+    proven = frozenset(word.strip() for is_typed, found in zip(typed, among, strict=True) if is_typed for word in found)
+    table = replace(table, proven=proven)
+    words = [
+        found if is_typed else Counter({word: often for word, often in found.items() if _is_null_word(word, table)})
+        for is_typed, found in zip(typed, among, strict=True)
+    ]
     null_word = _common_word(sample, words) if sample.table.get("format") == "csv" else None
     taken: set[str] = set()
     guesses = []
@@ -154,7 +162,7 @@ def _guess_folder(name: str, values: list[str | None]) -> Guess:
 
 def _guess_text(name: str, values: list[str | None], table: _Table) -> Guess:
     counts = Counter(value for value in values if value is not None and value.strip())
-    words = {word: counts[word] for word in _NULL_WORDS if word in counts}
+    words = {value: often for value, often in counts.items() if value.strip() in _NULL_WORDS}
     plain = Counter({value: often for value, often in counts.items() if value not in words})
     if not plain:
         # All is NULL, or every value is a word for it.
@@ -178,7 +186,7 @@ def _guess_text(name: str, values: list[str | None], table: _Table) -> Guess:
         if reading.kind == "time":
             guess.evidence += _span(guess.values)
         return guess
-    return _guess_words(name, values, counts)
+    return _guess_words(name, values, counts, table)
 
 
 def _why_parse(read: Mapping[str, Any], misfits: Mapping[str, int]) -> str:
@@ -207,7 +215,7 @@ def _read(counts: Counter[str], reading: _Reading) -> dict[str, Any] | None:
 
 # --- the ways to read text, in the order in which they are tried
 
-_INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,17})")
+_INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,18})")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _CODE = re.compile(r"0\d+")
 _MONTH = re.compile(r"(?:1[5-9]|20|21)\d\d-(?:0[1-9]|1[0-2])")
@@ -228,7 +236,7 @@ _CLOCKS = (("H:mm:ss", "%H:%M:%S"), ("H:mm", "%H:%M"), ("h:mm a", "%I:%M %p"), (
 
 def _readings(name: str, counts: Counter[str], table: _Table) -> Iterator[_Reading]:
     shown = [text.strip() for text, _ in counts.most_common(200)]
-    codes = any(_CODE.fullmatch(text.strip()) for text in counts)
+    codes = any(_CODE.fullmatch(text.strip()) or _is_long(text.strip()) for text in counts)
     if re.search(r"date|day|dt|time|_at$|_on$", name, re.IGNORECASE) and all(len(text) == 8 for text in shown):
         yield _Reading(None, {"as": "date", "formats": ["yyyyMMdd"]}, "time", _compact_day)
     yield _Reading("BOOLEAN", {"as": "boolean"}, "boolean", partial(_flag, ("true", "false")))
@@ -241,7 +249,8 @@ def _readings(name: str, counts: Counter[str], table: _Table) -> Iterator[_Readi
     if _ISO_TIME.fullmatch(shown[0]):
         formats = _iso_formats(counts)
         yield _Reading("TIMESTAMP", {"as": "timestamp", "formats": formats}, "time", _iso_time)
-    yield from _dates(shown)
+    yield from _dates(shown, counts)
+    yield from _mixed_dates(shown, counts)
     if codes:
         yield from _numbers(counts, shown, codes, table)
     distinct = {text.strip().lower() for text in counts}
@@ -249,6 +258,11 @@ def _readings(name: str, counts: Counter[str], table: _Table) -> Iterator[_Readi
         if distinct == set(pair):
             arguments = {"as": "boolean", "true_words": [pair[0]], "false_words": [pair[1]]}
             yield _Reading(None, arguments, "boolean", partial(_flag, pair))
+
+
+def _is_long(text: str) -> bool:
+    """Return whether a whole number is more than a BIGINT holds; a DOUBLE would lose its last digits."""
+    return len(text) > 18 and re.fullmatch(r"[+-]?\d+", text) is not None and abs(int(text)) >= 2**63
 
 
 def _matched(pattern: re.Pattern[str], convert: Callable[[str], Any], text: str) -> Any:
@@ -296,29 +310,70 @@ def _time(pattern: str, text: str) -> datetime | None:
         return None
 
 
-def _dates(shown: Sequence[str]) -> Iterator[_Reading]:
-    """Yield the patterns under which the most frequent values are dates; of two that fit, days before months."""
-    some = shown[:50]
-    if not any(character.isdigit() for character in some[0]):
-        return
+def _patterns() -> Iterator[tuple[str, str]]:
+    """Yield the patterns of dates and times, Spark's and Python's."""
     for spark, python in _DAYS:
-        if spark != "yyyyMMdd" and _mostly(some, python):
-            yield _Reading(None, {"as": "date", "formats": [spark]}, "time", partial(_day, python))
+        if spark != "yyyyMMdd":
+            yield spark, python
         for clock, python_clock in _CLOCKS:
-            for joint, quoted in ((" ", " "), ("T", "'T'")):
-                pattern = f"{python}{joint}{python_clock}"
-                if _mostly(some, pattern):
-                    arguments = {"as": "timestamp", "formats": [f"{spark}{quoted}{clock}"]}
-                    yield _Reading(None, arguments, "time", partial(_time, pattern))
+            yield f"{spark} {clock}", f"{python} {python_clock}"
+            yield f"{spark}'T'{clock}", f"{python}T{python_clock}"
+
+
+def _dates(shown: Sequence[str], counts: Counter[str]) -> Iterator[_Reading]:
+    """Yield the patterns under which the most frequent values are dates; of two that fit, days before months."""
+    if not any(character.isdigit() for character in shown[0]):
+        return
+    for spark, python in _patterns():
+        if _mostly(shown[:50], python):
+            yield _timely([(spark, python)], _doubt(python, counts))
+
+
+def _mixed_dates(shown: Sequence[str], counts: Counter[str]) -> Iterator[_Reading]:
+    """Yield the patterns that together cover the values, where people have written dates in several ways."""
+    parts = [len(re.findall(r"\d+|[A-Za-z]{3,}", text)) for text in shown[:50]]
+    if sum(found >= 3 for found in parts) < 0.9 * len(parts):
+        return
+    chosen: list[tuple[str, str]] = []
+    doubt = ""
+    left = counts
+    while left.total() > (1 - TOLERANCE) * counts.total():
+        some = [text.strip() for text, _ in left.most_common(60)]
+        best = max(_patterns(), key=lambda pattern: sum(_time(pattern[1], text) is not None for text in some))
+        fit = Counter({text: often for text, often in left.items() if _time(best[1], text.strip()) is not None})
+        if fit.total() < 0.005 * counts.total() or len(chosen) == 6:
+            return
+        if not doubt:
+            doubt = _doubt(best[1], fit)
+        chosen.append(best)
+        left = left - fit
+    if len(chosen) > 1:
+        yield _timely(chosen, doubt)
+
+
+def _doubt(python: str, counts: Counter[str]) -> str:
+    """Say so where days and months could change places in every value."""
+    other = python.replace("%d/%m", "%m/%d").replace("%d-%m", "%m-%d")
+    if other == python or any(_time(other, text.strip()) is None for text in counts):
+        return ""
+    return "; CHECK: days before months is a guess, all values can be read the other way too"
+
+
+def _timely(patterns: Sequence[tuple[str, str]], doubt: str) -> _Reading:
+    """Return a reading by patterns in this order: dates where none of them has a time of day."""
+    dates = all("%H" not in python and "%I" not in python for _, python in patterns)
+    arguments = {"as": "date" if dates else "timestamp", "formats": [spark for spark, _ in patterns]}
+    value = partial(_first_time, [python for _, python in patterns], dates)
+    return _Reading(None, arguments, "time", value, doubt)
+
+
+def _first_time(patterns: Sequence[str], dates: bool, text: str) -> date | None:
+    found = next((time for pattern in patterns if (time := _time(pattern, text)) is not None), None)
+    return found.date() if found is not None and dates else found
 
 
 def _mostly(texts: Sequence[str], pattern: str) -> bool:
     return sum(_time(pattern, text) is not None for text in texts) >= 0.9 * len(texts)
-
-
-def _day(pattern: str, text: str) -> date | None:
-    found = _time(pattern, text)
-    return found.date() if found is not None else None
 
 
 _MARKS = ((".", None), (",", None), (".", ","), (",", "."), (",", " "), (".", "'"), (".", " "))
@@ -430,13 +485,13 @@ def _number_reader(
 # --- words, and numbers that stand for NULL
 
 
-def _guess_words(name: str, values: list[str | None], counts: Counter[str]) -> Guess:
+def _guess_words(name: str, values: list[str | None], counts: Counter[str], table: _Table) -> Guess:
     guess = Guess(name, name, "STRING", "text", values)
-    words = {word: counts[word] for word in _NULL_WORDS if word in counts and word not in _MAYBE_WORDS}
+    words = {value: often for value, often in counts.items() if _is_null_word(value, table)}
     short = all(len(value) <= 3 and value.isupper() for value, _ in counts.most_common(200) if value not in words)
     if short:
         # NA is Namibia among countries and North America among continents.
-        words.pop("NA", None)
+        words = {word: often for word, often in words.items() if word.strip() != "NA"}
     separator = _list_separator(counts)
     verbs = []
     tidy: Callable[[str], str] = str
@@ -566,15 +621,25 @@ def _listed(counts: Mapping[str, int]) -> str:
 # --- the word for NULL of a whole table
 
 
-def _null_words(column: SampleColumn, table: _Table) -> Counter[str]:
+def _words(column: SampleColumn) -> Counter[str]:
     if column.sql_type != "STRING" or column.folder:
         return Counter()
-    counts = Counter(value for value in column.values if value is not None)
-    words = Counter({word: counts[word] for word in _NULL_WORDS if word in counts})
-    plain = Counter({value: often for value, often in counts.items() if value not in words})
-    if plain and any(_read(plain, reading) is not None for reading in _readings(column.name, plain, table)):
-        return words
-    return Counter({word: often for word, often in words.items() if word not in _MAYBE_WORDS})
+    return Counter(value for value in column.values if value is not None and value.strip() in _NULL_WORDS)
+
+
+def _is_null_word(value: str, table: _Table) -> bool:
+    """Return whether a text among others stands for NULL."""
+    word = value.strip()
+    return word in _NULL_WORDS and (word not in _MAYBE_WORDS or word in table.proven)
+
+
+def _is_typed(column: SampleColumn, table: _Table) -> bool:
+    """Return whether texts are numbers, dates or booleans."""
+    if column.sql_type != "STRING" or column.folder:
+        return False
+    texts = (value for value in column.values if value is not None and value.strip())
+    plain = Counter(value for value in texts if value.strip() not in _NULL_WORDS)
+    return bool(plain) and any(_read(plain, reading) is not None for reading in _readings(column.name, plain, table))
 
 
 def _common_word(sample: Sample, words: Sequence[Counter[str]]) -> str | None:

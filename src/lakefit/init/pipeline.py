@@ -6,8 +6,10 @@ import re
 import shlex
 import textwrap
 import uuid
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -308,15 +310,7 @@ def _rejected(sample: Sample, guesses: Sequence[Guess], roles: Roles) -> float:
 
 
 def _split(guesses: Sequence[Guess], roles: Roles) -> Iterator[str]:
-    timed = next((g for g in guesses if g.kind == "time" and g.nulls == 0 and len(g.counts) >= 30), None)
-    if timed is not None:
-        known = sorted(timed.values)
-        cuts = [known[int(share * (len(known) - 1))] for share in (0.7, 0.85)]
-        days = [cut if type(cut) is date else cut.date() for cut in cuts]
-        days[1] = max(days[1], days[0] + timedelta(days=1))
-        text = f"{{column: {timed.name}, validation: {days[0]}, test: {days[1]}}}"
-        yield from _comment("CHECK: if the model will judge the future, test it on the latest rows instead:")
-        yield f"# split: {{time: {text}}}"
+    yield from _time_split(guesses, roles)
     shares = {"train": 0.7, "validation": 0.15, "test": 0.15}
     few = roles.label.fewest < 5 * MIN_CLASS_ROWS
     if few:
@@ -328,6 +322,22 @@ def _split(guesses: Sequence[Guess], roles: Roles) -> Iterator[str]:
         yield f"split: {flow({'by': [roles.group], **(shares if few else {})})}"
     else:
         yield f"split: {flow(shares)}"
+
+
+def _time_split(guesses: Sequence[Guess], roles: Roles) -> Iterator[str]:
+    """Suggest the cuts of a split by the first column of times, where they leave each split a tenth of the rows."""
+    dates = [feature.column for feature in roles.features if feature.group == "dates"]
+    timed = next((g for g in guesses if g.name in dates and g.nulls == 0 and len(g.counts) >= 30), None)
+    if timed is None:
+        return
+    known = sorted(value if type(value) is date else value.date() for value in timed.values)
+    cuts = [known[int(share * (len(known) - 1))] for share in (0.7, 0.85)]
+    places = [0, *(bisect_left(known, cut) for cut in cuts), len(known)]
+    if min(two - one for one, two in pairwise(places)) < 0.1 * len(known):
+        return
+    text = f"{{column: {timed.name}, validation: {cuts[0]}, test: {cuts[1]}}}"
+    yield from _comment("CHECK: if the model will judge the future, test it on the latest rows instead:")
+    yield f"# split: {{time: {text}}}"
 
 
 def _features(roles: Roles) -> Iterator[str]:

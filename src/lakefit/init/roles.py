@@ -11,11 +11,18 @@ from typing import Any, Literal
 from lakefit.config.file import nearest
 from lakefit.config.sql import SqlError, expression_columns, quoted
 from lakefit.errors import InputError
-from lakefit.init.columns import Guess
+from lakefit.init.columns import Guess, Step
 from lakefit.init.sample import Sample
 
 _KEY_NAMES = re.compile(r"(?i:(^|[\W_])(id|key|uuid|guid|no|nr|number|num|index)$)|[a-z0-9](Id|ID|Key)$")
-_CODE_NAMES = re.compile(r"(?i:(^|[\W_])(zip|plz|postcode|zipcode|code|sku|class|type|category|kind|cluster)$)")
+_CODE_NAMES = re.compile(
+    r"(?i:(^|[\W_])(code|sku|class|type|category|kind|cluster|phone|telephone|mobile|tel|fax|acct|account|iban|ssn|ean|"
+    r"isbn|zip|zipcode|plz|postcode|postalcode|vat)\d?$)|[a-z](Code|Phone|Account|Zip)$"
+)
+_LOAD_NAMES = re.compile(
+    r"(?i:(^|[\W_])(extract(ed)?|load(ed)?|ingest(ed)?|updated?|modified|inserted|imported|synced|etl)([\W_]|$))|"
+    r"(^|[a-z_])([Ee]xtracted|[Ll]oaded|[Ii]ngested|[Uu]pdated|[Mm]odified|[Ii]nserted|[Ii]mported)(At|On|Time|Date)?$"
+)
 _ORDER_NAMES = re.compile(r"updat|modif|chang|extract|version|load|ingest|created|_at$|_ts$|timestamp", re.IGNORECASE)
 _LABEL_NAMES = re.compile(
     r"label|target|y|class|outcome|response|churn(ed)?|survived|default(ed)?|(is_?)?fraud|converted|click(ed)?|"
@@ -304,15 +311,20 @@ def _feature(guess: Guess, roles: Roles) -> Feature | str:
             guess.name, "multi_valued", {"max_values": most}, f"lists of up to {max(lengths)} of {distinct:,} values"
         )
     if guess.kind == "time":
+        if _LOAD_NAMES.search(guess.source) or roles.keep == f"last by {guess.name}":
+            return "says when the row was written, which new rows don't have yet"
         return _date_feature(guess)
     if guess.kind == "text":
         return _text_feature(guess, distinct, counts, rows)
     if guess.kind == "boolean":
         return Feature(guess.name, "categorical", {}, _shares(counts))
     whole = all(value == int(value) for value in counts)
-    if whole and (_KEY_NAMES.search(guess.source) or _CODE_NAMES.search(guess.source)) and guess.sql_type != "DOUBLE":
+    if whole and (_KEY_NAMES.search(guess.source) or _CODE_NAMES.search(guess.source)):
         if distinct > 0.2 * rows:
             return f"{distinct:,} different numbers in {rows:,} rows, by its name no measure"
+        if guess.sql_type in ("FLOAT", "DOUBLE"):
+            # Categories are text or integers.
+            guess.steps.append(Step("derive", f"CAST({sql_name(guess.name)} AS BIGINT)", "by its name a code"))
         return Feature(guess.name, "categorical", _vocabulary(counts), f"by its name a code: {distinct:,} values")
     return _numeric_feature(guess, distinct)
 
