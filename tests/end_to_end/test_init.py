@@ -94,3 +94,4 @@ def test_what_is_not_there(lakefit: Callable[..., CompletedProcess[str]], tmp_pa
         assert ended.returncode == 2
         assert name in ended.stderr
         assert "Traceback" not in ended.stderr
+        assert ended.stderr.splitlines()[-1] == f"Once that is mended: lakefit init {name}"

@@ -290,14 +290,17 @@ def test_codes_that_pandas_made_floats_are_categories_again(tmp_path: Path) -> N
 def test_when_a_row_was_written_is_no_feature(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     day = [f"2024-{i % 12 + 1:02d}-{i % 28 + 1:02d}" for i in range(ROWS)]
-    rows = (f"{i % 390},{i * 37 % 101},{day[i]},{day[i]},{day[-i]},{i // 7 % 2}" for i in range(ROWS))
+    rows = (f"{i % 390},{i * 37 % 101},{day[i]},{day[i]},{day[-i]},{i * i % 11 % 2}" for i in range(ROWS))
     path.write_text("\n".join(["id,x,created_at,updated_at,download_date,y", *rows]))
     loaded = pipeline(path, "y")
-    assert loaded["deduplicate"]["keep"] == "last by created_at"
-    assert [*loaded["features"]["dates"][0]["columns"]] == ["download_date"]
+    assert loaded["deduplicate"]["keep"] == "last by updated_at"
+    assert [*loaded["features"]["dates"][0]["columns"]] == ["created_at", "download_date"]
     text = path.with_suffix(".yaml").read_text()
     assert "# left out: updated_at: says when the row was written" in text
-    assert "# left out: created_at: says when the row was written" in text
+    path.write_text(path.read_text().replace("updated_at", "day"))
+    loaded = pipeline(path, "y")
+    assert loaded["deduplicate"]["keep"] == "last by created_at"
+    assert [*loaded["features"]["dates"][0]["columns"]] == ["day", "download_date"]
 
 
 def test_names_that_sql_does_not_take_get_others(tmp_path: Path) -> None:
@@ -562,6 +565,27 @@ def test_a_pipeline_file_is_never_written_over(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InputError, match="is there already"):
         init("data.csv", None, None)
     assert (tmp_path / "data.yaml").read_text() == "mine"
+
+
+def test_the_pipeline_is_called_as_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ["id,x,y", *(f"{i},{i * 37 % 101},{i % 2}" for i in range(50))]
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    for output, name in ((None, "data"), ("later-1.yaml", "later_1"), ("2024.yaml", "t_2024")):
+        target, _, _ = init("data.csv", "y", output)
+        loaded = YAML(typ="safe", pure=True).load(target.read_text())
+        assert loaded["name"] == name
+        assert "unique(id)" in loaded["expect"]["result"]
+
+
+@pytest.mark.parametrize("output", ["data.csv/a.yaml", "/proc/a.yaml"])
+def test_a_place_that_can_not_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.csv").write_text("a,b\n" + "".join(f"{i * 31 % 17},{i % 2}\n" for i in range(50)))
+    with pytest.raises(InputError, match=rf"{output} can't be written: .*--output FILE"):
+        init("data.csv", None, output)
 
 
 def write_numbers(path: Path, rows: int) -> None:

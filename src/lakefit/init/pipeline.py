@@ -1,5 +1,6 @@
 """The pipeline file of what was guessed, as text: each guess with its evidence in a comment."""
 
+import contextlib
 import json
 import os
 import re
@@ -37,13 +38,12 @@ def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles,
     Raises:
         InputError: nothing there can be read or learned, or the output exists.
     """
-    named = re.sub(r"\W+", "_", Path(path.rstrip("/*")).name.split(".")[0], flags=re.ASCII).strip("_") or "data"
     is_table = not os.path.exists(path) and not format_of(path) and re.fullmatch(r"\w+(\.\w+){0,2}", path) is not None
-    if is_table:
-        named = path.rpartition(".")[2]
-    name = named if not named[0].isdigit() else f"t_{named}"
+    named = path.rpartition(".")[2] if is_table else Path(path.rstrip("/*")).name.split(".")[0]
+    # Two pipelines of the same data must not share a folder of the lake.
+    name = _name(Path(output).name.split(".")[0] if output else named)
     target = Path(output or f"{name}.yaml")
-    if target.exists():
+    if os.path.lexists(target):
         raise InputError(f"{target} is there already; name another file: --output FILE.")
     sample = sample_table(path) if is_table else read_sample(path)
     own = [column.name for column in sample.columns if is_reserved(column.name)]
@@ -57,9 +57,21 @@ def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles,
         )
     guesses, null_word = guess_columns(sample)
     roles = guess_roles(guesses, label, sample)
-    command = shlex.join(["lakefit", "init", path, *(["--label", label] if label else [])])
+    given = [*(["--label", label] if label else []), *(["--output", output] if output else [])]
+    command = shlex.join(["lakefit", "init", path, *given])
     text = pipeline_text(name, command, target, sample, guesses, null_word, roles)
-    # Looked at as a run would before it takes its name.
+    _publish(path, target, text)
+    return target, roles, sample
+
+
+def _name(text: str) -> str:
+    """Return a name that a pipeline and a table of SQL may have."""
+    plain = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "data"
+    return plain if not plain[0].isdigit() else f"t_{plain}"
+
+
+def _publish(path: str, target: Path, text: str) -> None:
+    """Write the file where none is yet, looked at as a run would before it takes its name."""
     trial = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
     try:
         write_atomically(trial, text)
@@ -68,11 +80,13 @@ def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles,
     except ConfigError as error:
         message = str(error).replace(str(trial), f"{target} (not written)")
         raise InputError(f"{path}: no pipeline file that runs could be guessed:\n{message}") from error
-    except FileExistsError:
-        raise InputError(f"{target} is there already; name another file: --output FILE.") from None
+    except OSError as error:
+        if os.path.lexists(target):
+            raise InputError(f"{target} is there already; name another file: --output FILE.") from None
+        raise InputError(f"{target} can't be written: {error.strerror}; name another file: --output FILE.") from error
     finally:
-        trial.unlink(missing_ok=True)
-    return target, roles, sample
+        with contextlib.suppress(OSError):
+            trial.unlink(missing_ok=True)
 
 
 def pipeline_text(
@@ -295,6 +309,8 @@ def _expect(sample: Sample, guesses: Sequence[Guess], roles: Roles) -> Iterator[
     yield "  result:"
     allowed = min(0.99, max(0.2, round(2 * _rejected(sample, guesses, roles) + 0.1, 2)))
     yield f"    - {flow(f'rejected_share < {allowed:g}')}"
+    if roles.key is not None:
+        yield f"    - {flow(f'unique({sql_name(roles.key[0])})')}"
     yield from _comment("once a version is in use, `drift(column) < 0.25` compares the next ones with it", "    ")
 
 

@@ -216,7 +216,8 @@ def _literal(value: Any) -> str:
 def _guess_key(roles: Roles, guesses: Sequence[Guess], whole: bool) -> None:
     rows = len(guesses[0].values)
     distinct_rows = len({_row(guesses, place) for place in range(rows)})
-    order = next((g for g in guesses if g.kind == "time" and _ORDER_NAMES.search(g.source) and g.nulls == 0), None)
+    orders = [g for g in guesses if g.kind == "time" and _ORDER_NAMES.search(g.source) and g.nulls == 0]
+    order = next((g for g in orders if _LOAD_NAMES.search(g.source)), orders[0] if orders else None)
     # Of rows with equal keys one stays: where no column says which, or more rows are to come, they must be few.
     enough = (0.9 if order is not None else 0.99) if whole else 0.999
     best: tuple[int, bool, Guess] | None = None
