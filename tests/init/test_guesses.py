@@ -262,7 +262,15 @@ def test_a_key_is_learned_from_where_nothing_else_is_left(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("name", "group"),
-    [("phone", "left_out"), ("account", "left_out"), ("zip", "left_out"), ("amount", "numeric"), ("calls", "numeric")],
+    [
+        ("phone", "left_out"),
+        ("Telefon", "left_out"),
+        ("Kundennr", "left_out"),
+        ("account", "left_out"),
+        ("zip", "left_out"),
+        ("amount", "numeric"),
+        ("calls", "numeric"),
+    ],
 )
 def test_numbers_that_name_something_are_no_measures(tmp_path: Path, name: str, group: str) -> None:
     path = tmp_path / "data.csv"
@@ -621,6 +629,24 @@ def test_the_sample_is_bounded_and_spread(
     assert sum(parity) == pytest.approx(len(values) / 2, rel=0.1)
     # Neighbours stay together: rows of one group are found to be of one.
     assert sum(two - one == 1 for one, two in pairwise(values)) > 0.6 * len(values)
+
+
+def test_pieces_that_begin_inside_of_quotes_are_read_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "MAX_BYTES", 40_000)
+    path = tmp_path / "data.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([["a", "text", "b"], *([i, f"one, {i}\n\ntwo, {i}", i % 2] for i in range(20_000))])
+    sample = sampling.read_sample(str(path))
+    assert sample.misfits == 0
+    assert {str(value).split(",")[0] for value in sample.columns[1].values} == {"one"}
+    assert int(sample.columns[0].values[-1]) > 19_000
+
+
+def test_dates_of_months_have_no_weekday(tmp_path: Path) -> None:
+    found = column(tmp_path, cycle("1949-01", "1949-12", "1950-07"))["features"]["dates"]
+    assert found == [{"columns": ["x"], "parts": ["month"], "cyclical": True}]
 
 
 def test_of_a_compressed_file_it_is_the_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

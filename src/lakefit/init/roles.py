@@ -14,14 +14,15 @@ from lakefit.errors import InputError
 from lakefit.init.columns import Guess, Step
 from lakefit.init.sample import Sample
 
-_KEY_NAMES = re.compile(r"(?i:(^|[\W_])(id|key|uuid|guid|no|nr|number|num|index)$)|[a-z0-9](Id|ID|Key)$")
+_KEY_NAMES = re.compile(r"(?i:(^|[\W_])(id|key|uuid|guid|no|number|num|index)$|(nr|nummer)$)|[a-z0-9](Id|ID|Key)$")
 _CODE_NAMES = re.compile(
-    r"(?i:(^|[\W_])(code|sku|class|type|category|kind|cluster|phone|telephone|mobile|tel|fax|acct|account|iban|ssn|ean|"
-    r"isbn|zip|zipcode|plz|postcode|postalcode|vat)\d?$)|[a-z](Code|Phone|Account|Zip)$"
+    r"(?i:(^|[\W_])(code|sku|class|type|category|kind|cluster|phone|telephone|telefon|mobile|handy|tel|fax|acct|account|"
+    r"konto|iban|ssn|ean|isbn|zip|zipcode|plz|postcode|postalcode|vat)\d?$)|[a-z](Code|Phone|Account|Zip)$"
 )
+# updated_at, last-modified, loadedAt; no upload, no download.
 _LOAD_NAMES = re.compile(
     r"(?i:(^|[\W_])(extract(ed)?|load(ed)?|ingest(ed)?|updated?|modified|inserted|imported|synced|etl)([\W_]|$))|"
-    r"(^|[a-z_])([Ee]xtracted|[Ll]oaded|[Ii]ngested|[Uu]pdated|[Mm]odified|[Ii]nserted|[Ii]mported)(At|On|Time|Date)?$"
+    r"(^e|[a-z]E)xtractedAt$|(^l|[a-z]L)(oadedAt|oadDate|oadTime)$|(^u|[a-z]U)pdatedAt$|(^m|[a-z]M)odifiedAt$"
 )
 _ORDER_NAMES = re.compile(r"updat|modif|chang|extract|version|load|ingest|created|_at$|_ts$|timestamp", re.IGNORECASE)
 _LABEL_NAMES = re.compile(
@@ -377,9 +378,11 @@ def _skewness(values: Sequence[float]) -> float:
 def _date_feature(guess: Guess) -> Feature:
     known = [value for value in guess.values if value is not None]
     parts = []
-    if (max(known) - min(known)).days >= 90:
+    monthly = all(value.day == 1 for value in known)
+    if monthly or (max(known) - min(known)).days >= 90:
         parts.append("month")
-    parts.append("weekday")
+    if not monthly:
+        parts.append("weekday")
     if any(getattr(value, "hour", 0) for value in known):
         parts.append("hour")
     return Feature(guess.name, "dates", {"parts": parts, "cyclical": True}, ", ".join(guess.evidence))

@@ -319,7 +319,7 @@ def _csv(path: str, files: Sequence[InputFile]) -> Sample:
     rows = misfits = lines = 0
     origins = []
     for name, pieces in texts.items():
-        parsed = [_records(piece, separator, multiline) for piece in pieces]
+        parsed = _parsed(pieces, separator, multiline, len(names[name]), whole=read.whole)
         lines += sum(map(len, parsed))
         taken, misfit, all_of_it = _take(parsed, len(names[name]), header, MAX_ROWS // len(chosen))
         whole = whole and all_of_it
@@ -451,6 +451,21 @@ def _records(text: str, separator: str, multiline: bool) -> list[list[str]]:
         except csv.Error:
             found.append([])
     return found
+
+
+def _parsed(
+    pieces: Sequence[str], separator: str, multiline: bool, width: int, *, whole: bool
+) -> list[list[list[str]]]:
+    """Return the records of each piece of a file, without those that may be cut."""
+    if not multiline:
+        return [_records(piece, separator, False) for piece in pieces]
+    parsed = []
+    for place, piece in enumerate(pieces):
+        # A later piece may begin inside of a quoted value.
+        ways = [_records(text, separator, True) for text in ((piece, f'"{piece}') if place else (piece,))]
+        best = max(ways, key=lambda records: sum(len(record) == width for record in records))
+        parsed.append(best[1 if place else 0 : None if whole else -1])
+    return parsed
 
 
 _VALUE = re.compile(
