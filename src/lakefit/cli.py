@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options, console)
     except LakefitError as error:
-        _fail(console, str(error), error.exit_code, _again(options, given, error.exit_code))
+        _fail(console, str(error), error.exit_code, _again(given, error.exit_code))
         return error.exit_code
     except KeyboardInterrupt:
-        _fail(console, "Stopped by Ctrl-C; what is finished is kept.", 4, _again(options, given, 4))
+        _fail(console, "Stopped by Ctrl-C; what is finished is kept.", 4, _again(given, 4))
         return 4
     except BrokenPipeError:
         # Whoever read our output has gone (`lakefit … | head`).
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if options.verbose:
             raise
-        _fail(console, f"{error.filename or 'The system'}: {error.strerror or error}", 3, _again(options, given, 3))
+        _fail(console, f"{error.filename or 'The system'}: {error.strerror or error}", 3, _again(given, 3))
         return 3
     except Exception as error:
         if options.verbose:
             raise
         message = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        _fail(console, f"{message}\nThis is a fault of Lakefit; -v shows where.", 3, _again(options, given, 3))
+        _fail(console, f"{message}\nThis is a fault of Lakefit; -v shows where.", 3, _again(given, 3))
         return 3
 
 
@@ -66,15 +66,12 @@ def _fail(console: Console, message: str, exit_code: int, again: str) -> None:
     print(f"error: {message}\n{again}", file=sys.stderr, flush=True)
 
 
-def _again(options: argparse.Namespace, given: Sequence[str], exit_code: int) -> str:
+def _again(given: Sequence[str], exit_code: int) -> str:
     """Return the last line of a failed run: the command to go on with."""
     import shlex
 
     command = shlex.join(["lakefit", *given])
-    pipeline = getattr(options, "pipeline", None)
-    if exit_code != 2 or pipeline is None:
-        return f"To go on: {command}"
-    return f"Once that is mended: {command}"
+    return f"{'Once that is mended' if exit_code == 2 else 'To go on'}: {command}"
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
@@ -184,7 +181,8 @@ def _init(options: argparse.Namespace, console: Console) -> int:
     console.event("sample", f"{options.path}: {sample.described}, {len(sample.columns)} columns", rows=sample.rows)
     console.event(
         "init",
-        f"{path} predicts {label.expression}{guessed} from {len(roles.features)} columns: lakefit run {path}",
+        f"{path} predicts {label.expression}{guessed} from {len(roles.features)} columns: "
+        f"lakefit {label.command} {path}",
         pipeline=str(path), label=label.expression, type=label.type, guessed=not label.given,
         features=[feature.column for feature in roles.features], left_out=dict(roles.left_out),
     )  # fmt: skip

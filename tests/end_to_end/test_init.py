@@ -75,7 +75,8 @@ def test_parquet_of_pandas_runs_with_its_nanoseconds(tmp_path: Path, monkeypatch
 
 def test_a_table_of_the_catalog(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    query = "SELECT id, id % 7 + rand(3) AS x, map('a', id) AS m, id % 2 = 0 AS won FROM range(1500)"
+    query = """SELECT id, id % 7 + rand(3) AS x, map('a', id) AS m, array(map('a', id)) AS n,
+        interval '1' day * id AS d, interval '1' month * id AS ym, id % 2 = 0 AS won FROM range(1500)"""
     spark.sql(query).write.mode("overwrite").saveAsTable("lakefit_games")
     try:
         assert main(["init", "default.lakefit_games", "--label", "won"]) == 0
@@ -93,3 +94,4 @@ def test_what_is_not_there(lakefit: Callable[..., CompletedProcess[str]], tmp_pa
         assert ended.returncode == 2
         assert name in ended.stderr
         assert "Traceback" not in ended.stderr
+        assert ended.stderr.splitlines()[-1] == f"Once that is mended: lakefit init {name}"

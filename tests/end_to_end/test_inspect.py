@@ -86,3 +86,12 @@ def test_the_schema_takes_the_pipeline_files_and_refuses_a_misspelling(capsys: p
     assert list(validator.iter_errors(flights)) == []
     flights["featurs"] = flights.pop("features")
     assert {error.validator for error in validator.iter_errors(flights)} == {"additionalProperties", "required"}
+
+
+@pytest.mark.parametrize("command", [("inspect", "nothing"), ("diff", "nothing", "neither")])
+def test_what_is_no_dataset_is_to_be_mended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"Once that is mended: lakefit {' '.join(command)}"

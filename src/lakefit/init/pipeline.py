@@ -1,13 +1,16 @@
 """The pipeline file of what was guessed, as text: each guess with its evidence in a comment."""
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import textwrap
 import uuid
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,14 @@ from lakefit.config.sql import ROW, SqlError, parse_schema, quoted
 from lakefit.dataset.publish import write_atomically
 from lakefit.errors import InputError
 from lakefit.init.columns import Guess, guess_columns
-from lakefit.init.roles import Feature, LabelGuess, Roles, guess_roles, sql_name
+from lakefit.init.roles import MIN_CLASS_ROWS, Feature, LabelGuess, Roles, guess_roles, sql_name
 from lakefit.init.sample import Sample, format_of, read_sample, sample_table
 from lakefit.run.validate import validate
 
 _WIDTH = 120
+_ONLY_PREPARED = (
+    "# Not `lakefit run`: training, evaluation and export take binary labels so far, and this is another one."
+)
 
 
 def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles, Sample]:
@@ -32,23 +38,40 @@ def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles,
     Raises:
         InputError: nothing there can be read or learned, or the output exists.
     """
-    named = re.sub(r"\W+", "_", Path(path.rstrip("/*")).name.split(".")[0], flags=re.ASCII).strip("_") or "data"
     is_table = not os.path.exists(path) and not format_of(path) and re.fullmatch(r"\w+(\.\w+){0,2}", path) is not None
-    if is_table:
-        named = path.rpartition(".")[2]
-    name = named if not named[0].isdigit() else f"t_{named}"
+    named = path.rpartition(".")[2] if is_table else Path(path.rstrip("/*")).name.split(".")[0]
+    # Two pipelines of the same data must not share a folder of the lake.
+    name = _name(Path(output).name.split(".")[0] if output else named)
     target = Path(output or f"{name}.yaml")
-    if target.exists():
+    if os.path.lexists(target):
         raise InputError(f"{target} is there already; name another file: --output FILE.")
     sample = sample_table(path) if is_table else read_sample(path)
     own = [column.name for column in sample.columns if is_reserved(column.name)]
     if own:
         raise InputError(f"{path}: the column {own[0]!r} has a name that Lakefit uses itself; give it another.")
+    if len(sample.columns) == 1:
+        hint = "; are the fields separated by none of comma, semicolon, tab and |?" if sample.text else ""
+        raise InputError(
+            f"{path}: the data has one column, {sample.columns[0].name!r}; expected a label and what to learn it "
+            f"from{hint}"
+        )
     guesses, null_word = guess_columns(sample)
-    roles = guess_roles(guesses, label)
-    command = shlex.join(["lakefit", "init", path, *(["--label", label] if label else [])])
+    roles = guess_roles(guesses, label, sample)
+    given = [*(["--label", label] if label else []), *(["--output", output] if output else [])]
+    command = shlex.join(["lakefit", "init", path, *given])
     text = pipeline_text(name, command, target, sample, guesses, null_word, roles)
-    # Looked at as a run would before it takes its name.
+    _publish(path, target, text)
+    return target, roles, sample
+
+
+def _name(text: str) -> str:
+    """Return a name that a pipeline and a table of SQL may have."""
+    plain = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "data"
+    return plain if not plain[0].isdigit() else f"t_{plain}"
+
+
+def _publish(path: str, target: Path, text: str) -> None:
+    """Write the file where none is yet, looked at as a run would before it takes its name."""
     trial = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
     try:
         write_atomically(trial, text)
@@ -57,11 +80,13 @@ def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles,
     except ConfigError as error:
         message = str(error).replace(str(trial), f"{target} (not written)")
         raise InputError(f"{path}: no pipeline file that runs could be guessed:\n{message}") from error
-    except FileExistsError:
-        raise InputError(f"{target} is there already; name another file: --output FILE.") from None
+    except OSError as error:
+        if os.path.lexists(target):
+            raise InputError(f"{target} is there already; name another file: --output FILE.") from None
+        raise InputError(f"{target} can't be written: {error.strerror}; name another file: --output FILE.") from error
     finally:
-        trial.unlink(missing_ok=True)
-    return target, roles, sample
+        with contextlib.suppress(OSError):
+            trial.unlink(missing_ok=True)
 
 
 def pipeline_text(
@@ -77,7 +102,8 @@ def pipeline_text(
     lines = [
         *_comment(f"Written by `{command}` from {sample.described}."),
         "# Nothing is guessed at run time: this file says all. Look at the comments first that say CHECK.",
-        f"#   lakefit run {shlex.quote(str(target))}",
+        f"#   lakefit {roles.label.command} {shlex.quote(str(target))}",
+        *([_ONLY_PREPARED] if roles.label.command == "prepare" else []),
         f"name: {name}",
         "",
         *_source(name, sample, guesses, null_word),
@@ -151,25 +177,40 @@ def _source(name: str, sample: Sample, guesses: Sequence[Guess], null_word: str 
         yield f"      schema_drift: {table['schema_drift']}"
     yield from _evidence(guesses, "      ")
     # Parquet and ORC know their types; what no row can be told apart by (maps) is not read.
-    unread = [guess for guess in guesses if not sample.text and guess.kind == "other" and "path" in table]
+    unread = [guess for guess in guesses if not sample.text and guess.kind == "other"]
+    if "table" in table:
+        # Intervals of months can't leave Spark.
+        unread = [guess for guess in unread if guess.sql_type.startswith("INTERVAL")]
     read = [guess for guess in guesses if guess not in unread]
-    if sample.text or unread:
+    if sample.text or (unread and "path" in table):
         yield "      schema: >-"
-        declared = [f"{_ddl_name(guess.source)} {guess.sql_type}" for guess in read]
-        yield from _filled([f"{item}," for item in declared[:-1]] + declared[-1:], "        ")
-    if table.get("partitions"):
-        yield f"      partitions: {flow(', '.join(f'{key} STRING' for key in table['partitions']))}"
+        yield from _listed((_declared(guess) for guess in read if not guess.folder), "        ")
+    if any(guess.folder for guess in read):
+        yield f"      partitions: {flow(', '.join(_declared(guess) for guess in read if guess.folder))}"
     yield f"  rows: {name}"
-    if any(guess.name != guess.source for guess in read):
-        yield "  query: | # plain names, which SQL and the model's inputs take without quotes"
+    renamed = any(guess.name != guess.source for guess in read)
+    if renamed or (unread and "table" in table):
+        why = "plain names, which SQL and the model's inputs take without quotes" if renamed else "all but intervals"
+        yield f"  query: | # {why}"
         yield f"    SELECT {name}.{ROW},"
-        columns = [
-            sql_name(guess.name) if guess.name == guess.source else f"{quoted(guess.source)} AS {sql_name(guess.name)}"
-            for guess in read
-        ]
-        columns += [sql_name(key) for key in table.get("partitions", ())]
-        yield from _filled([f"{item}," for item in columns[:-1]] + columns[-1:], "      ")
+        yield from _listed((_selected(guess) for guess in read), "      ")
         yield f"    FROM {name}"
+
+
+def _declared(guess: Guess) -> str:
+    return f"{_ddl_name(guess.source)} {guess.sql_type}"
+
+
+def _selected(guess: Guess) -> str:
+    if guess.name == guess.source:
+        return sql_name(guess.name)
+    return f"{quoted(guess.source)} AS {sql_name(guess.name)}"
+
+
+def _listed(items: Iterable[str], indent: str) -> list[str]:
+    """Return lines of items with commas between them."""
+    *most, last = items
+    return _filled([*(f"{item}," for item in most), last], indent)
 
 
 def _evidence(guesses: Sequence[Guess], indent: str) -> Iterator[str]:
@@ -237,10 +278,14 @@ def _label_rules(label: LabelGuess) -> Iterator[str]:
     else:
         yield "require:"
         yield f"  - {{that: {flow(f'({label.expression}) IS NOT NULL')}, because: no label}}"
-    if label.rare:
-        column = sql_name(label.columns[0])
+    column, enough = sql_name(label.columns[0]), f"{MIN_CLASS_ROWS} rows, which every split needs a part of"
+    if label.only:
+        values = ", ".join(_literal(value) for value in label.only)
+        yield from _comment(f"CHECK: the classes of which the sample promises {enough}; there may be others", "  ")
+        yield f"  - {{that: {flow(f'{column} IN ({values})')}, because: rare class}}"
+    elif label.rare:
         values = ", ".join(_literal(value) for value in label.rare)
-        yield from _comment("CHECK: classes with fewer than 20 rows in the sample, too few for every split", "  ")
+        yield from _comment(f"CHECK: classes with fewer than {enough}", "  ")
         yield f"  - {{that: {flow(f'{column} NOT IN ({values})')}, because: rare class, null: keep}}"
     yield ""
 
@@ -262,25 +307,53 @@ def _expect(sample: Sample, guesses: Sequence[Guess], roles: Roles) -> Iterator[
     yield "  input:"
     yield from (f"    - {flow(text)}" for text in contracts)
     yield "  result:"
-    yield "    - rejected_share < 0.2"
+    allowed = min(0.99, max(0.2, round(2 * _rejected(sample, guesses, roles) + 0.1, 2)))
+    yield f"    - {flow(f'rejected_share < {allowed:g}')}"
+    if roles.key is not None:
+        yield f"    - {flow(f'unique({sql_name(roles.key[0])})')}"
     yield from _comment("once a version is in use, `drift(column) < 0.25` compares the next ones with it", "    ")
 
 
+def _rejected(sample: Sample, guesses: Sequence[Guess], roles: Roles) -> float:
+    """Return the share of rows in the sample that a run rejects, at most: one may be rejected for several reasons."""
+    rejected = sample.misfits
+    for guess in guesses:
+        needed = guess.name in roles.label.columns or guess.name in (roles.key or ())
+        rejected += sum(value is None for value in guess.values) if needed else guess.misfits
+        if guess.name in roles.label.columns:
+            rejected += sum(guess.counts[value] for value in roles.label.rare)
+    return min(1.0, rejected / (sample.rows + sample.misfits))
+
+
 def _split(guesses: Sequence[Guess], roles: Roles) -> Iterator[str]:
-    timed = next((g for g in guesses if g.kind == "time" and g.nulls == 0 and len(g.counts) >= 30), None)
-    if timed is not None:
-        known = sorted(timed.values)
-        cuts = [known[int(share * (len(known) - 1))] for share in (0.7, 0.85)]
-        days = [cut if type(cut) is date else cut.date() for cut in cuts]
-        days[1] = max(days[1], days[0] + timedelta(days=1))
-        text = f"{{column: {timed.name}, validation: {days[0]}, test: {days[1]}}}"
-        yield from _comment("CHECK: if the model will judge the future, test it on the latest rows instead:")
-        yield f"# split: {{time: {text}}}"
+    yield from _time_split(guesses, roles)
+    shares = {"train": 0.7, "validation": 0.15, "test": 0.15}
+    few = roles.label.fewest < 5 * MIN_CLASS_ROWS
+    if few:
+        shares = {"train": 0.6, "validation": 0.2, "test": 0.2}
+        what = "rows" if roles.label.type == "regression" else "rows of the rarest class"
+        yield from _comment(f"CHECK: about {roles.label.fewest:,} {what} in all; more would make the test surer")
     if roles.group is not None:
         yield from _comment(f"{roles.group_why}: all go to one split, or the test would flatter")
-        yield f"split: {{by: {flow([roles.group])}}}"
+        yield f"split: {flow({'by': [roles.group], **(shares if few else {})})}"
     else:
-        yield "split: {train: 0.7, validation: 0.15, test: 0.15}"
+        yield f"split: {flow(shares)}"
+
+
+def _time_split(guesses: Sequence[Guess], roles: Roles) -> Iterator[str]:
+    """Suggest the cuts of a split by the first column of times, where they leave each split a tenth of the rows."""
+    dates = [feature.column for feature in roles.features if feature.group == "dates"]
+    timed = next((g for g in guesses if g.name in dates and g.nulls == 0 and len(g.counts) >= 30), None)
+    if timed is None:
+        return
+    known = sorted(value if type(value) is date else value.date() for value in timed.values)
+    cuts = [known[int(share * (len(known) - 1))] for share in (0.7, 0.85)]
+    places = [0, *(bisect_left(known, cut) for cut in cuts), len(known)]
+    if min(two - one for one, two in pairwise(places)) < 0.1 * len(known):
+        return
+    text = f"{{column: {timed.name}, validation: {cuts[0]}, test: {cuts[1]}}}"
+    yield from _comment("CHECK: if the model will judge the future, test it on the latest rows instead:")
+    yield f"# split: {{time: {text}}}"
 
 
 def _features(roles: Roles) -> Iterator[str]:
@@ -297,7 +370,7 @@ def _features(roles: Roles) -> Iterator[str]:
         for settings, features in merged.items():
             for feature in features:
                 yield from _comment(f"{feature.column}: {feature.why}", "    ")
-            columns = _filled([f"{flow(f.column)}," for f in features[:-1]] + [flow(features[-1].column)], "        ")
+            columns = _listed((flow(feature.column) for feature in features), "        ")
             if len(columns) == 1 and len(columns[0]) < 100:
                 yield f"    - columns: [{columns[0].strip()}]"
             else:

@@ -5,15 +5,25 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from lakefit.config.file import nearest
 from lakefit.config.sql import SqlError, expression_columns, quoted
 from lakefit.errors import InputError
-from lakefit.init.columns import Guess
+from lakefit.init.columns import Guess, Step
+from lakefit.init.sample import Sample
 
-_KEY_NAMES = re.compile(r"(?i:(^|[\W_])(id|key|uuid|guid|no|nr|number|num|index)$)|[a-z0-9](Id|ID|Key)$")
-_CODE_NAMES = re.compile(r"(?i:(^|[\W_])(zip|plz|postcode|zipcode|code|sku|class|type|category|kind|cluster)$)")
+_KEY_NAMES = re.compile(r"(?i:(^|[\W_])(id|key|uuid|guid|no|number|num|index)$|(nr|nummer)$)|[a-z0-9](Id|ID|Key)$")
+_CODE_NAMES = re.compile(
+    r"(?i:(^|[\W_])(code|sku|class|type|category|kind|cluster|phone|telephone|telefon|mobile|handy|tel|fax|acct|account|"
+    r"konto|iban|ssn|ean|isbn|zip|zipcode|plz|postcode|postalcode|vat)\d?$)|[a-z](Code|Phone|Account|Zip)$"
+)
+# updated_at, last-modified, loadedAt; no upload, no download.
+_LOAD_NAMES = re.compile(
+    r"(?i:(^|[\W_])(extract(ed)?|load(ed)?|ingest(ed)?|updated?|modified|inserted|imported|synced|etl)([\W_]|$))|"
+    r"(^e|[a-z]E)xtractedAt$|(^l|[a-z]L)(oadedAt|oadDate|oadTime)$|(^u|[a-z]U)pdatedAt$|(^m|[a-z]M)odifiedAt$"
+)
 _ORDER_NAMES = re.compile(r"updat|modif|chang|extract|version|load|ingest|created|_at$|_ts$|timestamp", re.IGNORECASE)
 _LABEL_NAMES = re.compile(
     r"label|target|y|class|outcome|response|churn(ed)?|survived|default(ed)?|(is_?)?fraud|converted|click(ed)?|"
@@ -23,19 +33,34 @@ _LABEL_NAMES = re.compile(
 # What one column may tell of the label before it is taken for the label's own trace.
 _SUSPICIOUS = 0.999
 MIN_CLASS_ROWS = 20
+_TOO_FEW = (
+    f"too few for training, validation and test to see some each; expected {MIN_CLASS_ROWS} or more: take more rows, "
+    "merge classes, or name another label (--label)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelGuess:
-    """`columns`: those that the expression names. rare: classes with too few rows for every split to see one."""
+    """`columns`: those that the expression names.
+
+    fewest: about so many rows has the rarest class that is kept, or the whole table where there are no classes. rare:
+    classes with too few rows for every split to see one. only: the others, where the sample may not show all classes.
+    """
 
     expression: str
     type: Literal["binary", "classes", "regression"]
     columns: tuple[str, ...]
     why: str
     given: bool
+    fewest: int
     classes: int = 0
     rare: tuple[Any, ...] = ()
+    only: tuple[Any, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command that goes as far as this label can go: training takes binary labels so far."""
+        return "run" if self.type == "binary" else "prepare"
 
 
 @dataclass(slots=True)
@@ -62,15 +87,17 @@ class Roles:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-def guess_roles(guesses: Sequence[Guess], label: str | None) -> Roles:
-    """Return the roles of columns, of which there is at least one, all of the same length.
+def guess_roles(guesses: Sequence[Guess], label: str | None, sample: Sample) -> Roles:
+    """Return the roles of the sample's columns, of which there is at least one, all of the same length.
 
     Raises:
         InputError: `label` names no column, or one that nothing can be learned of; or no feature is left.
     """
-    roles = Roles(_given_label(guesses, label) if label is not None else _found_label(guesses))
+    if sample.whole and sample.rows < MIN_CLASS_ROWS:
+        raise InputError(f"the data has {sample.rows} rows; expected {MIN_CLASS_ROWS} or more to learn and to test.")
+    roles = Roles(_given_label(guesses, label, sample) if label is not None else _found_label(guesses, sample))
     others = [guess for guess in guesses if guess.name not in roles.label.columns]
-    _guess_key(roles, others)
+    _guess_key(roles, guesses, sample.whole)
     _guess_group(roles, others)
     of_label = next((guess for guess in guesses if guess.name in roles.label.columns), None)
     for guess in others:
@@ -80,6 +107,7 @@ def guess_roles(guesses: Sequence[Guess], label: str | None) -> Roles:
             roles.features.append(feature)
         else:
             roles.left_out.append((guess.name, suspect or str(feature)))
+    _spare_key(roles, others)
     if not roles.features:
         reasons = "; ".join(f"{name}: {why}" for name, why in roles.left_out[:5])
         raise InputError(f"no column is left to learn {roles.label.expression!r} from ({reasons}).")
@@ -98,10 +126,10 @@ def sql_name(name: str) -> str:
 # --- label
 
 
-def _given_label(guesses: Sequence[Guess], label: str) -> LabelGuess:
+def _given_label(guesses: Sequence[Guess], label: str, sample: Sample) -> LabelGuess:
     for guess in guesses:
         if label.lower() in (guess.source.lower(), guess.name.lower()):
-            found = _label_of(guess, given=True)
+            found = _label_of(guess, sample, given=True)
             if isinstance(found, str):
                 raise InputError(f"--label {label}: {found}.")
             return found
@@ -116,15 +144,19 @@ def _given_label(guesses: Sequence[Guess], label: str) -> LabelGuess:
         raise InputError(f"--label {label}: there is no column {wrong!r}{nearest(wrong, list(names.values()))}.")
     columns = tuple(dict.fromkeys(names[name.lower()] for name in named))
     why = "as given: true and false, or 1 and 0. CHECK the features: an expression is not tried against them"
-    return LabelGuess(label, "binary", columns, why, given=True)
+    return LabelGuess(label, "binary", columns, why, given=True, fewest=sample.total)
 
 
-def _found_label(guesses: Sequence[Guess]) -> LabelGuess:
+def _found_label(guesses: Sequence[Guess], sample: Sample) -> LabelGuess:
     """Return the likeliest label: by its name, else a column of two values, else of few, else the last of numbers."""
-    possible = [(guess, found) for guess in guesses if isinstance(found := _label_of(guess, given=False), LabelGuess)]
-    for guess, found in reversed(possible):
+    every = [(guess, _label_of(guess, sample, given=False)) for guess in guesses]
+    for guess, found in reversed(every):
         if _LABEL_NAMES.fullmatch(guess.source.strip()):
-            return found
+            if isinstance(found, LabelGuess):
+                return found
+            if _TOO_FEW in found:
+                raise InputError(f"{guess.source}: {found}.")
+    possible = [(guess, found) for guess, found in every if isinstance(found, LabelGuess)]
     for kind in ("binary", "classes", "regression"):
         for guess, found in reversed(possible):
             if found.type == kind and not (kind == "regression" and _KEY_NAMES.search(guess.source)):
@@ -132,7 +164,7 @@ def _found_label(guesses: Sequence[Guess]) -> LabelGuess:
     raise InputError("no column could be a label: none has two values, few values or numbers. Name one: --label COLUMN")
 
 
-def _label_of(guess: Guess, given: bool) -> LabelGuess | str:
+def _label_of(guess: Guess, sample: Sample, *, given: bool) -> LabelGuess | str:
     """Return how a column is learned, or why it can't be."""
     counts = guess.counts
     distinct = len(counts)
@@ -143,23 +175,34 @@ def _label_of(guess: Guess, given: bool) -> LabelGuess | str:
         return f"the column has {distinct} distinct value{'' if distinct == 1 else 's'} in the sample"
     column = sql_name(guess.name)
     shares = ", ".join(f"{value!r} {often / counts.total():.1%}" for value, often in counts.most_common(4))
+    kept = {value: often for value, often in counts.items() if not _is_rare(often, sample)}
+    rare = [value for value in counts if value not in kept]
+    fewest = min((kept or counts).values()) * sample.total // sample.rows
     if distinct == 2:
         rarer = min(counts, key=lambda value: (counts[value], str(value)))
+        if rare and sample.whole:
+            return f"{rarer!r} has {counts[rarer]} rows, {_TOO_FEW}"
         plain = guess.kind == "boolean" or set(counts) == {0, 1}
         expression = column if plain else f"{column} = {_literal(rarer)}"
-        return LabelGuess(expression, "binary", (guess.name,), f"two values: {shares}", given)
-    if guess.kind == "number":
-        whole = all(value == int(value) for value in counts)
-        if whole and distinct <= 10 and min(counts.values()) >= MIN_CLASS_ROWS and guess.sql_type != "DOUBLE":
-            return LabelGuess(column, "classes", (guess.name,), f"{distinct} values: {shares}", given, distinct)
-        return LabelGuess(column, "regression", (guess.name,), f"numbers: {', '.join(guess.evidence)}", given)
-    rare = tuple(value for value, often in counts.items() if often < MIN_CLASS_ROWS)
-    kept = distinct - len(rare)
-    if distinct > 200 or distinct * 3 > counts.total():
+        fewest = counts[rarer] * sample.total // sample.rows
+        return LabelGuess(expression, "binary", (guess.name,), f"two values: {shares}", given, fewest)
+    whole = guess.kind != "number" or (guess.sql_type != "DOUBLE" and all(value == int(value) for value in counts))
+    if guess.kind == "number" and (not whole or rare or distinct > 10):
+        return LabelGuess(
+            column, "regression", (guess.name,), f"numbers: {', '.join(guess.evidence)}", given, sample.total
+        )
+    if guess.kind == "text" and (distinct > 200 or distinct * 3 > counts.total()):
         return f"the column holds {distinct:,} different texts in {counts.total():,} rows; expected classes or numbers"
-    if kept < 2:
-        rare, kept = (), distinct
-    return LabelGuess(column, "classes", (guess.name,), f"{distinct} values: {shares}", given, kept, rare)
+    if len(kept) < 2:
+        return f"of {distinct} classes {len(rare)} have {_TOO_FEW}"
+    only = () if sample.whole else tuple(kept)
+    why = f"{distinct} values: {shares}"
+    return LabelGuess(column, "classes", (guess.name,), why, given, fewest, len(kept), tuple(rare), only)
+
+
+def _is_rare(often: int, sample: Sample) -> bool:
+    """Return whether a class that comes so often in the sample has too few rows in the whole table."""
+    return often * sample.total < MIN_CLASS_ROWS * sample.rows or often < 5
 
 
 def _literal(value: Any) -> str:
@@ -171,30 +214,29 @@ def _literal(value: Any) -> str:
 # --- keys and groups
 
 
-def _guess_key(roles: Roles, guesses: Sequence[Guess]) -> None:
-    rows = len(guesses[0].values) if guesses else 0
+def _guess_key(roles: Roles, guesses: Sequence[Guess], whole: bool) -> None:
+    rows = len(guesses[0].values)
     distinct_rows = len({_row(guesses, place) for place in range(rows)})
-    best: tuple[int, Guess] | None = None
+    orders = [g for g in guesses if g.kind == "time" and _ORDER_NAMES.search(g.source) and g.nulls == 0]
+    order = next((g for g in orders if _LOAD_NAMES.search(g.source)), orders[0] if orders else None)
+    # Of rows with equal keys one stays: where no column says which, or more rows are to come, they must be few.
+    enough = (0.9 if order is not None else 0.99) if whole else 0.999
+    best: tuple[int, bool, Guess] | None = None
     for place, guess in enumerate(guesses):
-        if (
-            guess.kind not in ("text", "number")
-            or guess.nulls > 0.02
-            or not (_KEY_NAMES.search(guess.source) or place == 0)
-        ):
+        if rows < 10 or guess.name in roles.label.columns or not _could_be_key(guess):
             continue
-        if guess.kind == "number" and any(value != int(value) for value in guess.counts):
+        distinct, named = len(guess.counts), bool(_KEY_NAMES.search(guess.source))
+        if distinct < (enough if named else 1) * distinct_rows or not (named or (place == 0 and _numbers_rows(guess))):
             continue
-        distinct = len(guess.counts)
-        if distinct >= 0.9 * distinct_rows and rows >= 10 and (best is None or distinct > best[0]):
-            best = (distinct, guess)
+        if best is None or (distinct, named) > best[:2]:
+            best = (distinct, named, guess)
     copies = f"{rows - distinct_rows:,} of {rows:,} rows are copies of others"
     if best is None:
         roles.key_why = f"no column tells rows apart; copies in all columns are duplicates: {copies}"
         return
-    distinct, guess = best
+    distinct, _, guess = best
     roles.key = (guess.name,)
     roles.key_why = f"{guess.name} has {distinct:,} distinct values in {rows:,} rows; {copies}"
-    order = next((g for g in guesses if g.kind == "time" and _ORDER_NAMES.search(g.source) and g.nulls == 0), None)
     if distinct < distinct_rows:
         if order is not None:
             roles.keep = f"last by {order.name}"
@@ -202,10 +244,34 @@ def _guess_key(roles: Roles, guesses: Sequence[Guess]) -> None:
             roles.key_why += "; CHECK which one of rows with equal keys is right: keep: last by <column>"
 
 
+def _could_be_key(guess: Guess) -> bool:
+    if guess.kind not in ("text", "number") or guess.nulls > 0.02:
+        return False
+    return guess.kind == "text" or all(value == int(value) for value in guess.counts)
+
+
+def _numbers_rows(guess: Guess) -> bool:
+    """Return whether distinct values are numbers or codes of rows, not names or amounts: 1, 2, 3, or A17, A18."""
+    if guess.kind == "text":
+        return all(re.search(r"\d", value) and not re.search(r"\s", value) for value in guess.counts)
+    known = sorted(guess.counts)
+    steps = sum(two - one == 1 for one, two in pairwise(known))
+    return steps >= 0.8 * (len(known) - 1) and not re.search("year|jahr", guess.source, re.IGNORECASE)
+
+
+def _spare_key(roles: Roles, guesses: Sequence[Guess]) -> None:
+    """Learn from the key where nothing else is left and it is a number: then it was a measure."""
+    for guess in guesses:
+        if not roles.features and guess.name in (roles.key or ()) and guess.kind == "number":
+            roles.features.append(_numeric_feature(guess, len(guess.counts)))
+            roles.left_out = [(name, why) for name, why in roles.left_out if name != guess.name]
+            roles.key, roles.keep = None, None
+            roles.key_why = f"{guess.name} is all there is to learn from, so it is no key; copies are duplicates"
+
+
 def _row(guesses: Sequence[Guess], place: int) -> tuple[Any, ...]:
     return tuple(
-        tuple(value) if isinstance(value, list) else str(value) if isinstance(value, dict) else value
-        for value in (guess.values[place] for guess in guesses)
+        str(value) if isinstance(value, list | dict) else value for value in (guess.values[place] for guess in guesses)
     )
 
 
@@ -247,15 +313,20 @@ def _feature(guess: Guess, roles: Roles) -> Feature | str:
             guess.name, "multi_valued", {"max_values": most}, f"lists of up to {max(lengths)} of {distinct:,} values"
         )
     if guess.kind == "time":
+        if _LOAD_NAMES.search(guess.source) or roles.keep == f"last by {guess.name}":
+            return "says when the row was written, which new rows don't have yet"
         return _date_feature(guess)
     if guess.kind == "text":
         return _text_feature(guess, distinct, counts, rows)
     if guess.kind == "boolean":
         return Feature(guess.name, "categorical", {}, _shares(counts))
     whole = all(value == int(value) for value in counts)
-    if whole and (_KEY_NAMES.search(guess.source) or _CODE_NAMES.search(guess.source)) and guess.sql_type != "DOUBLE":
+    if whole and (_KEY_NAMES.search(guess.source) or _CODE_NAMES.search(guess.source)):
         if distinct > 0.2 * rows:
             return f"{distinct:,} different numbers in {rows:,} rows, by its name no measure"
+        if guess.sql_type in ("FLOAT", "DOUBLE"):
+            # Categories are text or integers.
+            guess.steps.append(Step("derive", f"CAST({sql_name(guess.name)} AS BIGINT)", "by its name a code"))
         return Feature(guess.name, "categorical", _vocabulary(counts), f"by its name a code: {distinct:,} values")
     return _numeric_feature(guess, distinct)
 
@@ -307,9 +378,11 @@ def _skewness(values: Sequence[float]) -> float:
 def _date_feature(guess: Guess) -> Feature:
     known = [value for value in guess.values if value is not None]
     parts = []
-    if (max(known) - min(known)).days >= 90:
+    monthly = all(value.day == 1 for value in known)
+    if monthly or (max(known) - min(known)).days >= 90:
         parts.append("month")
-    parts.append("weekday")
+    if not monthly:
+        parts.append("weekday")
     if any(getattr(value, "hour", 0) for value in known):
         parts.append("hour")
     return Feature(guess.name, "dates", {"parts": parts, "cyclical": True}, ", ".join(guess.evidence))

@@ -6,19 +6,25 @@ import io
 import json
 import os
 import re
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import orc
 
+from lakefit.config.sql import quoted
 from lakefit.dataset.inputs import InputFile, file_columns, list_inputs, merged_columns
 from lakefit.errors import InputError
 
-MAX_ROWS, MAX_BYTES, MAX_FILES, PIECES, HEAD_BYTES = 50_000, 32 << 20, 10, 4, 1 << 18
+MAX_ROWS, MAX_BYTES, MAX_FILES, PIECES, HEAD_BYTES = 50_000, 32 << 20, 10, 16, 1 << 16
+# Neighbours come together: rows of one group are often neighbours, and every second row could miss every second class.
+RUN = 50
 _EXTENSIONS = {
     **dict.fromkeys(("csv", "tsv", "tab", "txt"), "csv"),
     **dict.fromkeys(("json", "jsonl", "ndjson"), "json"),
@@ -30,28 +36,36 @@ _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 
 @dataclass(frozen=True, slots=True)
 class SampleColumn:
-    """A column as read: `sql_type` is STRING for all text of a CSV file, None for a JSON key of no single type."""
+    """A column as read: `sql_type` is STRING for all text of a CSV file, None for a JSON key of no single type.
+
+    folder: whether the names of folders give it (`day=2020-01-01/`).
+    """
 
     name: str
     sql_type: str | None
     values: list[Any]
+    folder: bool = False
 
 
 @dataclass(slots=True)
 class Sample:
     """Rows of one table. `table`: the keys of its section in `source.tables`, but the schema of text formats.
 
-    whole: whether these are all rows. text: whether the pipeline file must declare the columns' types. notes: what a
-    reader of the pipeline file should know about how the data was read.
+    whole: whether these are all rows. total: so many there are, estimated where that is not known. text: whether the
+    pipeline file must declare the columns' types. notes: what a reader of the pipeline file should know about how the
+    data was read. misfits: lines in the sample that are no row. origins: the files of the rows, each with how many.
     """
 
     table: dict[str, Any]
     columns: list[SampleColumn]
     rows: int
     whole: bool
+    total: int
     described: str
     text: bool = False
     notes: list[str] = field(default_factory=list)
+    misfits: int = 0
+    origins: list[tuple[str, int]] = field(default_factory=list)
 
 
 def read_sample(path: str) -> Sample:
@@ -86,6 +100,7 @@ def sample_table(name: str) -> Sample:
         InputError: the catalog has no such table.
     """
     from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
 
     from lakefit.launch.session import spark_session
 
@@ -97,14 +112,28 @@ def sample_table(name: str) -> Sample:
                 f"{name}: there is no such file or folder, and Spark's catalog has no such table."
             ) from None
         types = {column.name: column.dataType.simpleString().upper() for column in frame.schema.fields}
-        read = frame.toArrow()
-    whole = read.num_rows <= MAX_ROWS
+        # Nothing is learned of nested values, and some types (intervals of months) can't leave Spark.
+        read = frame.select(
+            *(
+                F.lit(None).cast("string").alias(column) if is_opaque(sql_type) else F.col(quoted(column))
+                for column, sql_type in types.items()
+            )
+        ).toArrow()
+    total = read.num_rows
     if read.num_rows == 0:
         raise InputError(f"{name}: the table is empty.")
     read = read.slice(0, MAX_ROWS)
+    whole = read.num_rows == total
     described = f"{read.num_rows:,} rows, {'all' if whole else 'the first'} of the table"
     notes = ["nothing tells whether the table has changed, so each run reads it again; version: says it"]
-    return Sample({"table": name}, _arrow_columns([read], types), read.num_rows, whole, described, notes=notes)
+    columns = _arrow_columns([read], types)
+    return Sample({"table": name}, columns, read.num_rows, whole, total, described, notes=notes)
+
+
+def is_opaque(sql_type: str) -> bool:
+    """Return whether nothing is learned of values of this type: nested, binary, intervals."""
+    inner = sql_type.removeprefix("ARRAY<").removesuffix(">")
+    return not re.match(r"STRING|(VAR)?CHAR|BOOLEAN|DATE|TIMESTAMP|(TINY|SMALL|BIG)?INT\b|FLOAT|DOUBLE|DECIMAL", inner)
 
 
 def format_of(path: str) -> str:
@@ -124,10 +153,18 @@ def _note_folders(sample: Sample, path: str, files: Sequence[InputFile], mine: S
     if left:
         shown = ", ".join(left[:5]) + (", …" if len(left) > 5 else "")
         sample.notes.append(f"{len(left)} files of {path} have other columns or another format: {shown}")
-    keys = [part.partition("=")[0] for part in used[0].name.split("/")[:-1] if "=" in part]
+    keys = list(_folders(used[0].name))
+    for key in keys:
+        values = [_folders(name).get(key) for name, rows in sample.origins for _ in range(rows)]
+        sample.columns.append(SampleColumn(key, "STRING", values, folder=True))
     if keys:
-        sample.table["partitions"] = keys
         sample.notes.append(f"the folders {', '.join(f'{key}=…' for key in keys)} are columns too")
+
+
+def _folders(name: str) -> dict[str, str | None]:
+    """Return what the folders of a file say, as Hive writes it."""
+    parts = [part.partition("=") for part in name.split("/")[:-1] if "=" in part]
+    return {key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for key, _, value in parts}
 
 
 def _pattern(path: str, files: Sequence[InputFile]) -> str | list[str]:
@@ -163,33 +200,58 @@ def _largest_family(columns: Mapping[str, Sequence[str]], sizes: Mapping[str, in
     return max((members for _, members in families), key=lambda members: sum(sizes[name] for name in members))
 
 
-def _described(rows: int, read: int, files: int, whole: bool) -> str:
-    every = "all of them" if whole else f"spread over {read} of {files} files" if files > 1 else "spread over the file"
-    return f"{rows:,} rows, {every}"
+def _places(rows: int, budget: int) -> list[int]:
+    """Return the places of at most `budget` of so many rows: runs of neighbours, evenly spread from first to last."""
+    if rows <= budget:
+        return list(range(rows))
+    run = max(1, min(RUN, budget // 20))
+    runs = max(1, budget // run)
+    starts = (place * (rows - run) // max(1, runs - 1) for place in range(runs))
+    return [start + place for start in starts for place in range(run)]
+
+
+def _described(rows: int, read: int, files: int, whole: bool, *, heads: bool = False) -> str:
+    """Say of which rows the sample is; heads: of some files no more than the beginning was read."""
+    if whole:
+        return f"{rows:,} rows, all of them"
+    if heads:
+        return f"{rows:,} rows, " + ("the first of the file" if files == 1 else f"from the beginning of {read} files")
+    return f"{rows:,} rows, spread over " + ("the file" if files == 1 else f"{read} of {files} files")
 
 
 # --- text
 
 
 def _pieces(file: InputFile, budget: int) -> tuple[list[bytes], bool]:
-    """Return pieces of a file cut at line ends, and whether they are all of it."""
-    compressed = file.path.lower().endswith(_COMPRESSED)
-    if compressed or file.size <= budget:
-        try:
-            with pa.input_stream(file.path, compression="detect") as stream:
-                head = stream.read(budget + 1)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{file.path}: can't be read: {error}.") from error
-        return ([head], True) if len(head) <= budget else ([_whole_lines(head[:budget])], False)
+    """Return pieces of a file cut at line ends, from its first to its last, and whether they are all of it.
+
+    Of a compressed file and of UTF-16 there is one piece, the first.
+    """
+    if file.path.lower().endswith(_COMPRESSED) or file.size <= budget:
+        head, whole = _head(file, budget)
+        return [head], whole
     pieces = []
     with open(file.path, "rb") as plain:
-        wide = plain.read(2) in (b"\xff\xfe", b"\xfe\xff")
-        for place in range(1 if wide else PIECES):
-            plain.seek(file.size * place // PIECES)
+        count = 1 if plain.read(2) in (b"\xff\xfe", b"\xfe\xff") else PIECES
+        for place in range(count):
+            start = (file.size - budget // count) * place // max(1, count - 1)
+            plain.seek(start)
             if place:
                 plain.readline(1 << 20)
-            pieces.append(_whole_lines(plain.read(budget // PIECES)))
-    return pieces, False
+            piece = plain.read(max(0, start + budget // count - plain.tell()))
+            # The file's last line may lack its end.
+            pieces.append(piece if place == count - 1 > 0 else _whole_lines(piece))
+    return [piece for piece in pieces if piece], False
+
+
+def _head(file: InputFile, budget: int) -> tuple[bytes, bool]:
+    """Return the beginning of a file, decompressed and cut at a line's end, and whether it is all of it."""
+    try:
+        with pa.input_stream(file.path, compression="detect") as stream:
+            head = stream.read(budget + 1)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file.path}: can't be read: {error}.") from error
+    return (head, True) if len(head) <= budget else (_whole_lines(head[:budget]), False)
 
 
 def _whole_lines(piece: bytes) -> bytes:
@@ -209,37 +271,61 @@ def _encoding(pieces: Sequence[bytes]) -> str | None:
     return None
 
 
-def _texts(files: Sequence[InputFile], budget: int) -> tuple[dict[str, list[str]], str | None, bool]:
-    """Return the decoded pieces by file, the encoding to declare, and whether all of the files was read."""
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The decoded pieces by file, and the encoding to declare. whole: all was read; heads: of some the first alone."""
+
+    pieces: dict[str, list[str]]
+    encoding: str | None
+    whole: bool
+    heads: bool
+
+
+def _texts(files: Sequence[InputFile], budget: int) -> _Texts:
     read = {file.name: _pieces(file, budget // len(files)) for file in files}
     encoding = _encoding([piece for pieces, _ in read.values() for piece in pieces])
     decoded = {
         name: [piece.decode(encoding or "utf-8-sig", errors="replace") for piece in pieces]
         for name, (pieces, _) in read.items()
     }
-    return decoded, encoding, all(whole for _, whole in read.values())
+    heads = any(len(pieces) == 1 and not whole for pieces, whole in read.values())
+    return _Texts(decoded, encoding, all(whole for _, whole in read.values()), heads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the beginning of a CSV file says. names: of its columns, c1, c2, … where the first line holds values."""
+
+    separator: str
+    header: bool
+    names: list[str]
 
 
 def _csv(path: str, files: Sequence[InputFile]) -> Sample:
     some = [file for file in files if file.size]
-    looked, _, _ = _texts(_spread(some), HEAD_BYTES * MAX_FILES)
-    first = next(iter(looked.values()))[0]
-    separator = _separator(first)
-    header = all(_is_header(_records(pieces[0], separator, True)) for pieces in looked.values())
-    names = {file.name: _names(file, separator, header) for file in some}
-    family = _largest_family(names, {file.name: file.size for file in files})
-    chosen = _spread([file for file in some if file.name in family])
-    texts, encoding, whole = _texts(chosen, MAX_BYTES)
+    heads = _heads(path, some)
+    family = _family(heads, {file.name: file.size for file in files})
+    separator, header = heads[family[0]].separator, heads[family[0]].header
+    names = {name: heads[name].names for name in family}
+    mine = [file for file in some if file.name in family]
+    for file in mine:
+        _refuse_twice(file.path, names[file.name])
+    chosen = _spread(mine)
+    read = _texts(chosen, MAX_BYTES)
+    texts, encoding, whole = read.pieces, read.encoding, read.whole
     multiline = any(_is_multiline(pieces[0], separator) for pieces in texts.values())
     columns = list(dict.fromkeys(column for name in family for column in names[name]))
     values: dict[str, list[str | None]] = {column: [] for column in columns}
-    rows = misfits = 0
+    rows = misfits = lines = 0
+    origins = []
     for name, pieces in texts.items():
-        parsed = [_records(piece, separator, multiline) for piece in pieces]
+        parsed = _parsed(pieces, separator, multiline, len(names[name]), whole=read.whole)
+        lines += sum(map(len, parsed))
         taken, misfit, all_of_it = _take(parsed, len(names[name]), header, MAX_ROWS // len(chosen))
         whole = whole and all_of_it
         misfits += misfit
         rows += len(taken)
+        origins.append((name, len(taken)))
         place = {column: i for i, column in enumerate(names[name])}
         for column in columns:
             at = place.get(column)
@@ -260,19 +346,56 @@ def _csv(path: str, files: Sequence[InputFile]) -> Sample:
     if len({tuple(names[name]) for name in family}) > 1:
         table["schema_drift"] = "allow"
     found = [SampleColumn(name, "STRING", column) for name, column in values.items()]
-    described = _described(rows, len(chosen), len(family), whole)
-    sample = Sample(table, found, rows, whole, described, text=True)
+    described = _described(rows, len(chosen), len(family), whole, heads=read.heads)
+    total = rows if whole else max(rows, _estimate(lines, texts, mine))
+    sample = Sample(table, found, rows, whole, total, described, text=True, misfits=misfits, origins=origins)
     _note_csv(sample, misfits, multiline, encoding, header)
     return sample
 
 
-def _names(file: InputFile, separator: str, header: bool) -> list[str]:
-    pieces, _ = _pieces(file, HEAD_BYTES)
-    text = pieces[0].decode(_encoding(pieces) or "utf-8-sig", errors="replace")
-    records = _records(text, separator, True)
-    if not records:
-        raise InputError(f"{file.path}: no line could be read as CSV.")
-    return _header_names(file.path, records[0]) if header else [f"c{place + 1}" for place in range(len(records[0]))]
+def _estimate(lines: int, texts: Mapping[str, Sequence[str]], files: Sequence[InputFile]) -> int:
+    """Return how many lines all files have where these pieces have so many; too few for compressed files."""
+    read = sum(len(piece) for pieces in texts.values() for piece in pieces)
+    return lines * sum(file.size for file in files) // max(1, read)
+
+
+def _heads(path: str, files: Sequence[InputFile]) -> dict[str, _Head]:
+    """Return the beginning of every file that is text."""
+    found: dict[str, tuple[str, list[list[str]]]] = {}
+    junk = ""
+    for file in files:
+        data, _ = _head(file, HEAD_BYTES)
+        controls = sum(data.count(code) for code in range(32) if code not in b"\t\n\f\r")
+        if controls > 0.01 * len(data) and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            junk = junk or f"{file.path}: {controls:,} of the first {len(data):,} bytes are control characters"
+            continue
+        text = data.decode(_encoding([data]) or "utf-8-sig", errors="replace")
+        separator = _separator(text)
+        records = _records(text, separator, True)
+        if records:
+            found[file.name] = separator, records
+    if not found:
+        why = f"{junk}: no text, whatever the name says" if junk else f"{path}: no line could be read as CSV"
+        raise InputError(f"{why}; expected lines of text (UTF-16 with its byte-order mark).")
+    # A file of few rows may not show that its first line is the header of the others.
+    headers = {tuple(records[0]) for _, records in found.values() if _is_header(records)}
+    return {
+        name: _Head(separator, tuple(records[0]) in headers, _names(records[0], tuple(records[0]) in headers))
+        for name, (separator, records) in found.items()
+    }
+
+
+def _names(record: Sequence[str], header: bool) -> list[str]:
+    return [(cell.strip() or f"_c{place}") if header else f"c{place + 1}" for place, cell in enumerate(record)]
+
+
+def _family(heads: Mapping[str, _Head], sizes: Mapping[str, int]) -> list[str]:
+    """Return the names of the files of one table, by most bytes: written alike, and with the same columns or nearly."""
+    alike: dict[tuple[str, int], dict[str, list[str]]] = {}
+    for name, head in heads.items():
+        alike.setdefault((head.separator, 0 if head.header else len(head.names)), {})[name] = head.names
+    families = (_largest_family(names, sizes) for names in alike.values())
+    return max(families, key=lambda members: sum(sizes[name] for name in members))
 
 
 def _note_csv(sample: Sample, misfits: int, multiline: bool, encoding: str | None, header: bool) -> None:
@@ -330,26 +453,73 @@ def _records(text: str, separator: str, multiline: bool) -> list[list[str]]:
     return found
 
 
-_VALUE = re.compile(r"[+-]?[\d.,]+%?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|true|false|nan|null|na", re.IGNORECASE)
+def _parsed(
+    pieces: Sequence[str], separator: str, multiline: bool, width: int, *, whole: bool
+) -> list[list[list[str]]]:
+    """Return the records of each piece of a file, without those that may be cut."""
+    if not multiline:
+        return [_records(piece, separator, False) for piece in pieces]
+    parsed = []
+    for place, piece in enumerate(pieces):
+        # A later piece may begin inside of a quoted value.
+        ways = [_records(text, separator, True) for text in ((piece, f'"{piece}') if place else (piece,))]
+        best = max(ways, key=lambda records: sum(len(record) == width for record in records))
+        parsed.append(best[1 if place else 0 : None if whole else -1])
+    return parsed
+
+
+_VALUE = re.compile(
+    r"[€$£]?[+-]?[\d.,]*\d[\d.,]*(e[+-]?\d+)?\s?[%€$£]?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|true|false", re.IGNORECASE
+)
+_NO_VALUE = frozenset(("", "nan", "null", "na", "n/a", "none", "?", "-"))
 
 
 def _is_header(records: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first record names the columns: each cell says by what stands below it, the majority wins."""
     first = [cell.strip() for cell in records[0]]
-    named = [cell for cell in first if cell]
-    if not named or any(_VALUE.fullmatch(cell) for cell in named) or len(named) < len(first) - 1:
+    if first.count("") > 1 or not any(first):
         return False
-    body = [record for record in records[1:2000] if len(record) == len(first)]
-    repeated = sum(cell in {record[place].strip() for record in body} for place, cell in enumerate(first) if cell)
-    return repeated * 2 < len(named)
+    body = [record for record in records[1:2000] if len(record) == len(first) and record != records[0]]
+    if not body:
+        return not any(_VALUE.fullmatch(cell) for cell in first)
+    numbered = _numbered(first)
+    votes = [
+        _vote(cell, [record[place].strip() for record in body], numbered) for place, cell in enumerate(first) if cell
+    ]
+    return sum(votes) > 0 or -1 not in votes
 
 
-def _header_names(name: str, record: Sequence[str]) -> list[str]:
-    names = [cell.strip() or f"_c{place}" for place, cell in enumerate(record)]
+def _numbered(cells: Sequence[str]) -> range:
+    """Return the numbers by which columns are named (2013, 2014, 2015, or 0, 1, 2); empty where they are not."""
+    numbers = [int(cell) for cell in cells if re.fullmatch(r"\d{1,4}", cell)]
+    steps = {two - one for one, two in pairwise(numbers)}
+    years = all(1900 <= number <= 2100 for number in numbers)
+    if len(steps) != 1 or min(steps) < 1 or (len(numbers) < 3 and not years):
+        return range(0)
+    return range(numbers[0], numbers[-1] + 1)
+
+
+def _vote(cell: str, below: Sequence[str], numbered: range) -> int:
+    """Return 1 where a cell must be a name of what stands below it, -1 where it is like that, 0 where none can tell."""
+    known = [value for value in below if value.lower() not in _NO_VALUE]
+    if not known or cell.lower() in _NO_VALUE:
+        return 0
+    if sum(_VALUE.fullmatch(value) is not None for value in known) >= 0.9 * len(known):
+        if cell.isdigit() and int(cell) in numbered:
+            inside = sum(value.isdigit() and int(value) in numbered for value in known)
+            return -1 if inside >= 0.1 * len(known) else 0
+        return -1 if _VALUE.fullmatch(cell) else 1
+    if cell in known:
+        return -1
+    # A word of so few would have come again.
+    return 1 if len(set(known)) * 10 <= len(known) else 0
+
+
+def _refuse_twice(path: str, names: Sequence[str]) -> None:
     counted = Counter(column.lower() for column in names)
     twice = [column for column in names if counted[column.lower()] > 1]
     if twice:
-        raise InputError(f"{name}: the header names the column {twice[0]!r} twice; rename one of them in the file.")
-    return names
+        raise InputError(f"{path}: the header names the column {twice[0]!r} twice; rename one of them in the file.")
 
 
 def _take(
@@ -361,7 +531,7 @@ def _take(
     misfits = 0
     whole = len(pieces) == 1
     for piece in pieces:
-        taken = piece[: max(2, budget // len(pieces))]
+        taken = [piece[place] for place in _places(len(piece), max(2, budget // len(pieces)))]
         whole = whole and len(taken) == len(piece)
         fit = [record for record in taken if len(record) == width and not (header and record == first_line)]
         misfits += sum(len(record) != width for record in taken)
@@ -371,28 +541,33 @@ def _take(
 
 def _json(path: str, files: Sequence[InputFile]) -> Sample:
     chosen = _spread([file for file in files if file.size])
-    texts, encoding, whole = _texts(chosen, MAX_BYTES)
-    whole = whole and len(chosen) == len([file for file in files if file.size])
+    read = _texts(chosen, MAX_BYTES)
+    texts, encoding = read.pieces, read.encoding
+    whole = read.whole and len(chosen) == len([file for file in files if file.size])
     records: list[dict[str, Any]] = []
-    misfits = 0
+    misfits = every = 0
+    origins = []
     for name, pieces in texts.items():
         if pieces[0].lstrip().startswith("["):
             raise InputError(
                 f"{name}: a JSON array over many lines; expected a record a line, as `jq -c '.[]'` writes it."
             )
+        before = len(records)
         for piece in pieces:
             lines = [line for line in piece.split("\n") if line.strip()]
             budget = MAX_ROWS // (len(texts) * len(pieces)) + 1
             whole = whole and len(lines) <= budget
-            for line in lines[:budget]:
+            every += len(lines)
+            for place in _places(len(lines), budget):
                 try:
-                    value = json.loads(line)
+                    value = json.loads(lines[place])
                 except json.JSONDecodeError:
                     value = None
                 if isinstance(value, dict):
                     records.append(value)
                 else:
                     misfits += 1
+        origins.append((name, len(records) - before))
     if misfits > len(records):
         raise InputError(f"{path}: {misfits:,} of {misfits + len(records):,} lines are no JSON record.")
     names = list(dict.fromkeys(key for record in records for key in record))
@@ -405,8 +580,12 @@ def _json(path: str, files: Sequence[InputFile]) -> Sample:
     if not whole:
         table["schema_drift"] = "allow"
         notes.append("keys that the sample did not show are left out (schema_drift)")
-    described = _described(len(records), len(texts), len(files), whole)
-    return Sample(table, columns, len(records), whole, described, text=True, notes=notes)
+    described = _described(len(records), len(texts), len(files), whole, heads=read.heads)
+    total = len(records) if whole else max(len(records), _estimate(every, texts, files))
+    return Sample(
+        table, columns, len(records), whole, total, described,
+        text=True, notes=notes, misfits=misfits, origins=origins,
+    )  # fmt: skip
 
 
 def _json_column(name: str, values: list[Any]) -> SampleColumn:
@@ -448,6 +627,7 @@ def _columnar(path: str, files: Sequence[InputFile], format_name: str) -> Sample
         raise InputError(f"{path}: {error}; name the files that belong together.") from None
     chosen = _spread(mine)
     tables: list[pa.Table] = []
+    origins = []
     total = 0
     for file in chosen:
         try:
@@ -456,24 +636,43 @@ def _columnar(path: str, files: Sequence[InputFile], format_name: str) -> Sample
             raise InputError(f"{file.path}: can't be read: {error}.") from error
         tables += found
         total += rows
+        origins.append((file.name, sum(part.num_rows for part in found)))
     rows = sum(found.num_rows for found in tables)
     whole = rows == total and len(chosen) == len(mine)
     described = _described(rows, len(chosen), len(files), whole)
-    return Sample(table, _arrow_columns(tables, types), rows, whole, described, notes=notes)
+    total = total * sum(file.size for file in mine) // max(1, sum(file.size for file in chosen))
+    columns = _arrow_columns(tables, types)
+    return Sample(table, columns, rows, whole, total, described, notes=notes, origins=origins)
 
 
 def _groups(path: str, format_name: str, budget: int) -> tuple[list[pa.Table], int]:
-    """Return rows of a file, spread over its row groups or stripes, and how many rows it has."""
+    """Return rows of a file, spread over its row groups or stripes and over each, and how many rows it has."""
     if format_name == "orc":
         stripes = orc.ORCFile(path)
         chosen = _spread(range(stripes.nstripes))
         share = max(1, budget // max(1, len(chosen)))
-        return [pa.Table.from_batches([stripes.read_stripe(i)]).slice(0, share) for i in chosen], stripes.nrows
-    file = pq.ParquetFile(path)
-    chosen = _spread(range(file.num_row_groups))
+        return [_taken([stripe], len(stripe), share) for stripe in map(stripes.read_stripe, chosen)], stripes.nrows
+    # A buffer: else a row group would be in memory as a whole.
+    file = pq.ParquetFile(path, buffer_size=1 << 20)
+    chosen = [i for i in _spread(range(file.num_row_groups)) if file.metadata.row_group(i).num_rows]
     share = max(1, budget // max(1, len(chosen)))
-    found = [next(file.iter_batches(batch_size=share, row_groups=[group]), None) for group in chosen]
-    return [pa.Table.from_batches([batch]) for batch in found if batch is not None], file.metadata.num_rows
+    found = [
+        _taken(file.iter_batches(batch_size=1 << 15, row_groups=[i]), file.metadata.row_group(i).num_rows, share)
+        for i in chosen
+    ]
+    return found, file.metadata.num_rows
+
+
+def _taken(batches: Iterable[pa.RecordBatch], rows: int, budget: int) -> pa.Table:
+    """Return at most `budget` of so many rows, evenly spread; one batch of them is in memory at a time."""
+    taken = []
+    start = 0
+    places = _places(rows, budget)
+    for batch in batches:
+        mine = places[bisect_left(places, start) : bisect_left(places, start + len(batch))]
+        taken.append(batch.take(pa.array([place - start for place in mine], pa.int64())))
+        start += len(batch)
+    return pa.Table.from_batches(taken)
 
 
 def _arrow_columns(tables: Sequence[pa.Table], types: Mapping[str, str]) -> list[SampleColumn]:
