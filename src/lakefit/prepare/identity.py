@@ -107,7 +107,7 @@ def _words(column: pa.Array) -> Hashes:
         # Spark hashes -0.0 as 0.0 and every NaN as one.
         floats = words.view(np.float64) + 0.0
         floats[np.isnan(floats)] = np.nan
-        words = floats.view(np.uint64)
+        words = np.asarray(floats.view(np.uint64))
     return words
 
 
