@@ -105,9 +105,9 @@ def _words(column: pa.Array) -> Hashes:
     words = words_of(column)
     if pa.types.is_floating(column.type):
         # Spark hashes -0.0 as 0.0 and every NaN as one.
-        floats = words.view(np.float64) + 0.0
+        floats = np.asarray(words.view(np.float64) + 0.0)
         floats[np.isnan(floats)] = np.nan
-        words = np.asarray(floats.view(np.uint64))
+        words = np.frombuffer(floats, np.uint64)
     return words
 
 
