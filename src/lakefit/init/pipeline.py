@@ -241,7 +241,7 @@ def _label_rules(label: LabelGuess) -> Iterator[str]:
         column = sql_name(label.columns[0])
         values = ", ".join(_literal(value) for value in label.rare)
         yield from _comment("CHECK: classes with fewer than 20 rows in the sample, too few for every split", "  ")
-        yield f"  - {{that: {flow(f'{column} NOT IN ({values})')}, because: rare class, null: keep}}"
+        yield f'  - {{that: {flow(f"{column} NOT IN ({values})")}, because: rare class, "null": keep}}'
     yield ""
 
 
