@@ -18,14 +18,63 @@ HEAD = """# The pipeline file
 
 Every section and key, written from the types by `make docs`; `lakefit schema` prints the same for editors, `lakefit
 render PIPELINE` a file with every default. Types are strict: "20" is no number. Unknown keys are refused with the
-nearest name. Each example stands as it would in the file, and below it what makes the same from Python:
+nearest name. Each example stands as it would in the file, and below it what makes the same from Python.
 
-    from lakefit.config.clean import Clean
-    from lakefit.prepare.clean import clean
+## From Python
 
-    frame = clean(frame, [Clean(column="city", text=("trim",))])    # any DataFrame; adds the column _marks
+A pipeline is a `Pipeline` of the sections below, and `prepare` does with it what `lakefit prepare` does with a file:
 
-A `Pipeline` made of such sections is written as a file by `lakefit.config.render.rendered`.
+```python
+from pathlib import Path
+
+from lakefit.api import prepare
+from lakefit.config import Categorical, Clean, Deduplicate, Features, Fit, Label, Model, Numeric, Output, Parse
+from lakefit.config import Pipeline, Reject, Source, Split, Table, Train
+from lakefit.config.render import rendered
+from lakefit.dataset.manifest import read_manifest
+
+Path("orders.csv").write_text(
+    "id,day,city,amount,late\\n"
+    + "".join(f"{i},{i % 28 + 1}.1.2024, Rome ,{i % 50 - 1},{i % 3 // 2}\\n" for i in range(600))
+)
+orders = Table(
+    path="orders.csv",
+    format="csv",
+    options={"header": True},
+    schema="id INT, day STRING, city STRING, amount DOUBLE, late INT",
+)
+pipeline = Pipeline(
+    name="orders",
+    source=Source(tables={"orders": orders}, rows="orders"),
+    clean=[
+        Clean(column="city", text=["trim", "upper"]),
+        Clean(column="day", parse=Parse(as_="date", formats=["d.M.yyyy"])),
+    ],
+    deduplicate=Deduplicate(key=["id"], keep="last by day"),
+    reject=[Reject(when="amount < 0", because="refunded")],
+    split=Split(by=["day"]),
+    features=Features(numeric=Numeric(columns=["amount"]), categorical=Categorical(columns=["city"])),
+    label=Label(expression="late > 0"),
+    output=Output(path="lake"),
+    train=Train(
+        model=Model(sequential=[{"Dense": {"units": 1, "activation": "sigmoid"}}]),
+        fit=Fit(epochs=5, batch_size=64),
+    ),
+)
+dataset = prepare(pipeline)  # lake/orders/datasets/<fingerprint>, as the files there are now
+print(read_manifest(dataset).ledger.rejected)  # {'day does not parse as date': 0, 'refunded': 12}
+Path("orders.yaml").write_text(rendered(pipeline))  # lakefit run orders.yaml goes on from there
+```
+
+The active Spark session is used, else a local one is started and stopped. Lists and tuples are the same; the keys that
+Python keeps to itself are `as_`, `fingerprint` (`from`) and `power` (`lambda`). `prepare("orders.yaml")` takes a file;
+`validate` of the same module checks either without Spark. The steps of `clean` alone, on any DataFrame:
+
+```python
+from lakefit.prepare.clean import clean
+
+frame = clean(frame, [Clean(column="city", text=["trim"])])  # adds the column _marks
+```
 """
 
 
