@@ -78,7 +78,12 @@ def _outcome(expectation: Expectation, scope: Literal["input", "result"], eviden
     low, high = expectation.closed
     above = value >= expectation.low if low else value > expectation.low
     below = value <= expectation.high if high else value < expectation.high
-    return Outcome(scope=scope, expected=expectation.text, found=f"{value:,.6g}", holds=above and below)
+    return Outcome(scope=scope, expected=expectation.text, found=_number(value), holds=above and below)
+
+
+def _number(value: float) -> str:
+    """Return a number for people: whole ones in full."""
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:,.6g}"
 
 
 def _value(expectation: Expectation, scope: Literal["input", "result"], evidence: Evidence) -> float | None:
