@@ -162,9 +162,10 @@ def read_manifest(dataset_dir: str | Path) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        at = ".".join(str(part) for part in first["loc"])
+        where = f"{at}: " if at else ""
         raise InputError(
-            f"{path}: not a manifest of this version of Lakefit (format {FORMAT_VERSION}): {where}: {first['msg']}. "
+            f"{path}: not a manifest of this version of Lakefit (format {FORMAT_VERSION}): {where}{first['msg']}. "
             "Remove the dataset's folder and run `lakefit prepare` again."
         ) from None
     return manifest
