@@ -238,12 +238,13 @@ def _parser() -> argparse.ArgumentParser:
     _common(schema)
     schema.set_defaults(command=_schema)
     look = commands.add_parser("inspect", help="what is in a dataset: rows, contracts, statistics")
-    look.add_argument("path", metavar="PATH", help="a dataset, or a pipeline's output (then the dataset in use)")
+    where = "a dataset; or a pipeline's file or output, then the dataset in use"
+    look.add_argument("path", metavar="PATH", help=where)
     _common(look)
     look.set_defaults(command=_inspect)
-    diff = commands.add_parser("diff", help="what differs between two datasets: columns, rows, drift")
-    diff.add_argument("one", metavar="A")
-    diff.add_argument("two", metavar="B")
+    diff = commands.add_parser("diff", help="what differs between two datasets: settings, columns, rows, drift")
+    diff.add_argument("one", metavar="A", help=where)
+    diff.add_argument("two", metavar="B", help=where)
     _common(diff)
     diff.set_defaults(command=_diff)
 

@@ -691,3 +691,13 @@ def test_integers_of_which_not_all_were_seen_may_be_large(tmp_path: Path, monkey
 )
 def test_text_comes_back_from_yaml_as_it_was(value: str) -> None:
     assert YAML(typ="safe", pure=True).load(f"[{flow(value)}]") == [value]
+
+
+def test_a_rule_for_rare_classes_has_its_null_in_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    with open(path, "w", newline="") as file:
+        rows = ([i * 37 % 11, i % 7 / 2, "abc"[i % 3] if i > 5 else "rare"] for i in range(ROWS))
+        csv.writer(file).writerows([["x", "z", "grade"], *rows])
+    loaded = pipeline(path, "grade")
+    (rule,) = [rule for rule in loaded["require"] if rule["because"] == "rare class"]
+    assert rule["null"] == "keep"

@@ -1,6 +1,57 @@
 """What a pipeline file may say: read, located, validated into frozen types. No I/O beyond loading it."""
 
+from lakefit.config.clean import Clean, Clip, Correct, Parse
+from lakefit.config.expect import Expect
+from lakefit.config.features import (
+    Bucketize,
+    Categorical,
+    Dates,
+    Features,
+    LearnedClip,
+    MultiValued,
+    Numeric,
+    Statistics,
+)
 from lakefit.config.file import ConfigError, PipelineSource, Problem, nearest
-from lakefit.config.pipeline import Pipeline, load_pipeline, validate_pipeline
+from lakefit.config.pipeline import Evaluate, Output, Pipeline, Score, load_pipeline, validate_pipeline
+from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split, TimeSplit
+from lakefit.config.source import Source, Table
+from lakefit.config.train import Compile, Fit, Model, Train
 
-__all__ = ["ConfigError", "Pipeline", "PipelineSource", "Problem", "load_pipeline", "nearest", "validate_pipeline"]
+__all__ = [
+    "Bucketize",
+    "Categorical",
+    "Clean",
+    "Clip",
+    "Compile",
+    "ConfigError",
+    "Correct",
+    "Dates",
+    "Deduplicate",
+    "Evaluate",
+    "Expect",
+    "Features",
+    "Fit",
+    "Label",
+    "LearnedClip",
+    "Model",
+    "MultiValued",
+    "Numeric",
+    "Output",
+    "Parse",
+    "Pipeline",
+    "PipelineSource",
+    "Problem",
+    "Reject",
+    "Require",
+    "Score",
+    "Source",
+    "Split",
+    "Statistics",
+    "Table",
+    "TimeSplit",
+    "Train",
+    "load_pipeline",
+    "nearest",
+    "validate_pipeline",
+]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from lakefit.config.sections import Section
 
@@ -32,10 +32,11 @@ class Parse(Section):
     as: date, timestamp, number (float64), integer (int64), boolean or list (of text). formats: Spark datetime patterns
     for date and timestamp, tried in order. zone: of times that name none, such as Europe/Berlin or +02:00; a time that
     its clocks leave out does not parse, of two equal ones it is the first; as date, the day there of a text that names
-    a zone. decimal, thousands: the marks of numbers; thousands only between groups of three digits, the first of which
-    does not begin with 0; ' is the curly one too. percent: "12 %" is 0.12. currency: words cut off at either end,
-    whatever their case; then "(5)" is -5 too. true_words, false_words: compared without case. separator: of a list.
-    unparsable: `reject` rejects the row after deduplication, its text kept; `as_null` makes it NULL. Both are counted.
+    a zone. decimal: the mark before a number's fraction. thousands: the mark between groups of three digits, refused
+    anywhere else; the first group does not begin with 0; ' is the curly one too. percent: "12 %" is 0.12. currency:
+    words cut off at either end, whatever their case; then "(5)" is -5 too. true_words, false_words: compared without
+    case. separator: what stands between the values of a list. unparsable: `reject` rejects the row after deduplication,
+    its text kept; `as_null` makes it NULL. Both are counted.
     """
 
     as_: Literal["date", "timestamp", "number", "integer", "boolean", "list"] = Field(alias="as")
@@ -125,8 +126,9 @@ def _variants(pattern: str) -> Iterator[tuple[str, bool]]:
 class Correct(Section):
     """Known misspellings, or canonical values with a bounded number of edits; each correction is recorded.
 
-    mapping: from -> to. values: the canonical ones; another value becomes the nearest of them if that is at most
-    `max_edits` edits (insert, delete, replace) away and nearer than every other: no guess where two are equally near.
+    mapping: from -> to, for whole values. values: the canonical ones; another value becomes the nearest of them if that
+    is at most `max_edits` edits away and nearer than every other: no guess where two are equally near. max_edits: at
+    most so many letters inserted, deleted or replaced.
     """
 
     mapping: dict[str, str] = Field(default_factory=dict)
@@ -143,7 +145,10 @@ class Correct(Section):
 
 
 class Clip(Section):
-    """Values below `min` become `min`, values above `max` become `max`; learned bounds are `features`' clip."""
+    """Bounds that are known beforehand; `features` has a clip whose bounds are learned.
+
+    min: smaller values become this. max: larger values become this.
+    """
 
     min: Annotated[float, Field(allow_inf_nan=False)] | None = None
     max: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -164,11 +169,16 @@ VERBS = ("text", "null_if", "parse", "correct", "clip", "derive", "drop", "custo
 class Clean(Section):
     """One step: one verb, and the column or columns that it changes.
 
-    text: trim (white space at both ends), collapse (runs of white space to one space), upper, lower, nfkc (Unicode
-    normal form), strip_control (control characters removed). null_if: these values are NULL. derive: a Spark SQL
-    expression for a new or an old column. drop: columns that nothing further needs. custom: `module:function`, a
-    function DataFrame -> DataFrame that keeps every row and the columns whose names begin with `_`.
+    column: the column, or a list of columns, that the verb changes; `drop` and `custom` take none. text: trim (white
+    space at both ends), collapse (runs of white space to one space), upper, lower, nfkc (Unicode normal form),
+    strip_control (control characters removed); in the order of the list. null_if: these values are NULL. parse: text
+    becomes dates, times, numbers, booleans or lists. correct: misspelt values become what was meant. clip: numbers
+    beyond a bound become the bound. derive: a Spark SQL expression for a new or an old column. drop: columns that
+    nothing further needs. custom: `module:function`, a function DataFrame -> DataFrame that keeps every row and the
+    columns whose names begin with `_`.
     """
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [verb]} for verb in VERBS]})
 
     column: Column | Columns | None = None
     text: Annotated[tuple[TextVerb, ...], Field(min_length=1)] | None = None

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from lakefit.config.clean import Clean
 from lakefit.config.expect import Expect
-from lakefit.config.features import Bucketize, Categorical, Dates, MultiValued, Numeric, Statistics
-from lakefit.config.pipeline import Output
+from lakefit.config.features import Bucketize, Categorical, Dates, Features, MultiValued, Numeric, Statistics
+from lakefit.config.pipeline import Evaluate, Output, Score
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Source, Table
+from lakefit.config.train import Compile, Fit, Model, Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,70 +42,157 @@ EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
         Example('{table: sales.orders, version: "2024-05-01"}', 'Table(table="sales.orders", version="2024-05-01")'),
     ),
     Clean: (
-        Example("{column: [city, name], text: [nfkc, collapse, trim]}", 'Clean(column=("city", "name"), text=("nfkc", "collapse", "trim"))'),
-        Example('{column: age, null_if: [-1, 999]}', 'Clean(column="age", null_if=(-1, 999))'),
+        Example("{column: [city, name], text: [nfkc, collapse, trim]}", 'Clean(column=["city", "name"], text=["nfkc", "collapse", "trim"])'),
+        Example('{column: age, null_if: [-1, 999]}', 'Clean(column="age", null_if=[-1, 999])'),
         Example(
             "{column: day, parse: {as: date, formats: [yyyy-MM-dd, d.M.yyyy], unparsable: as_null}}",
-            'Clean(column="day", parse=Parse(**{"as": "date"}, formats=("yyyy-MM-dd", "d.M.yyyy"), unparsable="as_null"))',
+            'Clean(column="day", parse=Parse(as_="date", formats=["yyyy-MM-dd", "d.M.yyyy"], unparsable="as_null"))',
+        ),
+        Example(
+            "{column: at, parse: {as: timestamp, formats: [d.M.yyyy HH:mm], zone: Europe/Berlin}}",
+            'Clean(column="at", parse=Parse(as_="timestamp", formats=["d.M.yyyy HH:mm"], zone="Europe/Berlin"))',
         ),
         Example(
             '{column: price, parse: {as: number, decimal: ",", thousands: ".", currency: [EUR, €]}}',
-            'Clean(column="price", parse=Parse(**{"as": "number"}, decimal=",", thousands=".", currency=("EUR", "€")))',
+            'Clean(column="price", parse=Parse(as_="number", decimal=",", thousands=".", currency=["EUR", "€"]))',
         ),
+        Example("{column: share, parse: {as: number, percent: true}}", 'Clean(column="share", parse=Parse(as_="number", percent=True))'),
+        Example('{column: visits, parse: {as: integer, thousands: ","}}', 'Clean(column="visits", parse=Parse(as_="integer", thousands=","))'),
+        Example(
+            "{column: paid, parse: {as: boolean, true_words: [ja, oui], false_words: [nein, non]}}",
+            'Clean(column="paid", parse=Parse(as_="boolean", true_words=["ja", "oui"], false_words=["nein", "non"]))',
+        ),
+        Example('{column: tags, parse: {as: list, separator: "|"}}', 'Clean(column="tags", parse=Parse(as_="list", separator="|"))'),
         Example(
             "{column: city, correct: {values: [Berlin, Hamburg], max_edits: 2}}",
-            'Clean(column="city", correct=Correct(values=("Berlin", "Hamburg"), max_edits=2))',
+            'Clean(column="city", correct=Correct(values=["Berlin", "Hamburg"], max_edits=2))',
+        ),
+        Example(
+            "{column: city, correct: {mapping: {HH: Hamburg, Bln: Berlin}}}",
+            'Clean(column="city", correct=Correct(mapping={"HH": "Hamburg", "Bln": "Berlin"}))',
         ),
         Example("{column: age, clip: {min: 0, max: 120}}", 'Clean(column="age", clip=Clip(min=0, max=120))'),
         Example("{column: speed, derive: distance / hours}", 'Clean(column="speed", derive="distance / hours")'),
-        Example("{drop: [comment]}", 'Clean(drop=("comment",))'),
+        Example("{drop: [comment]}", 'Clean(drop=["comment"])'),
         Example('{custom: "own.steps:geocode"}', 'Clean(custom="own.steps:geocode")'),
     ),
     Deduplicate: (
-        Example("{key: [order_id], keep: last by updated_at}", 'Deduplicate(key=("order_id",), keep="last by updated_at")'),
-        Example("{key: [order_id], keep: most_complete, null_key: keep}", 'Deduplicate(key=("order_id",), keep="most_complete", null_key="keep")'),
+        Example("{key: [order_id], keep: last by updated_at}", 'Deduplicate(key=["order_id"], keep="last by updated_at")'),
+        Example("{key: [order_id], keep: most_complete, null_key: keep}", 'Deduplicate(key=["order_id"], keep="most_complete", null_key="keep")'),
     ),
-    Reject: (Example('{when: "amount < 0", because: refunded}', 'Reject(when="amount < 0", because="refunded")'),),
-    Require: (Example("{that: amount IS NOT NULL, because: no amount}", 'Require(that="amount IS NOT NULL", because="no amount")'),),
+    Reject: (
+        Example('{when: "amount < 0", because: refunded}', 'Reject(when="amount < 0", because="refunded")'),
+        Example('{when: "amount < 0", because: refunded or unknown, "null": reject}', 'Reject(when="amount < 0", because="refunded or unknown", null="reject")'),
+    ),
+    Require: (
+        Example("{that: amount IS NOT NULL, because: no amount}", 'Require(that="amount IS NOT NULL", because="no amount")'),
+        Example('{that: amount < 1e6, because: too large, "null": keep}', 'Require(that="amount < 1e6", because="too large", null="keep")'),
+    ),
     Expect: (
         Example(
             '{input: [rows >= 100000, "null_share(temp) < 0.05", mean(distance) between 900 and 1200]}',
-            'Expect(input=("rows >= 100000", "null_share(temp) < 0.05", "mean(distance) between 900 and 1200"))',
+            'Expect(input=["rows >= 100000", "null_share(temp) < 0.05", "mean(distance) between 900 and 1200"])',
         ),
         Example(
             '{result: ["unique(id)", "values(carrier) in [AA, UA]", drift(distance) < 0.25]}',
-            'Expect(result=("unique(id)", "values(carrier) in [AA, UA]", "drift(distance) < 0.25"))',
+            'Expect(result=["unique(id)", "values(carrier) in [AA, UA]", "drift(distance) < 0.25"])',
         ),
     ),
     Split: (
-        Example("{by: [customer], train: 0.8, validation: 0.1, test: 0.1, seed: 7}", 'Split(by=("customer",), train=0.8, validation=0.1, test=0.1, seed=7)'),
-        Example("{stratify: [country]}", 'Split(stratify=("country",))'),
+        Example("{by: [customer], train: 0.8, validation: 0.1, test: 0.1, seed: 7}", 'Split(by=["customer"], train=0.8, validation=0.1, test=0.1, seed=7)'),
+        Example("{stratify: [country]}", 'Split(stratify=["country"])'),
         Example(
             "{time: {column: day, validation: 2024-03-01, test: 2024-04-01, gap: 7 days}}",
             'Split(time=TimeSplit(column="day", validation="2024-03-01", test="2024-04-01", gap="7 days"))',
         ),
         Example("{column: part}", 'Split(column="part")'),
-        Example("{by: [customer], folds: 5, fold: 0}", 'Split(by=("customer",), folds=5, fold=0)'),
+        Example("{by: [customer], folds: 5, fold: 0}", 'Split(by=["customer"], folds=5, fold=0)'),
+    ),
+    Features: (
+        Example(
+            "{numeric: {columns: [pay]}, bucketize: {columns: [age], boundaries: [18, 65]}}",
+            'Features(numeric=Numeric(columns=["pay"]), bucketize=Bucketize(columns=["age"], boundaries=[18, 65]))',
+        ),
+        Example(
+            "{numeric: [{columns: [pay]}, {columns: [age], normalize: none}], quantiles: approximate}",
+            'Features(numeric=[Numeric(columns=["pay"]), Numeric(columns=["age"], normalize="none")], quantiles="approximate")',
+        ),
+        Example(
+            "{categorical: {columns: [city]}, statistics: {from: 0123456789abcdef}}",
+            'Features(categorical=Categorical(columns=["city"]), statistics=Statistics(fingerprint="0123456789abcdef"))',
+        ),
     ),
     Numeric: (
         Example(
             "{columns: [pay], fill: median, indicator: true, clip: {quantiles: [0.01, 0.99]}, normalize: robust}",
-            'Numeric(columns=("pay",), fill="median", indicator=True, clip=LearnedClip(quantiles=(0.01, 0.99)), normalize="robust")',
+            'Numeric(columns=["pay"], fill="median", indicator=True, clip=LearnedClip(quantiles=[0.01, 0.99]), normalize="robust")',
+        ),
+        Example(
+            "{columns: [pay], fill: 0, clip: {robust_z: 5}, normalize: yeo_johnson}",
+            'Numeric(columns=["pay"], fill=0, clip=LearnedClip(robust_z=5), normalize="yeo_johnson")',
         ),
     ),
     Categorical: (
-        Example("{columns: [city], min_count: 20, max_size: 1000}", 'Categorical(columns=("city",), min_count=20, max_size=1000)'),
-        Example("{columns: [url], hash_buckets: 1024}", 'Categorical(columns=("url",), hash_buckets=1024)'),
+        Example("{columns: [city], min_count: 20, max_size: 1000}", 'Categorical(columns=["city"], min_count=20, max_size=1000)'),
+        Example("{columns: [url], hash_buckets: 1024}", 'Categorical(columns=["url"], hash_buckets=1024)'),
     ),
-    Bucketize: (Example("{columns: [age], boundaries: [18, 30, 65]}", 'Bucketize(columns=("age",), boundaries=(18, 30, 65))'),),
-    MultiValued: (Example("{columns: [tags], max_values: 8}", 'MultiValued(columns=("tags",), max_values=8)'),),
+    Bucketize: (Example("{columns: [age], boundaries: [18, 30, 65]}", 'Bucketize(columns=["age"], boundaries=[18, 30, 65])'),),
+    MultiValued: (Example("{columns: [tags], max_values: 8}", 'MultiValued(columns=["tags"], max_values=8)'),),
     Dates: (
-        Example("{columns: [ordered_at], parts: [month, weekday, hour], cyclical: true}", 'Dates(columns=("ordered_at",), parts=("month", "weekday", "hour"), cyclical=True)'),
+        Example("{columns: [ordered_at], parts: [month, weekday, hour], cyclical: true}", 'Dates(columns=["ordered_at"], parts=["month", "weekday", "hour"], cyclical=True)'),
     ),
-    Statistics: (Example("{from: 0123456789abcdef}", 'Statistics(**{"from": "0123456789abcdef"})'),),
+    Statistics: (Example("{from: 0123456789abcdef}", 'Statistics(fingerprint="0123456789abcdef")'),),
     Label: (
         Example("{expression: delay > 15, class_weights: balanced}", 'Label(expression="delay > 15", class_weights="balanced")'),
+        Example('{expression: delay > 15, weight: 1 + amount / 100}', 'Label(expression="delay > 15", weight="1 + amount / 100")'),
+        Example(
+            "{expression: grade, type: classes, classes: [good, poor], class_weights: {good: 1, poor: 4}}",
+            'Label(expression="grade", type="classes", classes=["good", "poor"], class_weights={"good": 1, "poor": 4})',
+        ),
         Example("{expression: price, type: regression, normalize: standard}", 'Label(expression="price", type="regression", normalize="standard")'),
     ),
-    Output: (Example("{path: lake, keep: 5, grace: 2 days}", 'Output(path="lake", keep=5, grace="2 days")'),),
+    Output: (
+        Example("{path: lake, keep: 5, grace: 2 days}", 'Output(path="lake", keep=5, grace="2 days")'),
+        Example('{path: "${HOME}/lake", rows_per_file: 5000000, rows_per_group: 100000}', 'Output(path="${HOME}/lake", rows_per_file=5_000_000, rows_per_group=100_000)'),
+    ),
+    Train: (
+        Example(
+            """\
+devices: gpu:2
+model: {sequential: [{Dense: {units: 1, activation: sigmoid}}]}
+fit: {epochs: 20, batch_size: 1024}
+callbacks: [{EarlyStopping: {patience: 3}}]""",
+            """\
+Train(
+    devices="gpu:2",
+    model=Model(sequential=[{"Dense": {"units": 1, "activation": "sigmoid"}}]),
+    fit=Fit(epochs=20, batch_size=1024),
+    callbacks=[{"EarlyStopping": {"patience": 3}}],
+)""",
+        ),
+    ),
+    Model: (
+        Example(
+            "{sequential: [{Dense: {units: 8, activation: relu}}, BatchNormalization, {Dense: {units: 1, activation: sigmoid}}]}",
+            """\
+Model(
+    sequential=[
+        {"Dense": {"units": 8, "activation": "relu"}},
+        "BatchNormalization",
+        {"Dense": {"units": 1, "activation": "sigmoid"}},
+    ]
+)""",
+        ),
+    ),
+    Compile: (
+        Example(
+            "{optimizer: {Adam: {learning_rate: 0.001}}, loss: binary_crossentropy, metrics: [AUC]}",
+            'Compile(optimizer={"Adam": {"learning_rate": 0.001}}, loss="binary_crossentropy", metrics=["AUC"])',
+        ),
+    ),
+    Fit: (Example("{epochs: 20, batch_size: 1024}", "Fit(epochs=20, batch_size=1024)"),),
+    Evaluate: (Example("{baseline_rows: 100000}", 'Evaluate(baseline_rows=100_000)'),),
+    Score: (
+        Example("{input: raw/new-*.csv, output: predictions, keys: [order_id]}", 'Score(input="raw/new-*.csv", output="predictions", keys=["order_id"])'),
+    ),
 }  # fmt: skip

@@ -130,12 +130,23 @@ Contract = Annotated[str, Field(min_length=1), AfterValidator(_checked)]
 
 
 class Expect(Section):
-    """Contracts on the rows as they come out of `clean` (input) and on the rows that are kept (result).
+    """Contracts, checked before anything is published; a broken one ends the run with exit code 5.
 
-    rows, rejected_share, duplicate_share; null_share, mean, deviation, min, max and distinct (exact) of a column, times
-    against ISO dates (UTC);
-    `unique(a, b)` (NULL equals NULL); `values(c) in […]` (NULL apart); `drift(c)`: the population stability index
-    against the version in use, of the training split (0.1 is little, 0.25 much); it holds where there is none yet.
+    A contract holds a fact against a number (`>=`, `<=`, `==`, `>`, `<`, or `between 1 and 2`, both ends in), or takes
+    the whole form below. Names with spaces stand in backquotes.
+
+    - `rows >= 100000`: the rows
+    - `rejected_share < 0.01`, `duplicate_share < 0.2`: the share of all rows (of the result alone)
+    - `null_share(c) < 0.05`: the share of NULLs
+    - `mean(c) between 900 and 1200`, `deviation(c) > 0`, `min(c) >= 0`, `max(c) < 5000`: of numbers; of
+      times against ISO dates (UTC); NULLs apart
+    - `distinct(c) == 16`: the different values, counted exactly; NULLs apart
+    - `unique(a, b)`: no two rows have equal values; NULL equals NULL
+    - `values(c) in [AA, 'New York']`: no others; NULLs apart
+    - `drift(c) < 0.25`: the population stability index of the training split against the version in use (0.1 is
+      little, 0.25 much); of the result alone, and true where no version is in use yet
+
+    input: of all rows as they come out of `clean`. result: of the rows that are kept.
     """
 
     input: tuple[Contract, ...] = ()

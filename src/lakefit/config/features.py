@@ -16,7 +16,7 @@ def with_groups_listed(features: Any) -> Any:
     """Return the data of a section `features` with a list for each group that is given as one mapping."""
     if not isinstance(features, dict):
         return features
-    return {k: [v] if k in GROUPS and isinstance(v, dict) else v for k, v in features.items()}
+    return {k: [v] if k in GROUPS and isinstance(v, dict | Section) else v for k, v in features.items()}
 
 
 Normalization = Literal["standard", "min_max", "robust", "max_abs", "log1p", "yeo_johnson", "quantile", "none"]
@@ -24,10 +24,10 @@ Quantile = Annotated[float, Field(ge=0, le=1)]
 
 
 class LearnedClip(Section):
-    """Bounds learned from the training split. quantiles: [low, high]; robust_z: the median and so many deviations.
+    """Bounds learned from the training split, in one of two ways.
 
-    A deviation is 1.4826 times the median distance from the median, which equals the standard deviation of a normal
-    distribution.
+    quantiles: [low, high], such as [0.01, 0.99]. robust_z: so many deviations on either side of the median; a deviation
+    is 1.4826 times the median distance from the median, which equals the standard deviation of a normal distribution.
     """
 
     quantiles: tuple[Quantile, Quantile] | None = None
@@ -45,10 +45,11 @@ class LearnedClip(Section):
 class Numeric(Section):
     """Numbers as float32: NULL is `fill`, then `clip`, then `normalize`; all in float64 until the end.
 
-    fill: a number, or the mean, median or most frequent value (the smallest of equally frequent ones). indicator: a
-    further 0/1 column that says where NULL was. normalize: standard (mean 0, deviation 1), min_max (0 to 1), robust
-    (median and interquartile range), max_abs, log1p (sign(x) log(1 + |x|), nothing learned), yeo_johnson (then
-    standard; `lambda` fixes its parameter), quantile (the share of smaller values, 0 to 1), none.
+    columns: of numbers or booleans. fill: a number, or the mean, median or most frequent value (the smallest of equally
+    frequent ones). indicator: a further 0/1 column `<column>_missing` that says where NULL was. clip: bounds that are
+    learned. normalize: standard (mean 0, deviation 1), min_max (0 to 1), robust (median and interquartile range),
+    max_abs, log1p (sign(x) log(1 + |x|), nothing learned), yeo_johnson (then standard), quantile (the share of smaller
+    values, 0 to 1), none. lambda: fixes the parameter of yeo_johnson, which is fitted otherwise.
     """
 
     columns: Columns
@@ -66,10 +67,11 @@ class Numeric(Section):
 
 
 class Categorical(Section):
-    """Categories as int32: 0 missing, 1 unknown or rarer than `min_count`, then by falling count, then by value.
+    """Categories as int32: 0 missing, 1 unknown or rare, then by falling count, then by value.
 
-    max_size: at most so many, the most frequent. hash_buckets: no vocabulary, but the FarmHash fingerprint of the text
-    modulo this number, after missing and (never used) unknown.
+    columns: of text, integers or booleans. min_count: rarer values are unknown. max_size: at most so many values, the
+    most frequent. hash_buckets: no vocabulary, but the FarmHash fingerprint of the text modulo this number, after
+    missing and (never used) unknown.
     """
 
     columns: Columns
@@ -85,7 +87,10 @@ class Categorical(Section):
 
 
 class Bucketize(Section):
-    """Numbers as int32 categories `<column>_bucket`: 0 missing, 2 below the first boundary, 3 from it on, and so on."""
+    """Numbers as int32 categories `<column>_bucket`: 0 missing, 2 below the first boundary, 3 from it on, and so on.
+
+    columns: of numbers. boundaries: ascending; a number on one belongs to the bucket above.
+    """
 
     columns: Columns
     boundaries: Annotated[tuple[float, ...], Field(min_length=1)]
@@ -100,8 +105,11 @@ class Bucketize(Section):
 class MultiValued(Section):
     """Lists of text as int32 columns `<column>_0` to `<column>_<max_values - 1>`, filled up with 0.
 
-    Values beyond `max_values` are left out and counted. The model adds up their embeddings. min_count and max_size as
-    for categories; a value counts once a row.
+    The model adds up their embeddings.
+
+    columns: of lists of text (`parse: {as: list}` makes them). max_values: values beyond so many are left out and
+    counted. min_count: rarer values are unknown; a value counts once a row. max_size: at most so many values in the
+    vocabulary, the most frequent.
     """
 
     columns: Columns
@@ -116,8 +124,9 @@ DatePart = Literal["year", "quarter", "month", "day", "weekday", "day_of_year", 
 class Dates(Section):
     """Parts of dates and times (UTC): `<column>_<part>` as int32 categories, `year` as a float32 number from 2000 on.
 
-    cyclical: in place of a category the sine and cosine of its place in the circle (`…_sin`, `…_cos`, float32), so that
-    December is next to January; NULL is (0, 0). weekday: Monday is the first.
+    columns: of dates or times. parts: what the model is given; Monday is the first weekday. cyclical: in place of a
+    category the sine and cosine of its place in the circle (`…_sin`, `…_cos`, float32), so that December is next to
+    January; NULL is (0, 0).
     """
 
     columns: Columns
@@ -126,7 +135,10 @@ class Dates(Section):
 
 
 class Statistics(Section):
-    """`from`: the fingerprint of an earlier dataset of this pipeline, whose learned features are taken over."""
+    """What was learned earlier stays as it is.
+
+    from: the fingerprint of an earlier dataset of this pipeline, whose learned features are taken over.
+    """
 
     fingerprint: Annotated[str, Field(alias="from", pattern=r"^[0-9a-f]{16}$")]
 
@@ -134,7 +146,10 @@ class Statistics(Section):
 class Features(Section):
     """The model's inputs, in the order in which they are written; each group is one mapping or a list of them.
 
-    quantiles: `exact`, or `approximate` (one pass in place of five; the error stands in the manifest).
+    numeric: numbers, filled and normalized. categorical: indices into a vocabulary or hash buckets, which the model
+    embeds. bucketize: numbers as categories, cut at boundaries. multi_valued: lists of text, which the model embeds and
+    adds up. dates: parts of dates and times. quantiles: `exact`, or `approximate` (one pass in place of five; the error
+    stands in the manifest). statistics: takes over what an earlier dataset learned.
     """
 
     numeric: tuple[Numeric, ...] = ()
@@ -144,6 +159,11 @@ class Features(Section):
     dates: tuple[Dates, ...] = ()
     quantiles: Literal["exact", "approximate"] = "exact"
     statistics: Statistics | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_its_groups(cls, data: Any) -> Any:
+        return with_groups_listed(data)
 
     @model_validator(mode="after")
     def _makes_each_column_once(self) -> "Features":

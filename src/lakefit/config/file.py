@@ -78,6 +78,9 @@ class PipelineSource:
 
     def _as_written(self, key: Key) -> Key:
         """Return the key without the places of a list where the file has its one element alone."""
+        if not self.positions:
+            # Made in Python: there is no file, and a place in a list is all that tells where.
+            return key
         written: Key = ()
         for part in key:
             if not isinstance(part, int) or (*written, part) in self.positions:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from lakefit.config.clean import Clean
 from lakefit.config.duration import Duration, seconds
 from lakefit.config.expect import Expect
-from lakefit.config.features import Features, with_groups_listed
+from lakefit.config.features import Features
 from lakefit.config.file import Key, PipelineSource, Problem, nearest, read_pipeline_source
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
@@ -19,10 +19,12 @@ from lakefit.config.train import Train
 
 
 class Output(Section):
-    """Where everything goes. Files hold about `rows_per_file` rows of all splits, row groups `rows_per_group`.
+    """Where everything goes.
 
-    keep: so many datasets, runs and artifacts stay (all where it is not given); never removed is what is in use, what a
-    run that stays names, and what is younger than `grace` ("1 day", "12 hours").
+    path: a folder; a pipeline has a folder of its name in it. `${NAME}` is replaced. rows_per_file: about so many rows
+    of all splits together make a file. rows_per_group: so many rows make a row group. keep: so many datasets, runs and
+    artifacts stay (all where it is not given); never removed is what is in use, what a run that stays names, and what
+    is younger than `grace`. grace: "1 day", "12 hours".
     """
 
     path: PathText
@@ -38,13 +40,20 @@ class Output(Section):
 
 
 class Evaluate(Section):
-    """`baseline_rows`: how many rows of the training split gradient boosting sees at most."""
+    """How the model is compared with baselines.
+
+    baseline_rows: gradient boosting sees so many rows of the training split at most.
+    """
 
     baseline_rows: Annotated[int, Field(ge=1)] = 500_000
 
 
 class Score(Section):
-    """What `lakefit run` scores once the model is exported; `lakefit score --input --output` scores anything else."""
+    """What `lakefit run` scores once the model is exported; `lakefit score --input --output` scores anything else.
+
+    input: a file, a folder or a glob, read as the followed table is. output: a folder, replaced when all rows are
+    scored. keys: the columns beside each probability; the deduplication key where none are given.
+    """
 
     input: PathText
     output: PathText
@@ -64,7 +73,10 @@ class Rule:
 
 
 class Pipeline(Section):
-    """The sections of a pipeline file, in the order of the flow."""
+    """The sections of a pipeline file, in the order of the flow.
+
+    name: names the pipeline and its folder in `output.path`; letters, digits and `_`.
+    """
 
     name: Name
     source: Source
@@ -115,12 +127,9 @@ def load_pipeline(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Pi
 
 def validate_pipeline(source: PipelineSource) -> Pipeline:
     """Return the checked pipeline of data already read. Raises ConfigError as `load_pipeline` does."""
-    data = {**source.data}
-    if "features" in data:
-        data["features"] = with_groups_listed(data["features"])
     try:
         # JSON mode is strict about scalars and still takes lists for tuples.
-        return Pipeline.model_validate_json(json.dumps(data), strict=True)
+        return Pipeline.model_validate_json(json.dumps(source.data), strict=True)
     except ValidationError as error:
         raise source.error(*_problems(error, source.data)) from None
 

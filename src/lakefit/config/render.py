@@ -7,16 +7,22 @@ from ruamel.yaml import YAML
 
 from lakefit.config.features import GROUPS
 from lakefit.config.pipeline import Pipeline
+from lakefit.config.rows import SPLITS
 
 
 def rendered(pipeline: Pipeline) -> str:
-    """Return the pipeline as a YAML file with every default, which loads as the same pipeline."""
+    """Return the pipeline as a YAML file with every default (`null` where none is set), which loads as the same."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 110
+    data = pipeline.dump()
+    # No defaults: a step has one verb, and a split that goes by no shares refuses them.
+    data["clean"] = [{key: value for key, value in step.items() if value is not None} for step in data["clean"]]
+    if not pipeline.split.by_shares:
+        data["split"] = {key: value for key, value in data["split"].items() if key not in SPLITS}
     sink = io.StringIO()
-    yaml.dump(_without_none(pipeline.dump()), sink)
+    yaml.dump(data, sink)
     return sink.getvalue()
 
 
@@ -25,15 +31,7 @@ def json_schema() -> dict[str, Any]:
     schema = Pipeline.model_json_schema(by_alias=True)
     groups = schema["$defs"]["Features"]["properties"]
     for name in GROUPS:
-        one = groups[name]["items"]
-        groups[name] = {**{k: v for k, v in groups[name].items() if k not in ("items", "type")}}
+        one = groups[name].pop("items")
+        del groups[name]["type"]
         groups[name]["anyOf"] = [one, {"type": "array", "items": one}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_none(item) for item in value]
-    return value

@@ -1,9 +1,9 @@
 """`deduplicate`, `reject`, `require`, `split`, `label`: what happens to a row before anything is learned."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lakefit.config.clean import Column, Columns
 from lakefit.config.duration import seconds
@@ -11,10 +11,13 @@ from lakefit.config.sections import Section
 
 
 class Deduplicate(Section):
-    """Rows with equal `key` (all columns where it is not given) are reduced to the one that `keep` names.
+    """Rows with equal keys are reduced to one; the others are kept apart, each with the identity of the row that stays.
 
-    NULL equals NULL in a key; ties go by the hash of the row's content. null_key: rows whose whole key is NULL are
-    rejected, or kept each for itself.
+    NULL equals NULL in a key, NaN equals NaN, -0.0 equals 0.0.
+
+    key: the columns; all of them where it is not given. keep: `first by COLUMN` (its smallest value), `last by COLUMN`
+    (its largest) or `most_complete` (the fewest NULLs); ties, and all rows where it is not given, go by the hash of the
+    row's content. null_key: rows whose whole key is NULL are rejected, or kept each for itself.
     """
 
     key: Columns | None = None
@@ -36,9 +39,11 @@ class Deduplicate(Section):
 
 
 class Reject(Section):
-    """Rows for which the Spark SQL predicate `when` is true are kept apart, `because` as the reason.
+    """Rows for which a predicate is true are kept apart, with the reason.
 
-    null: what a predicate that is NULL (some value in it is) means for the row.
+    when: a Spark SQL predicate over the cleaned columns. because: the reason, as the ledger counts it. null: what a
+    predicate that is NULL (some value in it is) means for the row; in a file write `"null"`, for YAML takes the bare
+    word for no value (Lakefit reads both).
     """
 
     when: Annotated[str, Field(min_length=1)]
@@ -47,7 +52,12 @@ class Reject(Section):
 
 
 class Require(Section):
-    """The opposite of `reject`: rows for which the Spark SQL predicate `that` is not true are kept apart."""
+    """The opposite of `reject`: rows for which a predicate is not true are kept apart, with the reason.
+
+    that: a Spark SQL predicate over the cleaned columns. because: the reason, as the ledger counts it. null: what a
+    predicate that is NULL (some value in it is) means for the row; in a file write `"null"`, for YAML takes the bare
+    word for no value (Lakefit reads both).
+    """
 
     that: Annotated[str, Field(min_length=1)]
     because: Annotated[str, Field(min_length=1)]
@@ -59,16 +69,22 @@ SPLITS = ("train", "validation", "test")
 
 
 class TimeSplit(Section):
-    """Rows before `validation` train, rows from `test` on test; the cuts are ISO dates or times (UTC), or numbers.
+    """Rows before one cut train, rows from another one on test, those between validate.
 
-    gap: rows this long before a cut are in no split but rejected, so that what overlaps in time leaks nothing: "7 days"
-    for dates and times, a number for numbers.
+    column: of dates, times or numbers. validation: the cut from which on rows validate: an ISO date or time (UTC where
+    it names no zone), or a number. test: the cut from which on rows test. gap: rows this long before a cut are in no
+    split but rejected, so that what overlaps in time leaks nothing: "7 days" for dates and times, a number for numbers.
     """
 
     column: Column
     validation: str | int | float
     test: str | int | float
     gap: str | int | float = 0
+
+    @field_validator("validation", "test", mode="before")
+    @classmethod
+    def _dates_are_text(cls, value: Any) -> Any:
+        return value.isoformat() if isinstance(value, date) else value
 
     @model_validator(mode="after")
     def _is_in_order(self) -> "TimeSplit":
@@ -111,10 +127,15 @@ class TimeSplit(Section):
 class Split(Section):
     """Which rows train, validate and test: by the hash of their group, so that a row keeps its split as data grows.
 
+    Where `time` or `column` says it, `by` only checks that no group is in two splits. At most one of `stratify`,
+    `time`, `column` and `folds` is given.
+
     by: rows with equal values go to one split; without it, rows with an equal deduplication key do. stratify: the
-    shares hold inside each combination of these columns' values (expected shares: the hash decides). time: by cuts.
-    column: a column that says train, validation or test. folds: of so many equal parts, number `fold` is the test
-    split, the next one the validation split. With time and column, `by` only checks that no group is in two splits.
+    shares hold inside each combination of these columns' values (expected shares: the hash decides). time: by cuts in
+    the values of a column. column: one whose values are train, validation or test. folds: so many equal parts; one
+    tests, the next one validates, the others train. fold: the number of the part that tests, from 0 on. train: the
+    share that trains; the three shares add up to 1, and are refused where `time`, `column` or `folds` decides.
+    validation: the share that validates. test: the share that tests. seed: another number draws the groups anew.
     """
 
     by: Columns | None = None
@@ -136,7 +157,7 @@ class Split(Section):
         if self.stratify and self.by:
             raise ValueError("stratify and by exclude each other: a group may lie in several strata")
         shares = sorted(self.model_fields_set & set(SPLITS))
-        if kinds and kinds[0] != "stratify" and shares:
+        if shares and not self.by_shares:
             raise ValueError(f"{shares[0]} is a share, and {kinds[0]} says already which rows go where")
         if self.fold >= (self.folds or 1):
             raise ValueError("fold counts from 0 and must be below folds" if self.folds else "fold needs folds")
@@ -145,14 +166,21 @@ class Split(Section):
             raise ValueError(f"train, validation and test must add up to 1, not {total:g}")
         return self
 
+    @property
+    def by_shares(self) -> bool:
+        """True where train, validation and test are shares of the rows, false where something else decides."""
+        return self.time is None and self.column is None and self.folds is None
+
 
 class Label(Section):
-    """What is predicted: a Spark SQL expression over the cleaned columns.
+    """What is predicted.
 
-    type: binary (a boolean, or 0 and 1), classes (text, integers or booleans; in the order of `classes`, else of the
-    values in the training split) or regression (numbers). normalize: of a regression's label; undone in predictions.
-    weight: a Spark SQL expression, how much a row counts (0 or more). class_weights: a number a class, or `balanced`:
-    rows / (classes x rows of the class), of the training split. Both are multiplied into the column `weight`.
+    expression: a Spark SQL expression over the cleaned columns. type: binary (a boolean, or 0 and 1), classes (text,
+    integers or booleans) or regression (numbers). classes: the values of the classes as text, in the order of the
+    model's outputs; without it, those of the training split, sorted. normalize: of a regression's label; undone in
+    predictions. weight: a Spark SQL expression, how much a row counts (0 or more). class_weights: a number a class (of
+    a binary label: of "0" and "1"), or `balanced`: rows / (classes x rows of the class), of the training split; with
+    `weight`, both are multiplied.
     """
 
     expression: Annotated[str, Field(min_length=1)]

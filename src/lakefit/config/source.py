@@ -55,18 +55,19 @@ def _short_name(name: str) -> str:
 
 
 class Table(Section):
-    """One table: files at `path`, or a table of Spark's catalog (`table: db.orders`), or another source by `options`.
+    """One table: files at `path`, or a table of Spark's catalog, or another source by `options`.
 
     path: a file, a folder or a glob, or a list of them; relative to the working directory. `${NAME}` is replaced.
-    format: csv, json (a record a line), parquet, orc, or any that the session's Spark has. schema: column names and
-    Spark SQL types, `"year INT, carrier STRING"`; needed for csv and json. options: Spark's options of the format;
-    `${NAME}` in them is replaced when the table is read and never written down. A quote inside quotes is doubled in CSV
-    (RFC 4180) unless `escape` is given. partitions: columns that folders below `path` give (`day=2020-01-01/`), as in
-    `schema`. schema_drift: files whose columns differ, in names, types or order, are refused, or (allow) read with NULL
-    where a column is missing and the widest of integer, float or decimal types; columns that no schema declares are
-    left out. A declared type may be wider than the files', not narrower. on_corrupt_file: a file that is damaged as a
-    whole ends the run, or is left out and written down. version: of a source that has no files; without one it is read
-    again in every run.
+    table: the name in Spark's catalog, such as `sales.orders`, in place of path, format and schema. format: csv, json
+    (a record a line), parquet, orc, or any that the session's Spark has; of files it must be given. options: Spark's
+    options of the format; `${NAME}` in them is replaced when the table is read and never written down. A quote inside
+    quotes is doubled in CSV (RFC 4180) unless `escape` is given. schema: column names and Spark SQL types, `"year INT,
+    carrier STRING"`; needed for csv and json. partitions: columns that folders below `path` give (`day=2020-01-01/`),
+    as in `schema`. schema_drift: files whose columns differ, in names, types or order, are refused, or (allow) read
+    with NULL where a column is missing and the widest of integer, float or decimal types; columns that no schema
+    declares are left out. A declared type may be wider than the files', not narrower. on_corrupt_file: a file that is
+    damaged as a whole ends the run, or is left out and written down. version: of a source that has no files; without
+    one it is read again in every run.
     """
 
     path: PathText | Annotated[tuple[PathText, ...], Field(min_length=1)] | None = None
@@ -172,7 +173,12 @@ class Table(Section):
 
 
 class Source(Section):
-    """The tables by name; `rows` names the one whose rows are counted and followed; `query` is Spark SQL over them."""
+    """What is read.
+
+    tables: by the names that the query uses. rows: the table whose rows are counted and followed. query: Spark SQL over
+    the tables; each row of `rows` comes out exactly once, with its column `_row` (`t.*` has it). Without a query: the
+    columns of `rows`.
+    """
 
     tables: dict[Name, Table] = Field(min_length=1)
     rows: Name

@@ -22,13 +22,20 @@ OneKerasObject = str | Annotated[dict[str, dict[str, Any] | None], Field(min_len
 
 
 class Model(Section):
-    """`sequential`: the layers that follow the inputs (numbers concatenated, categories embedded), in order."""
+    """The layers of the model, by the names and arguments of `keras.layers`.
+
+    sequential: what follows the inputs (numbers concatenated, categories embedded), in order: `Dense`, or `{Dense:
+    {units: 128}}`.
+    """
 
     sequential: tuple[OneKerasObject, ...] = Field(min_length=1)
 
 
 class Compile(Section):
-    """The arguments of `keras.Model.compile`."""
+    """The arguments of `keras.Model.compile`, by Keras's own names.
+
+    optimizer: of `keras.optimizers`. loss: of `keras.losses`. metrics: of `keras.metrics`, reported each epoch.
+    """
 
     optimizer: OneKerasObject = "Adam"
     loss: OneKerasObject = "binary_crossentropy"
@@ -36,14 +43,22 @@ class Compile(Section):
 
 
 class Fit(Section):
-    """`batch_size` is global: over all devices together."""
+    """How long and in which steps the model is trained.
+
+    epochs: passes over the training split. batch_size: rows a step, over all devices together.
+    """
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
 
 
 class Train(Section):
-    """`devices: auto | cpu | gpu | gpu:2 | cpu:4`; cpu:4 makes four logical devices, for tests."""
+    """How the model is made and trained, by Keras's own names and arguments.
+
+    devices: auto, cpu, gpu, or so many of them: gpu:2; cpu:4 makes four logical devices, for tests. seed: of the first
+    weights, of dropout and of the order of rows. model: the layers. compile: optimizer, loss and metrics. fit: epochs
+    and batch size. callbacks: of `keras.callbacks`, such as `{EarlyStopping: {patience: 3}}`.
+    """
 
     devices: Annotated[str, Field(pattern=r"^(auto|(cpu|gpu)(:[1-9]\d*)?)$")] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -1,11 +1,15 @@
 """A dataset, and the difference of two, for people and programs: from their manifests alone."""
 
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from lakefit.config import load_pipeline
 from lakefit.dataset.drift import stability_index
-from lakefit.dataset.layout import CURRENT
+from lakefit.dataset.layout import CURRENT, Layout
 from lakefit.dataset.manifest import MANIFEST, Manifest, read_manifest
 from lakefit.dataset.publish import read_json
 from lakefit.dataset.statistics import ColumnStatistics
@@ -19,19 +23,41 @@ MUCH = 0.25
 
 
 def find_dataset(path: Path) -> Path:
-    """Return the dataset's folder for a dataset, its manifest, or a pipeline's output (then the one in use).
+    """Return the dataset's folder for a dataset or its manifest, or the one in use of a pipeline.
+
+    The pipeline is named by its file, by its output or current.json in it, or by `output.path` where it is alone there.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or several pipelines have their output there.
     """
     if path.name == MANIFEST:
         return path.parent
     if (path / MANIFEST).is_file():
         return path
-    current = (read_json(path / CURRENT) or {}).get("dataset")
-    if current is not None:
-        return path / "datasets" / str(current)
-    raise InputError(f"{path}: neither a dataset (with {MANIFEST}) nor a pipeline's output (with {CURRENT}).")
+    if path.name == CURRENT:
+        return _in_use(path.parent)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return _in_use(Layout.of(load_pipeline(path)[0]).root)
+    outputs = [path] if (path / CURRENT).is_file() else sorted(found.parent for found in path.glob(f"*/{CURRENT}"))
+    if len(outputs) == 1:
+        return _in_use(outputs[0])
+    if outputs:
+        raise InputError(f"{path}: several pipelines have their output there; name one of: {_listed(outputs)}.")
+    raise InputError(
+        f"{path}: neither a dataset (with {MANIFEST}) nor a pipeline's output (with {CURRENT}) nor a pipeline file "
+        "(.yaml). Name one of these."
+    )
+
+
+def _in_use(output: Path) -> Path:
+    current = (read_json(output / CURRENT) or {}).get("dataset")
+    if current is None:
+        raise InputError(f"{output / CURRENT}: names no dataset in use; run `lakefit prepare` first.")
+    return output / "datasets" / str(current)
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(str(path) for path in paths)
 
 
 def describe(folder: Path) -> tuple[dict[str, Any], Sections]:
@@ -81,18 +107,16 @@ def describe(folder: Path) -> tuple[dict[str, Any], Sections]:
 
 
 def difference(one: Path, two: Path) -> tuple[dict[str, Any], Sections]:
-    """Return what differs from dataset `one` to dataset `two`: columns, rows, and the drift of each column."""
+    """Return what differs from dataset `one` to dataset `two`.
+
+    Settings of the pipeline, columns, rows, classes of the training split, contracts, and the drift of each column.
+    """
     old, new = read_manifest(one), read_manifest(two)
+    settings = list(_changes(old.pipeline, new.pipeline))
     schema = _schema_changes(old, new)
-    counts = [
-        ("rows in", old.ledger.rows_in, new.ledger.rows_in),
-        *((split, old.ledger.kept.get(split, 0), new.ledger.kept.get(split, 0)) for split in new.ledger.kept),
-        ("duplicates", old.ledger.duplicates, new.ledger.duplicates),
-        *(
-            (f"rejected: {reason}", old.ledger.rejected.get(reason, 0), new.ledger.rejected.get(reason, 0))
-            for reason in dict.fromkeys([*old.ledger.rejected, *new.ledger.rejected])
-        ),
-    ]
+    classes = list(_changes(old.splits["train"].classes, new.splits["train"].classes))
+    contracts = list(_changes(_found(old), _found(new)))
+    counts = _counts(old, new)
     drift = {
         name: stability_index(old.statistics[name], found)
         for name, found in new.statistics.items()
@@ -101,36 +125,98 @@ def difference(one: Path, two: Path) -> tuple[dict[str, Any], Sections]:
     fields = {
         "from": old.fingerprint,
         "to": new.fingerprint,
+        "settings": [{"key": key, "from": before, "to": after} for key, before, after in settings],
         "columns": [{"column": name, "from": before, "to": after} for name, before, after in schema],
         "rows": {name: {"from": before, "to": after} for name, before, after in counts},
+        "classes": {name: {"from": before, "to": after} for name, before, after in classes},
+        "contracts": [{"contract": text, "from": before, "to": after} for text, before, after in contracts],
         "drift": drift,
     }
-    sections: Sections = []
-    if schema:
-        sections.append(
-            ("Columns", [("column", "from", "to"), *((n, a or "absent", b or "absent") for n, a, b in schema)])
-        )
+    sides = (old.fingerprint, new.fingerprint)
     shown: Rows = [(name, f"{a:,}", f"{b:,}", f"{b - a:+,}") for name, a, b in counts]
-    sections.append(("Rows", [("", old.fingerprint, new.fingerprint, "change"), *shown]))
+    sections: Sections = [
+        ("Settings", [("key", *sides), *((key, _short(a), _short(b)) for key, a, b in settings)]),
+        ("Columns", [("column", *sides), *((name, a or "absent", b or "absent") for name, a, b in schema)]),
+        ("Rows", [("", *sides, "change"), *shown]),
+        ("Classes of the training split", [("class", *sides), *((name, _rows(a), _rows(b)) for name, a, b in classes)]),
+        ("Contracts", [("contract", *sides), *((text, a or "absent", b or "absent") for text, a, b in contracts)]),
+    ]
     order = sorted(drift, key=lambda name: -(drift[name] or 0.0))
     lines = [_drift(name, drift[name], old.statistics[name], new.statistics[name]) for name in order]
-    heads = ("column", "PSI", "", "mean", "", "nulls", "")
-    sections.append(("Drift of the training split", [heads, *lines]))
-    return fields, sections
+    sections.append(("Drift of the training split", [("column", "PSI", "", "mean", "", "nulls", ""), *lines]))
+    return fields, [(title, rows) for title, rows in sections if len(rows) > 1]
+
+
+def _counts(old: Manifest, new: Manifest) -> list[tuple[str, int, int]]:
+    reasons = dict.fromkeys([*old.ledger.rejected, *new.ledger.rejected])
+    return [
+        ("rows in", old.ledger.rows_in, new.ledger.rows_in),
+        *((split, old.ledger.kept.get(split, 0), new.ledger.kept.get(split, 0)) for split in new.ledger.kept),
+        ("duplicates", old.ledger.duplicates, new.ledger.duplicates),
+        *((f"rejected: {r}", old.ledger.rejected.get(r, 0), new.ledger.rejected.get(r, 0)) for r in reasons),
+    ]
+
+
+def _found(manifest: Manifest) -> dict[str, str]:
+    return {f"{outcome.scope}: {outcome.expected}": outcome.found for outcome in manifest.expectations}
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, before, after) of what differs between two mappings, key by key; None where there is no such key.
+
+    Of two lists only what lies between their equal beginnings and ends is told.
+    """
+    for name in dict.fromkeys([*old, *new]):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _changes(before, after, f"{above}{name}.")
+        elif before != after:
+            if isinstance(before, list) and isinstance(after, list):
+                start = _equal_items(before, after)
+                before, after = before[start:], after[start:]
+                end = _equal_items(before[::-1], after[::-1])
+                before, after = before[: len(before) - end], after[: len(after) - end]
+            yield f"{above}{name}", before, after
+
+
+def _equal_items(one: Sequence[Any], two: Sequence[Any]) -> int:
+    """Return how many items two lists begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(_without_none(value), ensure_ascii=False)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
+
+
+def _rows(count: int | None) -> str:
+    return f"{count or 0:,}"
 
 
 def _schema_changes(old: Manifest, new: Manifest) -> list[tuple[str, str | None, str | None]]:
-    before = {name: found.type for name, found in old.statistics.items()}
-    after = {name: found.type for name, found in new.statistics.items()}
-    names = dict.fromkeys([*before, *after])
-    return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    before, after = ({name: found.type for name, found in side.statistics.items()} for side in (old, new))
+    return list(_changes(before, after))
 
 
 def _drift(name: str, index: float | None, old: ColumnStatistics, new: ColumnStatistics) -> tuple[str, ...]:
-    word = "" if index is None or index < MUCH else "drifted"
-    shown = "" if index is None else f"{index:.4f}"
+    if index is None:
+        shown, word = "-", _why_no_index(old, new)
+    else:
+        shown, word = f"{index:.4f}", "drifted" if index >= MUCH else ""
     share = [f"{side.nulls / max(side.count + side.nulls, 1):.2%}" for side in (old, new)]
     return name, shown, word, _value(old.mean, old.type), _value(new.mean, new.type), *share
+
+
+def _why_no_index(old: ColumnStatistics, new: ColumnStatistics) -> str:
+    if old.type.startswith(("array", "map", "struct", "binary")):
+        return f"{old.type} is not compared"
+    return "too many values to compare" if old.count and new.count else "no values to compare"
 
 
 def _column(name: str, found: ColumnStatistics) -> tuple[str, ...]:

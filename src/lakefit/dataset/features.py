@@ -6,10 +6,12 @@ from lakefit.config.sections import Section
 
 
 class NumericFeature(Section):
-    """What `transform.normalized` does to a number: NULL is `fill`, bounds `low` and `high`, then `normalize`.
+    """What happens to a number: NULL is `fill`, then the bounds, then `normalize`, then offset and scale.
 
-    offset, scale: `(x - offset) / scale`, after log1p or Yeo-Johnson with `power` where they are asked for. references:
-    of quantile, ascending (value, share of smaller values) pairs. indicator: the column that says where NULL was.
+    name: of the column. fill: in place of NULL. low: smaller values become this. high: larger values become this.
+    normalize: what comes before offset and scale. power: the parameter of Yeo-Johnson. references: of quantile,
+    ascending (value, share of smaller values) pairs. offset: the result is `(x - offset) / scale`. scale: see offset.
+    indicator: the column that says where NULL was.
     """
 
     name: str
@@ -25,9 +27,10 @@ class NumericFeature(Section):
 
 
 class CategoricalFeature(Section):
-    """0 is missing, 1 unknown, 2 the first of `vocabulary`: by falling count, then by value. rare: how many were cut.
+    """A category as an index: 0 is missing, 1 unknown, 2 the first of `vocabulary`.
 
-    hash_buckets: no vocabulary; 2 + fingerprint64 modulo this number.
+    name: of the column. vocabulary: by falling count, then by value. counts: rows of each value, in the training split.
+    rare: how many values were cut. hash_buckets: no vocabulary; 2 + fingerprint64 modulo this number.
     """
 
     name: str
@@ -43,7 +46,10 @@ class CategoricalFeature(Section):
 
 
 class BucketFeature(Section):
-    """0 is missing, 2 below the first boundary, 3 from it on; column `<name>_bucket`."""
+    """A number as an index in the column `<name>_bucket`: 0 is missing, 2 below the first boundary, 3 from it on.
+
+    name: of the column. boundaries: ascending.
+    """
 
     name: str
     boundaries: tuple[float, ...]
@@ -58,7 +64,12 @@ class BucketFeature(Section):
 
 
 class MultiValuedFeature(Section):
-    """A list of text as `max_values` indices into a vocabulary, filled up with 0; cut: values left out of train."""
+    """A list of text as `max_values` indices into a vocabulary, filled up with 0.
+
+    name: of the column. max_values: the columns `<name>_0` and so on. vocabulary: by falling count, then by value.
+    counts: rows of each value, in the training split. rare: how many values were cut. cut: values beyond `max_values`,
+    left out of the training split.
+    """
 
     name: str
     max_values: int
@@ -77,7 +88,10 @@ class MultiValuedFeature(Section):
 
 
 class DateFeature(Section):
-    """A part of a date: an index (0 missing, 2 the first), two numbers in the circle, or (year) one number."""
+    """A part of a date: an index (0 missing, 2 the first), two numbers in the circle, or (year) one number.
+
+    name: of the column. part: which one. cyclical: as sine and cosine, `year` apart.
+    """
 
     name: str
     part: Literal["year", "quarter", "month", "day", "weekday", "day_of_year", "hour", "minute"]
@@ -105,10 +119,11 @@ PARTS = {"quarter": 4, "month": 12, "day": 31, "weekday": 7, "day_of_year": 366,
 
 
 class LabelFeature(Section):
-    """What the model predicts: binary (0 or 1), classes (the place in `classes`) or regression.
+    """What the model predicts.
 
-    offset, scale: a regression's label is `(y - offset) / scale`. class_weights: of the classes in their order (0 and 1
-    for binary). weighted: the prepared rows have a column `weight`.
+    kind: binary (0 or 1), classes (the place in `classes`) or regression. classes: in the order of the model's outputs.
+    offset: a regression's label is `(y - offset) / scale`. scale: see offset. class_weights: of the classes in their
+    order (0 and 1 for binary). weighted: the prepared rows have a column `weight`.
     """
 
     kind: Literal["binary", "classes", "regression"] = "binary"
@@ -132,7 +147,11 @@ class Lookup(Section):
 
 
 class Features(Section):
-    """The features in the order of the model's inputs."""
+    """The features in the order of the model's inputs.
+
+    numeric: numbers. categorical: indices into vocabularies or hash buckets. bucketized: numbers as indices.
+    multi_valued: lists of text as indices. dates: parts of dates and times.
+    """
 
     numeric: tuple[NumericFeature, ...] = ()
     categorical: tuple[CategoricalFeature, ...] = ()

@@ -5,7 +5,11 @@ from lakefit.errors import LakefitError
 
 
 class FileLedger(Section):
-    """The rows of one source file."""
+    """The rows of one source file: those that came in are kept, duplicates or rejected.
+
+    rows_in: counted while it was read. kept: in a split. duplicates: with the key of a row that is kept. rejected: for
+    any reason.
+    """
 
     rows_in: int
     kept: int
@@ -14,11 +18,11 @@ class FileLedger(Section):
 
 
 class Ledger(Section):
-    """`rows_in` was counted while the files were read, the rest where each row's fate was decided.
+    """Rows in = kept + rejected + duplicates; the first is counted apart from the others, while the files are read.
 
-    kept: rows by split. rejected: rows by reason. not_finite: NaN and infinite values that became NULL; unparsable:
-    values that `parse` could not read, by column (both in kept, rejected and duplicate rows alike). files: by source
-    file.
+    rows_in: of the followed table. kept: rows by split. rejected: rows by reason. duplicates: rows with the key of a
+    row that is kept. not_finite: NaN and infinite values that became NULL. unparsable: values that `parse` could not
+    read, by column (both in kept, rejected and duplicate rows alike). files: by source file.
     """
 
     rows_in: int

@@ -17,7 +17,10 @@ MANIFEST = "manifest.json"
 
 
 class DataFile(Section):
-    """A Parquet file: its path in the dataset, the rows of each row group, size in bytes and SHA-256."""
+    """A Parquet file.
+
+    path: inside the dataset's folder. row_groups: the rows of each. bytes: its size. sha256: of its content.
+    """
 
     path: str
     row_groups: tuple[int, ...]
@@ -30,7 +33,10 @@ class DataFile(Section):
 
 
 class SplitFiles(Section):
-    """The files of a split in the order of their rows, the rows, and how many of each class (none for a regression)."""
+    """The rows of a split.
+
+    rows: how many. classes: how many of each class (none for a regression). files: in the order of their rows.
+    """
 
     rows: int
     classes: dict[str, int]
@@ -38,7 +44,11 @@ class SplitFiles(Section):
 
 
 class Correction(Section):
-    """A value that `correct` changed, and in how many rows (duplicate and rejected ones included)."""
+    """A value that `correct` changed.
+
+    column: where it stood. from: as it came. to: as it is now. rows: in how many rows (duplicate and rejected ones
+    included).
+    """
 
     column: str
     from_: str = Field(alias="from")
@@ -47,7 +57,11 @@ class Correction(Section):
 
 
 class Outcome(Section):
-    """What was found for a contract of `expect`, in the words of the summary."""
+    """What was found for a contract of `expect`, in the words of the summary.
+
+    scope: the rows that it is about. expected: the contract. found: what was counted. holds: true in
+    every published dataset.
+    """
 
     scope: Literal["input", "result"]
     expected: str
@@ -56,14 +70,21 @@ class Outcome(Section):
 
 
 class Stratum(Section):
-    """The rows of one combination of the values of `split.stratify`, by split; values as text, None for NULL."""
+    """The rows of one combination of the values of `split.stratify`.
+
+    values: as text, null for NULL. rows: by split.
+    """
 
     values: tuple[str | None, ...]
     rows: dict[str, int]
 
 
 class InputRecord(Section):
-    """A raw file that was read: its table, its name below the table's path, bytes, time of its last change in ns."""
+    """A raw file that was read.
+
+    table: its name in `source.tables`. name: of the file, below the table's path. bytes: its size. modified_ns: the
+    time of its last change, in nanoseconds since 1970.
+    """
 
     table: str
     name: str
@@ -72,7 +93,11 @@ class InputRecord(Section):
 
 
 class ExcludedRecord(Section):
-    """A raw file that is damaged as a whole and was left out (on_corrupt_file: exclude), and why."""
+    """A raw file that is damaged as a whole and was left out (`on_corrupt_file: exclude`).
+
+    table: its name in `source.tables`. name: of the file, below the table's path. bytes: its size. reason: what is
+    wrong with it.
+    """
 
     table: str
     name: str
@@ -84,15 +109,16 @@ class Manifest(Section):
     """What stands in manifest.json; immutable once it is there.
 
     format_version: raised with every change of layout, order or values. fingerprint: of the inputs and of all that
-    shapes the dataset. name: of the pipeline. created: ISO time (UTC). versions: of the packages that wrote it.
-    inputs, excluded: raw files, all tables. pipeline: the pipeline file, resolved with every default. features, label:
-    all that was learned, enough to repeat the transformation without the raw data. statistics: by cleaned column, of
-    the training split. splits: by name. duplicates, rejects: the files of rows that are not kept. corrections: what
-    `correct` changed. strata: rows by stratum and split. expectations: the contracts and what was found. ledger: where
-    every row went.
+    shapes the dataset. name: of the pipeline. created: ISO time (UTC). versions: of the packages that wrote it. inputs:
+    the raw files that were read, all tables. excluded: those that were left out. pipeline: the pipeline file, resolved
+    with every default. features: all that was learned, enough to repeat the transformation without the raw data. label:
+    what was learned of it. statistics: by cleaned column, of the training split. splits: by name. duplicates: the files
+    of rows with the key of a row that is kept. rejects: the files of rejected rows. corrections: what `correct`
+    changed. strata: rows by stratum and split. expectations: the contracts and what was found. ledger: where every row
+    went.
     """
 
-    format_version: int
+    format_version: int = Field(json_schema_extra={"const": FORMAT_VERSION})
     fingerprint: str
     name: str
     created: str
@@ -136,9 +162,10 @@ def read_manifest(dataset_dir: str | Path) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        at = ".".join(str(part) for part in first["loc"])
+        where = f"{at}: " if at else ""
         raise InputError(
-            f"{path}: not a manifest of this version of Lakefit (format {FORMAT_VERSION}): {where}: {first['msg']}. "
+            f"{path}: not a manifest of this version of Lakefit (format {FORMAT_VERSION}): {where}{first['msg']}. "
             "Remove the dataset's folder and run `lakefit prepare` again."
         ) from None
     return manifest

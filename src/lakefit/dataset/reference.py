@@ -16,7 +16,7 @@ Numbers are finite: what does not apply is null.
 
 def reference() -> str:
     """Return the whole reference as Markdown."""
-    return "".join((HEAD, *section_reference(Manifest)))
+    return "".join((HEAD, *section_reference(Manifest, set())))
 
 
 if __name__ == "__main__":

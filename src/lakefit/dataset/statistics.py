@@ -4,7 +4,10 @@ from lakefit.config.sections import Section
 
 
 class Histogram(Section):
-    """`edges` ascending, counts one more: below the first edge, between edges (the low end in), from the last on."""
+    """The distribution of a column's values over bins.
+
+    edges: ascending. counts: one more: below the first edge, between edges (the low end in), from the last on.
+    """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -13,10 +16,13 @@ class Histogram(Section):
 class ColumnStatistics(Section):
     """A cleaned column in the training split; dates and times are seconds since 1970 UTC, booleans 0 and 1.
 
-    count: values that are not NULL. distinct: an estimate (standard error 2.3 %). deviation: of the population.
-    quantiles: by share, exact up to `quantile_error`. histogram: 20 equal bins between the 1 % and the 99 % quantile,
-    None where these are equal. most_frequent: up to 20 (value, rows), exact; None where there are too many distinct
-    values to count. What does not apply to a type is None or empty.
+    What does not apply to a type is null or empty.
+
+    type: in Spark SQL. count: values that are not NULL. nulls: rows where it is NULL. distinct: an estimate (standard
+    error 2.3 %). mean: of numbers. deviation: of the population. low: the smallest value. high: the largest value.
+    quantiles: by share, exact up to `quantile_error`. quantile_error: in the unit of the values; 0 where exact.
+    histogram: 20 equal bins between the 1 % and the 99 % quantile, null where these are equal. most_frequent: up to 20
+    (value, rows), exact; null where there are too many distinct values to count.
     """
 
     type: str

@@ -286,7 +286,7 @@ def _label_rules(label: LabelGuess) -> Iterator[str]:
     elif label.rare:
         values = ", ".join(_literal(value) for value in label.rare)
         yield from _comment(f"CHECK: classes with fewer than {enough}", "  ")
-        yield f"  - {{that: {flow(f'{column} NOT IN ({values})')}, because: rare class, null: keep}}"
+        yield f'  - {{that: {flow(f"{column} NOT IN ({values})")}, because: rare class, "null": keep}}'
     yield ""
 
 

@@ -76,13 +76,14 @@ def _outcome(expectation: Expectation, scope: Literal["input", "result"], eviden
         return Outcome(scope=scope, expected=expectation.text, found=shown or "no others", holds=not strange)
     value = _value(expectation, scope, evidence)
     if value is None:
-        what = (
-            "no version in use"
-            if evidence.in_use is None
-            else f"no column {expectation.columns[0]!r} in the version in use"
-        )
-        return Outcome(scope=scope, expected=expectation.text, found=f"{what} to compare with", holds=True)
-    return Outcome(scope=scope, expected=expectation.text, found=f"{value:,.6g}", holds=expectation.holds(value))
+        lacking = "no version in use" if evidence.in_use is None else "no such column in the version in use"
+        return Outcome(scope=scope, expected=expectation.text, found=f"{lacking} to compare with", holds=True)
+    return Outcome(scope=scope, expected=expectation.text, found=_number(value), holds=expectation.holds(value))
+
+
+def _number(value: float) -> str:
+    """Return a number for people: whole ones in full."""
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:,.6g}"
 
 
 def _value(expectation: Expectation, scope: Literal["input", "result"], evidence: Evidence) -> float | None:
