@@ -100,8 +100,7 @@ def _words(column: pa.Array) -> Hashes:
         encoded = column.dictionary_encode()
         if not len(encoded.dictionary):
             return np.zeros(len(column), np.uint64)
-        hashes = hash_texts(encoded.dictionary)
-        return hashes[pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)]
+        return np.take(hash_texts(encoded.dictionary), pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False))
     words = words_of(column)
     if pa.types.is_floating(column.type):
         # Spark hashes -0.0 as 0.0 and every NaN as one.
