@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
@@ -20,51 +19,14 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from lakefit.config.features import Features as Section
-from lakefit.config.features import with_groups_listed
 from lakefit.config.rows import Label
 from lakefit.dataset.features import Features, LabelFeature, NumericFeature
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
-from lakefit.prepare.blocks import KEY_HIGH
 from lakefit.prepare.features import encode, encode_label
-from lakefit.prepare.hashing import mix64
-from lakefit.prepare.learn import Learner, learn_label
-from lakefit.prepare.staged import SPLIT, Staged, is_number
+from lakefit.prepare.learn import learn_label
 from lakefit.prepare.statistics import Summary
-from lakefit.prepare.tally import tally, total
-
-NO_SPARK: Any = None
-ROWS = 3_000
-
-
-def section(**groups: Any) -> Section:
-    return Section.model_validate_json(json.dumps(with_groups_listed(groups)))
-
-
-def learner(table: pa.Table, features: Section, folder: Path, bucket_bits: int = 2, training: int = ROWS) -> Learner:
-    """Stage the rows in buckets as preparation does, the first `training` of them in the training split."""
-    keys = mix64(np.arange(len(table), dtype=np.uint64))
-    split = (np.arange(len(table)) >= training).astype(np.int8)
-    staged = table.append_column(KEY_HIGH, pa.array(keys)).append_column(SPLIT, pa.array(split))
-    staged = staged.take(pa.array(np.argsort(keys)))
-    results, files = [], []
-    for bucket in range(1 << bucket_bits):
-        mine = (
-            staged[KEY_HIGH].to_numpy() >> np.uint64(64 - bucket_bits) == bucket
-            if bucket_bits
-            else [True] * len(staged)
-        )
-        rows = staged.filter(pa.array(mine))
-        files.append(str(folder / f"{bucket_bits}-{bucket}.parquet"))
-        rows = rows.filter(pa.compute.equal(rows[SPLIT], 0))
-        pq.write_table(rows, files[-1])
-        tallied = tally(rows, table.column_names, features, bucket_bits)
-        results.append(pa.RecordBatch.from_pydict(tallied))
-    numbers = [field.name for field in table.schema if is_number(field.type)]
-    rows = min(training, len(table))
-    totals = total(pa.Table.from_batches(results), table.column_names, numbers, rows, bucket_bits)
-    return Learner(features, totals, Staged(NO_SPARK, tuple(files), len(table), bucket_bits))
+from learning import ROWS, learner, section
 
 
 def numbers(kind: str) -> NDArray[np.float64]:
@@ -194,7 +156,7 @@ def mixed(rows: int = ROWS) -> pa.Table:
     return pa.table(
         {
             "a": pa.array(some(draw.normal(3, 4, rows).tolist()), pa.float64()),
-            "b": pa.array(some(np.round(draw.normal(0, 9, rows)).tolist()), pa.float64()),
+            "b": pa.array(some((np.round(draw.normal(0, 9, rows)) + 0.0).tolist()), pa.float64()),
             "c": pa.array(some(words[draw.integers(0, 7, rows)].tolist()), pa.string()),
             "h": pa.array(some(draw.integers(0, 99, rows).tolist()), pa.int32()),
             "m": pa.array(some([words[draw.integers(0, 5, n)].tolist() for n in draw.integers(0, 4, rows)])),
@@ -280,6 +242,14 @@ def test_vocabularies_are_cut_by_count_and_by_size(tmp_path: Path) -> None:
     assert (multi.vocabulary, multi.counts, multi.cut) == (("y", "x", "z"), (3, 1, 1), 3)
     columns = encode(table.slice(0, 5), found)
     assert [columns[f"m_{i}"].to_pylist() for i in range(2)] == [[3, 2, 2, 0, 0], [3, 0, 4, 0, 0]]
+
+
+def test_empty_text_in_a_list_is_null(tmp_path: Path) -> None:
+    lists = pa.array([["a", "", None], None, [""], ["", "b"], []], pa.list_(pa.string()))
+    found = learner(pa.table({"m": lists}), section(multi_valued={"columns": ["m"], "max_values": 2}), tmp_path).learn()
+    assert found.multi_valued[0].vocabulary == ("a", "b")
+    columns = encode(pa.table({"m": lists.slice(2)}), found)
+    assert [columns[f"m_{i}"].to_pylist() for i in range(2)] == [[0, 0, 0], [0, 3, 0]]
 
 
 def test_a_column_without_values_is_refused_by_name(tmp_path: Path) -> None:

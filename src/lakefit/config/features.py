@@ -100,8 +100,8 @@ class Bucketize(Section):
 class MultiValued(Section):
     """Lists of text as int32 columns `<column>_0` to `<column>_<max_values - 1>`, filled up with 0.
 
-    Values beyond `max_values` are left out and counted. The model adds up their embeddings. min_count and max_size as
-    for categories; a value counts once a row.
+    Values beyond `max_values` are left out and counted. The model adds up their embeddings. NULL and empty text in a
+    list keep their place, as 0. min_count and max_size as for categories; a value counts once a row.
     """
 
     columns: Columns

@@ -30,8 +30,14 @@ def as_text(column: Column) -> pa.Array:
 
 
 def as_lists(column: Column) -> pa.ListArray:
-    """Return a multi-valued column as lists of text."""
-    return _one(column).cast(pa.list_(pa.string()))
+    """Return a multi-valued column as lists of text, "" in them as null."""
+    lists = _one(column).cast(pa.list_(pa.string()))
+    empty = pc.equal(lists.values, "")
+    if not pc.any(empty).as_py():
+        return lists
+    texts = pc.if_else(pc.fill_null(empty, False), pa.scalar(None, pa.string()), lists.values)
+    # Arrow takes a mask only where the offsets are no slice, and a sum is none.
+    return pa.ListArray.from_arrays(pc.add(lists.offsets, 0), texts, mask=lists.is_null())
 
 
 def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray[Any]]:

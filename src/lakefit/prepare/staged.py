@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -210,8 +209,8 @@ def _bins_of_files(files: Sequence[str], prefixes: Sequence[Prefix], transforms:
             derived = transforms[column](values)[:, 0] if column in transforms else values
             counted = count_bins_of(derived, [prefixes[place] for place in mine])
             for place, (bins, rows) in zip(mine, counted, strict=True):
-                prefix = np.full(len(bins), place, np.int32)
-                parts.append(pa.table({"prefix": prefix, "bin": bins, "rows": rows}))
+                asked = np.full(len(bins), place, np.int32)
+                parts.append(pa.table({"prefix": asked, "bin": bins, "rows": rows}))
     return bytes(to_cell(pa.concat_tables(parts))[0].as_buffer())
 
 
