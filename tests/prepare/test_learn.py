@@ -275,6 +275,14 @@ def test_classes_are_numbered_and_weighed_by_the_training_split() -> None:
         learn_label(label_of(type="classes", class_weights={"z": 1}), None, {"z": 1, "a": 2})
 
 
+def test_a_class_that_is_none_of_the_labels_is_refused_by_name() -> None:
+    label = LabelFeature(kind="classes", classes=("a", "b"), class_weights=(1.0, 2.0))
+    with pytest.raises(InputError, match="'d' is not among the classes a, b"):
+        encode_label(pa.array(["a", "d"]), None, label)
+    with pytest.raises(InputError, match="None is not among"):
+        encode_label(pa.array(["a", None]), None, label)
+
+
 def test_a_regressions_label_is_scaled_and_comes_back() -> None:
     label = learn_label(label_of(type="regression", normalize="standard"), Summary(3, 1e6, 250.0, 0.0, 1.0), {})
     values = np.array([999_000.25, 1e6, 1_000_500.0])

@@ -16,6 +16,7 @@ from lakefit.dataset.features import (
     MultiValuedFeature,
 )
 from lakefit.dataset.transform import bucket_index, date_columns, normalized
+from lakefit.errors import InputError
 from lakefit.prepare.staged import as_numbers
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -91,11 +92,18 @@ def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
 
 
 def encode_label(label: Column, weight: Column | None, learned: LabelFeature) -> dict[str, pa.Array]:
-    """Return the column `label` (float32; the place of a class) and, where rows are weighed, `weight` (float32)."""
+    """Return the column `label` (float32; the place of a class) and, where rows are weighed, `weight` (float32).
+
+    Raises:
+        InputError: a label is not among the classes.
+    """
     column = _one(label)
     if learned.kind == "classes":
         place = pc.index_in(column, value_set=pa.array(learned.classes))
-        values = pc.fill_null(place, -1).to_numpy(zero_copy_only=False).astype(np.float64)
+        if place.null_count:
+            unknown = column.filter(pc.is_null(place))[0].as_py()
+            raise InputError(f"label: {unknown!r} is not among the classes {', '.join(learned.classes[:20])}.")
+        values = place.to_numpy(zero_copy_only=False).astype(np.float64)
     else:
         values = (as_numbers(column) - learned.offset) / learned.scale
     columns = {"label": pa.array(values.astype(np.float32))}
