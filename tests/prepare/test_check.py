@@ -4,14 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lakefit.config import load_pipeline
 from lakefit.config.file import ConfigError
 from lakefit.config.rows import SPLITS
-from lakefit.dataset.features import LabelFeature
+from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.ledger import Ledger
-from lakefit.prepare.check import check_splits
+from lakefit.prepare.blocks import KEY_HIGH
+from lakefit.prepare.bucket import STAGED
+from lakefit.prepare.check import check_splits, check_written
+from lakefit.prepare.clean import LABEL, WEIGHT
+from lakefit.prepare.deduplicate import OCCURRENCE
+from lakefit.prepare.write import WritePlan, write_range
 from shop import write_shop
 
 CLASSES = ("label.type=classes", "label.expression=city")
@@ -105,3 +112,31 @@ def test_a_refusal_stands_at_the_line_of_the_label(refused: Refused) -> None:
     assert "is neither 0 nor 1 (false nor true) in 2 of 4" in refused((), {"0": 1, "1": 1, "other": 2})
     weighed = refused(("label.weight=amount",), {"0": 1, "1": 1}, bad_weights=3)
     assert "label.weight (amount) is NULL, negative or infinite in 3 kept rows" in weighed
+
+
+def test_labels_and_weights_beyond_float32_are_refused_with_rows_and_value(tmp_path: Path) -> None:
+    amounts = ("label.type=regression", "label.normalize=standard", "label.weight=amount", "label.expression=late")
+    pipeline, source = load_pipeline(write_shop(tmp_path, rows=5), amounts)
+    written = {name: files_of(tmp_path / name, label, weight) for name, label, weight in (
+        ("fine", 3.4e38, 1.0), ("label", -1e39, 1.0), ("weight", 1.0, 1e300),
+    )}  # fmt: skip
+    check_written(pipeline, source, written["fine"])
+    with pytest.raises(ConfigError, match=r"label.expression: the label, after normalize: standard, is too large .*"):
+        check_written(pipeline, source, written["label"])
+    with pytest.raises(ConfigError, match=r"label.weight: the weight is too large .* in 3 kept rows, such as 1e\+300"):
+        check_written(pipeline, source, written["weight"])
+
+
+def files_of(folder: Path, label: float, weight: float) -> list[dict[str, Any]]:
+    """Write four rows, three of them with the label and the weight, and return what is said of the files."""
+    rows = pa.table(
+        {
+            "_row": pa.array([bytes([i]) * 16 for i in range(4)], pa.binary(16)), OCCURRENCE: pa.array([0] * 4),
+            KEY_HIGH: pa.array(range(4), pa.uint64()), LABEL: [0.5, *[label] * 3], WEIGHT: [1.0, *[weight] * 3],
+        }
+    )  # fmt: skip
+    folder.mkdir()
+    pq.write_table(rows, folder / "staged.parquet")
+    staged = {kind: ((0, str(folder / "staged.parquet")),) if kind == "test" else () for kind in STAGED}
+    label_feature = LabelFeature(kind="regression", weighted=True)
+    return write_range(0, WritePlan(str(folder), staged, 2, 0, 10, Features(), label_feature, weighted=True))

@@ -58,6 +58,21 @@ def check_splits(
         )
 
 
+def check_written(pipeline: Pipeline, source: PipelineSource, entries: Summaries) -> None:
+    """Raise ConfigError where files (what `write_range` returns) hold labels or weights that float32 does not."""
+    for name, key in (("label", "expression"), ("weight", "weight")):
+        found = [entry["beyond"][name] for entry in entries if name in entry["beyond"]]
+        if found:
+            scaled = ", after normalize: standard," if name == "label" and pipeline.label.normalize != "none" else ""
+            weighed = ", times its class weight," if name == "weight" and pipeline.label.class_weights else ""
+            raise _error(
+                source,
+                ("label", key if getattr(pipeline.label, key) is not None else "class_weights"),
+                f"the {name}{scaled}{weighed} is too large for float32 in {sum(count for count, _ in found):,} kept "
+                f"rows, such as {found[0][1]:g}. Expected at most 3.4e38: scale it in the expression.",
+            )
+
+
 def _check_rows(pipeline: Pipeline, source: PipelineSource, ledger: Ledger) -> None:
     rows = pipeline.source.rows
     if not ledger.rows_in:

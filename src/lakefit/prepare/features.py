@@ -20,6 +20,7 @@ from lakefit.errors import InputError
 from lakefit.prepare.staged import as_numbers
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
+Floats: TypeAlias = NDArray[np.float64]
 
 
 def as_text(column: Column) -> pa.Array:
@@ -92,7 +93,14 @@ def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
 
 
 def encode_label(label: Column, weight: Column | None, learned: LabelFeature) -> dict[str, pa.Array]:
-    """Return the column `label` (float32; the place of a class) and, where rows are weighed, `weight` (float32).
+    """Return `label_numbers` as float32; what lies beyond its range is infinite."""
+    with np.errstate(over="ignore"):
+        numbers = label_numbers(label, weight, learned)
+        return {name: pa.array(values.astype(np.float32)) for name, values in numbers.items()}
+
+
+def label_numbers(label: Column, weight: Column | None, learned: LabelFeature) -> dict[str, Floats]:
+    """Return the column `label` (the place of a class) and, where rows are weighed, `weight`.
 
     Raises:
         InputError: a label is not among the classes.
@@ -106,13 +114,13 @@ def encode_label(label: Column, weight: Column | None, learned: LabelFeature) ->
         values = place.to_numpy(zero_copy_only=False).astype(np.float64)
     else:
         values = (as_numbers(column) - learned.offset) / learned.scale
-    columns = {"label": pa.array(values.astype(np.float32))}
+    numbers = {"label": values}
     if weight is not None or learned.class_weights:
         weights = as_numbers(weight) if weight is not None else np.ones(len(values))
         if learned.class_weights:
             weights = weights * np.array(learned.class_weights)[values.astype(np.int64)]
-        columns["weight"] = pa.array(weights.astype(np.float32))
-    return columns
+        numbers["weight"] = weights
+    return numbers
 
 
 def hash_index(text: str, buckets: int) -> int:

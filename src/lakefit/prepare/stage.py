@@ -43,7 +43,7 @@ from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.blocks import BLOCKS_SCHEMA, Keying, make_blocks
 from lakefit.prepare.bucket import GROUP, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
-from lakefit.prepare.check import Summaries, check_splits, classes_of
+from lakefit.prepare.check import Summaries, check_splits, check_written, classes_of
 from lakefit.prepare.clean import LABEL, judge
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.expect import Evidence, check_expectations
@@ -168,6 +168,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
         weighted=job.pipeline.label.weight is not None,
     )
     files = _write(spark, plan)
+    check_written(job.pipeline, job.source, files)
     return _manifest(job, folder, learned, ledger, summaries, files, outcomes)
 
 
