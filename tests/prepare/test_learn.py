@@ -103,6 +103,44 @@ def test_yeo_johnson_is_scikit_learns(tmp_path: Path, kind: str, power: float | 
         np.testing.assert_allclose(ours[known], theirs.transform(values[known, None])[:, 0], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["thousands", "years", "tight", "below zero"])
+def test_the_power_of_numbers_far_from_zero_and_close_together_is_the_likeliest(tmp_path: Path, kind: str) -> None:
+    draw = np.random.Generator(np.random.PCG64(4)).normal(size=ROWS)
+    values = {
+        "thousands": 1e5 + 10 * draw, "years": 2000 + 10 * np.exp(draw / 3), "tight": 1e6 * np.exp(0.01 * draw),
+        "below zero": -1e5 - 10 * np.exp(draw / 2),
+    }[kind]  # fmt: skip
+    ours, feature = encoded(values, tmp_path, normalize="yeo_johnson")
+    assert feature.power is not None
+
+    def likelihood(power: float) -> float:
+        # y in units of its slope at the center, so that the Jacobian is 1 there.
+        log = np.log1p((np.abs(values) - abs(values[0])) / (1 + abs(values[0])))
+        exponent = power if values[0] > 0 else 2 - power
+        y = np.expm1(exponent * log) / exponent if exponent else log
+        return float(-ROWS / 2 * np.log(np.var(y)) + (exponent - 1) * log.sum())
+
+    best = likelihood(feature.power)
+    for other in (1.0, 0.9 * feature.power, 1.1 * feature.power, PowerTransformer().fit(values[:, None]).lambdas_[0]):
+        assert likelihood(float(other)) <= best
+    assert (ours.mean(), ours.std()) == pytest.approx((0, 1), abs=1e-6)
+    assert (np.argsort(ours) == np.argsort(values)).all()
+    assert len(np.unique(ours.astype(np.float32))) > 0.99 * len(np.unique(values))
+
+
+@pytest.mark.parametrize("settings", [{"normalize": "yeo_johnson"}, {"clip": {"robust_z": 5}}, {"fill": "mean"}])
+@pytest.mark.parametrize("largest", [1e150, 1e300, 8e307])
+def test_the_largest_numbers_are_scaled_too(tmp_path: Path, largest: float, settings: dict[str, Any]) -> None:
+    values = largest * np.random.Generator(np.random.PCG64(4)).uniform(-1, 1, ROWS)
+    ours, _ = encoded(values, tmp_path, **settings)
+    assert (ours.mean(), ours.std()) == pytest.approx((0, 1), abs=1e-6)
+
+
+def test_a_power_that_leaves_float64_is_refused_with_its_column(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'x' \(.*\) leaves float64 under normalize: yeo_johnson with lambda 1e\+06"):
+        encoded(numbers("normal"), tmp_path, normalize="yeo_johnson", **{"lambda": 1e6})
+
+
 def test_a_mean_of_1e9_and_values_near_1e300_and_1e_minus_300_are_scaled_right(tmp_path: Path) -> None:
     plain = numbers("normal")
     expected = (plain - np.nanmean(plain)) / np.nanstd(plain)

@@ -9,7 +9,8 @@ class NumericFeature(Section):
     """What `transform.normalized` does to a number: NULL is `fill`, bounds `low` and `high`, then `normalize`.
 
     offset, scale: `(x - offset) / scale`, after log1p or Yeo-Johnson with `power` where they are asked for. references:
-    of quantile, ascending (value, share of smaller values) pairs. indicator: the column that says where NULL was.
+    of quantile, ascending (value, share of smaller values) pairs. center: where Yeo-Johnson is 0, in units of
+    (1 + |center|)^power. indicator: the column that says where NULL was.
     """
 
     name: str
@@ -18,6 +19,7 @@ class NumericFeature(Section):
     high: float | None = None
     normalize: Literal["linear", "log1p", "yeo_johnson", "quantile"] = "linear"
     power: float | None = None
+    center: float = 0.0
     references: tuple[tuple[float, float], ...] = ()
     offset: float = 0.0
     scale: float = 1.0

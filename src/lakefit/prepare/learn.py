@@ -20,7 +20,7 @@ from lakefit.dataset.features import (
     NumericFeature,
 )
 from lakefit.dataset.statistics import ColumnStatistics, Histogram
-from lakefit.dataset.transform import yeo_johnson
+from lakefit.dataset.transform import log_ratio, yeo_johnson
 from lakefit.errors import InputError
 from lakefit.prepare.power import fit_powers, likelihood_columns, likelihood_slope
 from lakefit.prepare.quantiles import between, quantile_ranks, select_ranks
@@ -32,8 +32,11 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 HISTOGRAM_BINS = 20
 MOST_FREQUENT = 20
 REFERENCES = 100
+# Values that differ by less than this share of themselves: any power of them is a straight line.
+STRAIGHT = 1e-10
 # 1 / the 75 % quantile of the normal distribution: a median deviation times this is its standard deviation.
 _NORMAL = 1.482602218505602
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 @dataclass(slots=True)
@@ -58,7 +61,7 @@ class Learner:
         derived = self._derived_moments(clips, powers)
         return Features(
             numeric=tuple(
-                self._numeric(section, name, clips.get(name, (None, None)), powers.get(name), derived.get(name))
+                self._numeric(section, name, clips, powers.get(name), derived.get(name))
                 for section in self.section.numeric
                 for name in section.columns
             ),
@@ -192,7 +195,8 @@ class Learner:
         for name, z in robust.items():
             center, reach = self.quantile(name, 0.5), z * _NORMAL * spread[name][0.5][0]
             # More than half of the values are one value: a reach of 0 would make them all that.
-            clips[name] = (center - reach, center + reach) if reach > 0 else self._range(name)
+            bounds = (center - reach, center + reach) if reach > 0 else self._range(name)
+            clips[name] = (max(bounds[0], -_LARGEST), min(bounds[1], _LARGEST))
         return clips
 
     def _range(self, name: str) -> tuple[float, float]:
@@ -212,24 +216,32 @@ class Learner:
             if section.normalize == "yeo_johnson" and section.power is None
         ]
 
-        def slopes(asked: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-            found: dict[str, list[float]] = {name: [] for name in asked}
-            for turn in range(max(len(powers) for powers in asked.values())):
-                transforms: dict[str, Transform] = {
-                    name: partial(_likelihood, power=powers[turn], clip=clips.get(name))
-                    for name, powers in asked.items()
-                }
-                for name, parts in self.staged.moments(transforms, 4).items():
-                    deviations = [part.deviation for part in parts[:3]]
-                    found[name].append(likelihood_slope(deviations, parts[3].mean))
-            return found
+        def slopes(asked: Mapping[str, float]) -> dict[str, float]:
+            transforms: dict[str, Transform] = {
+                name: partial(_likelihood, power=power, center=self._center(name, clips), clip=clips.get(name))
+                for name, power in asked.items()
+            }
+            return {
+                name: likelihood_slope(asked[name], [part.deviation for part in parts[:3]], parts[3].mean)
+                for name, parts in self.staged.moments(transforms, 4).items()
+            }
 
-        constant = [
-            name for name in fitted if self._clipped_range(name, clips)[0] == self._clipped_range(name, clips)[1]
-        ]
-        varying = [name for name in fitted if name not in constant]
+        widths = {name: self._width(name, clips) for name in fitted}
+        varying = {name: width for name, width in widths.items() if width > STRAIGHT}
         fits = fit_powers(varying, slopes) if varying else {}
-        return {**powers, **dict.fromkeys(constant, 1.0), **fits}
+        return {**powers, **dict.fromkeys(fitted, 1.0), **fits}
+
+    def _width(self, name: str, clips: Mapping[str, tuple[float, float]]) -> float:
+        """Return how far apart a column's smallest and largest values are in signed logarithms."""
+        low, high = self._clipped_range(name, clips)
+        center = abs(self._center(name, clips))
+        low_log, high_log = (float(log_ratio(np, np.float64(abs(x)), center)) for x in (low, high))
+        return low_log + high_log if low < 0 < high else abs(high_log - low_log)
+
+    def _center(self, name: str, clips: Mapping[str, tuple[float, float]]) -> float:
+        """Return the median of a column that does not change its sign, else 0: see `power`."""
+        low, high = self._clipped_range(name, clips)
+        return min(max(self.quantile(name, 0.5), low), high) if low >= 0 or high <= 0 else 0.0
 
     def _clipped_range(self, name: str, clips: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
         low, high = self._range(name)
@@ -241,7 +253,7 @@ class Learner:
     ) -> dict[str, Summary]:
         """Return the moments of values after clip and power, where they are not those of the column itself."""
         transforms: dict[str, Transform] = {
-            name: partial(_derived, clip=clips.get(name), power=powers.get(name))
+            name: partial(_derived, clip=clips.get(name), power=powers.get(name), center=self._center(name, clips))
             for section in self.section.numeric
             for name in section.columns
             if name in powers or (name in clips and section.normalize == "standard")
@@ -252,13 +264,13 @@ class Learner:
         self,
         section: Numeric,
         name: str,
-        clip: tuple[float | None, float | None],
+        clips: Mapping[str, tuple[float, float]],
         power: float | None,
         derived: Summary | None,
     ) -> NumericFeature:
         summary = derived or self.totals.summaries[name]
         low, high = self._range(name)
-        bottom, top = (low if clip[0] is None else clip[0]), (high if clip[1] is None else clip[1])
+        bottom, top = clips.get(name, (low, high))
 
         def clipped(value: float) -> float:
             return min(max(value, bottom), top)
@@ -273,14 +285,21 @@ class Learner:
             scale = clipped(self.quantile(name, 0.75)) - clipped(self.quantile(name, 0.25))
         elif section.normalize == "max_abs":
             scale = max(abs(clipped(low)), abs(clipped(high)))
+        if not np.isfinite([offset, scale]).all():
+            given = "" if power is None else f" with lambda {power:g}"
+            raise InputError(
+                f"features.numeric: {name!r} ({low:g} to {high:g}) leaves float64 under normalize: "
+                f"{section.normalize}{given}. Clip or scale the column, or normalize it otherwise."
+            )
         kind = section.normalize if section.normalize in ("log1p", "yeo_johnson", "quantile") else "linear"
         return NumericFeature(
             name=name,
             fill=self._fill(section, name),
-            low=clip[0],
-            high=clip[1],
+            low=clips[name][0] if name in clips else None,
+            high=clips[name][1] if name in clips else None,
             normalize=kind,
             power=power,
+            center=self._center(name, clips) if power is not None else 0.0,
             references=self._references(name, clipped) if kind == "quantile" else (),
             offset=offset,
             scale=scale or 1.0,  # a constant column becomes 0, not NaN
@@ -393,10 +412,11 @@ def _clip(values: Floats, clip: tuple[float, float] | None) -> Floats:
     return values if clip is None else np.clip(values, *clip)
 
 
-def _derived(values: Floats, clip: tuple[float, float] | None, power: float | None) -> Floats:
+def _derived(values: Floats, clip: tuple[float, float] | None, power: float | None, center: float) -> Floats:
     values = _clip(values, clip)
-    return (values if power is None else np.asarray(yeo_johnson(np, values, power)))[:, None]
+    with np.errstate(over="ignore"):
+        return (values if power is None else np.asarray(yeo_johnson(np, values, power, center)))[:, None]
 
 
-def _likelihood(values: Floats, power: float, clip: tuple[float, float] | None) -> Floats:
-    return likelihood_columns(_clip(values, clip), power)
+def _likelihood(values: Floats, power: float, center: float, clip: tuple[float, float] | None) -> Floats:
+    return likelihood_columns(_clip(values, clip), power, center)

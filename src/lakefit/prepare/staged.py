@@ -67,7 +67,8 @@ class Staged:
             return {}
         packed = self.each(partial(_moments_of_files, transforms=dict(transforms), bucket_bits=self.bucket_bits))
         parts = [unpack_moments(part, len(columns) * width) for part in packed]
-        root = merge_up(concatenate(parts, len(columns) * width), self.bucket_bits, 0)
+        with np.errstate(invalid="ignore"):
+            root = merge_up(concatenate(parts, len(columns) * width), self.bucket_bits, 0)
         return {name: [summary_of(root, place * width + i) for i in range(width)] for place, name in enumerate(columns)}
 
     def count_bins(
@@ -169,9 +170,10 @@ def _moments_of_files(files: Sequence[str], transforms: Mapping[str, Transform],
             known = ~np.isnan(values)
             derived, keys = transform(values[known]), rows[KEY_HIGH].to_numpy()[known]
             width = derived.shape[1]
-            by_column.append(
-                merge_up(leaf_moments(list(np.ascontiguousarray(derived.T)), keys), LEAF_BITS, bucket_bits)
-            )
+            # Of a transform that overflows the moments are no numbers, which whoever asked for it looks at.
+            with np.errstate(invalid="ignore"):
+                leaves = leaf_moments(list(np.ascontiguousarray(derived.T)), keys)
+                by_column.append(merge_up(leaves, LEAF_BITS, bucket_bits))
         parts.append(_side_by_side(by_column))
     return pack_moments(concatenate(parts, width * len(transforms)))
 
