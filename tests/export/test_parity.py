@@ -32,6 +32,7 @@ from learning import learner, section
 
 PARTS = ("year", "quarter", "month", "day", "weekday", "day_of_year", "hour", "minute")
 WORDS = ("a", "ü", "[UNK]", "日本", " b ")
+TIED = ((-1.0, 0.0), (-1.0, 0.2), (0.0, 0.3), (2.5, 0.4), (2.5, 0.7), (2.5, 0.8), (9.0, 0.9), (9.0, 1.0))
 FEATURES = Features(
     numeric=(
         NumericFeature(name="far", fill=1e9, offset=1e9, scale=1e-3, indicator="far_missing"),
@@ -45,7 +46,8 @@ FEATURES = Features(
         NumericFeature(name="power0", fill=0.5, normalize="yeo_johnson", power=0.0, low=-9.0, high=1e9),
         NumericFeature(name="power2", fill=0.5, normalize="yeo_johnson", power=2.0, low=-1e9, high=9.0),
         NumericFeature(name="ranked", fill=3.0, normalize="quantile", references=((-1.0, 0.0), (0.0, 0.3), (9.0, 1.0))),
-        NumericFeature(name="one", fill=3.0, normalize="quantile", references=((2.0, 0.5),)),
+        NumericFeature(name="one", fill=3.0, normalize="quantile", references=((2.0, 0.0), (2.0, 0.5), (2.0, 1.0))),
+        NumericFeature(name="tied", fill=3.0, normalize="quantile", references=TIED),
     ),
     categorical=(
         CategoricalFeature(name="word", vocabulary=WORDS, counts=(5, 4, 3, 2, 1)),

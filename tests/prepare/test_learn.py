@@ -22,6 +22,7 @@ from sklearn.preprocessing import (
 from lakefit.config.rows import Label
 from lakefit.dataset.features import Features, LabelFeature, NumericFeature
 from lakefit.dataset.statistics import ColumnStatistics
+from lakefit.dataset.transform import interpolated
 from lakefit.errors import InputError
 from lakefit.prepare.features import encode, encode_label
 from lakefit.prepare.learn import learn_label
@@ -36,6 +37,8 @@ def numbers(kind: str) -> NDArray[np.float64]:
         "skewed": draw.lognormal(0, 1.5, ROWS),
         "negative": -draw.lognormal(1, 1, ROWS),
         "ties": np.round(draw.normal(0, 2, ROWS)) + 0.0,  # -0.0 is gone after `clean`
+        "zeros": np.where(draw.random(ROWS) < 0.5, 0, draw.random(ROWS)),
+        "constant": np.full(ROWS, 0.1),
         "far": 1e9 + 1e-3 * draw.normal(size=ROWS),
     }[kind]
     values[draw.random(ROWS) < 0.1] = np.nan
@@ -62,17 +65,25 @@ SCALERS = {
 FILLS = {"mean": "mean", "median": "median", "most_frequent": "most_frequent"}
 
 
-@pytest.mark.parametrize("kind", ["normal", "skewed", "negative", "ties"])
+@pytest.mark.parametrize("kind", ["normal", "skewed", "negative", "ties", "zeros", "constant"])
 @pytest.mark.parametrize("normalize", SCALERS)
 def test_scaling_is_scikit_learns(tmp_path: Path, kind: str, normalize: str) -> None:
     values = numbers(kind)
     ours, _ = encoded(values, tmp_path, normalize=normalize)
     theirs = SCALERS[normalize].fit(values[:, None]).transform(values[:, None])[:, 0]
     known = ~np.isnan(values)
-    if (normalize, kind) == ("quantile", "ties"):
-        # Beside a tied smallest value scikit-learn takes the mean of two interpolations.
-        known &= np.abs(values) < 4
     np.testing.assert_allclose(ours[known], theirs[known], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "ties", "constant"])
+def test_quantiles_of_values_that_were_not_seen_are_scikit_learns(tmp_path: Path, kind: str) -> None:
+    values = numbers(kind)
+    _, feature = encoded(values, tmp_path, normalize="quantile")
+    theirs = SCALERS["quantile"].fit(values[:, None])
+    seen = np.unique(values[~np.isnan(values)])
+    others = np.concatenate([seen, np.nextafter(seen, np.inf), np.nextafter(seen, -np.inf), seen + 0.5, [-1e9, 1e9]])
+    expected = theirs.transform(others[:, None])[:, 0]
+    np.testing.assert_allclose(interpolated(np, others, feature.references), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["normal", "skewed", "negative", "ties", "far"])

@@ -9,8 +9,8 @@ class NumericFeature(Section):
     """What `transform.normalized` does to a number: NULL is `fill`, bounds `low` and `high`, then `normalize`.
 
     offset, scale: `(x - offset) / scale`, after log1p or Yeo-Johnson with `power` where they are asked for. references:
-    of quantile, ascending (value, share of smaller values) pairs. center: where Yeo-Johnson is 0, in units of
-    (1 + |center|)^power. indicator: the column that says where NULL was.
+    of quantile, ascending (value, share of smaller values) pairs, equal values kept. center: where Yeo-Johnson is 0, in
+    units of (1 + |center|)^power. indicator: the column that says where NULL was.
     """
 
     name: str

@@ -72,17 +72,27 @@ def _box_cox(ops: ModuleType, log: Array, power: float) -> Array:
 
 
 def interpolated(ops: ModuleType, x: Array, references: tuple[tuple[float, float], ...]) -> Array:
-    """Return the share of smaller values, linear between references; 0 below the first of them, 1 above the last."""
+    """Return the share of smaller values, linear between references; 0 from the first down, 1 from the last on.
+
+    A value that several references share has the middle of their shares, as in scikit-learn's QuantileTransformer: the
+    mean of what is found from below and from above.
+    """
     values = np.array([value for value, _ in references], np.float64)
     shares = np.array([share for _, share in references], np.float64)
-    if len(values) == 1:
-        return ops.where(x < values[0], np.float64(0), ops.where(x > values[0], np.float64(1), np.float64(0.5)))
-    flat = ops.clip(ops.reshape(x, (-1,)), values[0], values[-1])
-    right = ops.clip(ops.searchsorted(values, flat, side="right"), 1, len(values) - 1)
-    low, high = ops.take(values, right - 1), ops.take(values, right)
-    start, end = ops.take(shares, right - 1), ops.take(shares, right)
-    inside = start + (end - start) * ((flat - low) / (high - low))
-    return ops.reshape(inside, (-1, *x.shape[1:]))
+    flat = ops.reshape(x, (-1,))
+    inside = ops.clip(flat, values[0], values[-1])
+
+    def between(side: str) -> Array:
+        # The references around a value, of which the upper or the lower one may equal it.
+        right = ops.clip(ops.searchsorted(values, inside, side=side), 1, len(values) - 1)
+        low, high = ops.take(values, right - 1), ops.take(values, right)
+        start, end = ops.take(shares, right - 1), ops.take(shares, right)
+        width = ops.where(high > low, high - low, np.float64(1))
+        return start + (end - start) * ((inside - low) / width)
+
+    mean = 0.5 * (between("right") + between("left"))
+    mean = ops.where(flat >= values[-1], np.float64(1), mean)
+    return ops.reshape(ops.where(flat <= values[0], np.float64(0), mean), (-1, *x.shape[1:]))
 
 
 def bucket_index(ops: ModuleType, x: Array, feature: BucketFeature) -> Array:

@@ -320,15 +320,10 @@ class Learner:
         return float(section.fill)
 
     def _references(self, name: str, clipped: Callable[[float], float]) -> tuple[tuple[float, float], ...]:
-        """Return ascending values with the share of smaller ones; tied quantiles stand for the middle of theirs."""
-        shares: dict[float, list[float]] = {}
-        for i in range(REFERENCES + 1):
-            shares.setdefault(clipped(self.quantile(name, i / REFERENCES)), []).append(i / REFERENCES)
-        pairs = [(value, (among[0] + among[-1]) / 2) for value, among in sorted(shares.items())]
-        if len(pairs) > 1:
-            # As in scikit-learn: the smallest value is 0 and the largest 1, ties or not.
-            pairs[0], pairs[-1] = (pairs[0][0], 0.0), (pairs[-1][0], 1.0)
-        return tuple(pairs)
+        shares = [i / REFERENCES for i in range(REFERENCES + 1)]
+        # Interpolation between equal values may be off by a last digit, downwards too.
+        values = np.maximum.accumulate([clipped(self.quantile(name, share)) for share in shares])
+        return tuple(zip(values.tolist(), shares, strict=True))
 
     def _categorical(self, section: Categorical, name: str) -> CategoricalFeature:
         if section.hash_buckets is not None:
