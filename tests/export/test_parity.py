@@ -115,7 +115,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 edges = st.sampled_from([0.0, -0.0, 1e300, -1e300, 1e-300, 5e-324, 1e9, 1e9 + 1e-3, -1.5, 2.5, -1.0, 2.0, 9.0])
 number = st.none() | edges | st.floats(-10, 10) | finite
 text = st.none() | st.sampled_from(WORDS) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
-time = st.none() | st.datetimes(datetime(1600, 1, 1), datetime(2399, 12, 31))
+time = st.none() | st.datetimes()
 row = st.fixed_dictionaries(
     {
         **dict.fromkeys(NUMBERS, number),
@@ -215,6 +215,11 @@ def test_date_parts_are_those_of_the_calendar(circle: bool) -> None:
         datetime(2000, 2, 29),
         datetime(1900, 3, 1, 1, 1),
         datetime(1970, 1, 1),
+    ]
+    moments += [
+        datetime(9999, 12, 31, 23, 59, 59, 999_999),
+        datetime(1, 1, 1, 0, 0, 0, 1),
+        datetime(2242, 12, 31, 23, 59, 59, 999_999),
     ]
     moments += [datetime(1600, 1, 1) + timedelta(days=37 * i, minutes=11 * i) for i in range(8_000)]
     parts = {

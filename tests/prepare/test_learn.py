@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -264,16 +265,66 @@ def test_statistics_of_every_column(tmp_path: Path) -> None:
     assert statistics["d"].low == pytest.approx(seconds.min())
 
 
-def test_approximate_quantiles_say_how_wrong_they_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["skewed", "far", "negative"])
+def test_approximate_quantiles_say_how_wrong_they_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     # Else the values would be counted and the quantiles be exact.
     monkeypatch.setattr("lakefit.prepare.tally.MAX_COUNTED", 100)
-    values = numbers("skewed")
+    values = numbers(kind)
     table = pa.table({"x": pa.array(values, from_pandas=True)})
     one = learner(table, section(numeric={"columns": ["x"]}, quantiles="approximate"), tmp_path)
     found = one.statistics(["x"], {"x": "double"})["x"]
-    assert 0 < found.quantile_error < 1e-3
+    assert 0 < found.quantile_error < 1e-3 * np.nanmax(np.abs(values))
     for share, value in found.quantiles.items():
-        assert abs(value - np.nanquantile(values, float(share))) <= found.quantile_error * (1 + 1e-9)
+        assert abs(value - np.nanquantile(values, float(share))) <= found.quantile_error
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"clip": {"quantiles": [0.001, 0.9999]}}, {"clip": {"robust_z": 3}}, {"normalize": "quantile"}],
+)
+def test_the_stated_error_covers_all_that_is_learned_of_quantiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("lakefit.prepare.tally.MAX_COUNTED", 100)
+    values = numbers("skewed")
+    table = pa.table({"x": pa.array(values, from_pandas=True)})
+    both = []
+    for quantiles in ("exact", "approximate"):
+        one = learner(table, section(numeric={"columns": ["x"], **settings}, quantiles=quantiles), tmp_path)
+        (feature,) = one.learn().numeric
+        both.append((feature, one.statistics(["x"], {"x": "double"})["x"].quantile_error))
+    (exact, none), (approximate, error) = both
+    assert none == 0 < error
+    pairs = [(exact.low, approximate.low), (exact.high, approximate.high)]
+    pairs += [(one[0], two[0]) for one, two in zip(exact.references, approximate.references, strict=True)]
+    off = [abs(one - two) for one, two in pairs if one is not None and two is not None]
+    assert 0 < max(off) <= error
+
+
+def test_values_that_float64_does_not_tell_apart_have_no_most_frequent_one(tmp_path: Path) -> None:
+    large = [2**53, 2**53 + 1, 2**53 + 1, 2**53 - 1]
+    columns = {
+        "large": pa.array(large), "small": pa.array([2**53 - 1, 7, 7, -(2**53) + 1]),
+        "cents": pa.array([Decimal("9999999999999.99"), Decimal("0.10"), Decimal("0.10"), None], pa.decimal128(18, 2)),
+        "long": pa.array([Decimal(2**53) + Decimal("0.5")] * 4, pa.decimal128(30, 10)),
+        "lists": pa.array([["a"], ["a"], None, []]),
+    }  # fmt: skip
+    types = {"large": "bigint", "small": "bigint", "cents": "decimal(18,2)", "long": "decimal(30,10)", "lists": "any"}
+    one = learner(pa.table(columns), section(numeric={"columns": ["small"]}), tmp_path, training=4)
+    found = {name: column.most_frequent for name, column in one.statistics(list(columns), types).items()}
+    assert found["large"] is None
+    assert found["long"] is None
+    assert found["lists"] is None
+    assert found["small"] == ((7.0, 2), (-(2.0**53) + 1, 1), (2.0**53 - 1, 1))
+    assert found["cents"] == ((0.1, 2), (9999999999999.99, 1))
+
+
+def test_a_clip_by_deviations_leaves_a_column_whole_that_has_none(tmp_path: Path) -> None:
+    values = np.where(np.arange(ROWS) % 3 == 0, np.arange(ROWS), 5.0)
+    ours, _ = encoded(values, tmp_path, clip={"robust_z": 1}, normalize="none")
+    assert (ours == values).all()
 
 
 def test_vocabularies_are_cut_by_count_and_by_size(tmp_path: Path) -> None:

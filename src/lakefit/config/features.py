@@ -27,7 +27,7 @@ class LearnedClip(Section):
     """Bounds learned from the training split. quantiles: [low, high]; robust_z: the median and so many deviations.
 
     A deviation is 1.4826 times the median distance from the median, which equals the standard deviation of a normal
-    distribution.
+    distribution. Where it is 0, because one value makes up more than half of the column, robust_z clips nothing.
     """
 
     quantiles: tuple[Quantile, Quantile] | None = None

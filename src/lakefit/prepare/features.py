@@ -45,8 +45,9 @@ def as_lists(column: Column) -> pa.ListArray:
 def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray[Any]]:
     """Return the inputs of the exported model, by column: its contract with whoever calls it.
 
-    Numbers, and times as seconds since 1970 UTC: (n, 1) float64 with NaN for null. Text: (n, 1) with "" for null. Lists
-    of text: (n, max_values), the first values of each, filled up with "".
+    Numbers, and times as seconds since 1970 UTC (whole ones, rounded down, before 1697 and after 2242): (n, 1) float64
+    with NaN for null. Text: (n, 1) with "" for null. Lists of text: (n, max_values), the first values of each, filled
+    up with "".
     """
     widths = {name: multi.max_values for multi in section.multi_valued for name in multi.columns}
     inputs: dict[str, NDArray[Any]] = {}

@@ -1,5 +1,6 @@
 """What is learned from the training split alone: features, the label's constants, statistics of every column."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,12 +42,16 @@ _LARGEST = float(np.finfo(np.float64).max)
 
 @dataclass(slots=True)
 class Learner:
-    """The training split as counted and staged, and the quantiles asked of it so far."""
+    """The training split as counted and staged, and the quantiles asked of it so far.
+
+    quantiles: by column and share, each with its error. clip_errors: of clips by robust_z.
+    """
 
     section: FeaturesSection
     totals: Totals
     staged: Staged
     quantiles: dict[str, dict[float, tuple[float, float]]] = field(default_factory=dict)
+    clip_errors: dict[str, float] = field(default_factory=dict)
 
     def learn(self) -> Features:
         """Return the features.
@@ -109,9 +114,9 @@ class Learner:
                 low=known.low if known else None,
                 high=known.high if known else None,
                 quantiles={f"{share:g}": value for share, value in quantiles.items()},
-                quantile_error=max((self._error(name, share) for share in quantiles), default=0.0),
+                quantile_error=max(self._errors(name), default=0.0),
                 histogram=Histogram(edges=edges[name], counts=tuple(counts[name])) if name in counts else None,
-                most_frequent=_most_frequent(self.totals.counts.get(name)),
+                most_frequent=_most_frequent(self.totals.counts.get(name), types[name]),
             )
         return found
 
@@ -119,8 +124,10 @@ class Learner:
         """Return a quantile as numpy's `linear` does: between the two nearest values."""
         return self.quantiles[column][share][0]
 
-    def _error(self, column: str, share: float) -> float:
-        return self.quantiles[column][share][1]
+    def _errors(self, column: str) -> list[float]:
+        """Return how wrong each of the column's quantiles, and each clip that was learned, may be."""
+        errors = [error for _, error in self.quantiles.get(column, {}).values()]
+        return [*errors, *([self.clip_errors[column]] if column in self.clip_errors else [])]
 
     def _check_numbers(self) -> None:
         for name in dict.fromkeys(name for section in self.section.numeric for name in section.columns):
@@ -176,7 +183,8 @@ class Learner:
                 low, high, part = quantile_ranks(self.totals.summaries[name].count, share)
                 below = between(bounds[low][0], bounds[high][0], part)
                 above = between(bounds[low][1], bounds[high][1], part)
-                found[name][share] = (between(below, above, 0.5), (above - below) / 2)
+                middle = between(below, above, 0.5)
+                found[name][share] = (middle, _widened(max(above - middle, middle - below), middle))
         return found
 
     def _clips(self) -> dict[str, tuple[float, float]]:
@@ -193,6 +201,9 @@ class Learner:
         distance: dict[str, Transform] = {name: partial(_distance, center=self.quantile(name, 0.5)) for name in robust}
         spread = self._select({name: {0.5} for name in robust}, distance)
         for name, z in robust.items():
+            # The center may be wrong, the distances from it as much, and their median by itself.
+            (_, off), (_, off_spread) = self.quantiles[name][0.5], spread[name][0.5]
+            self.clip_errors[name] = off + z * _NORMAL * (off + off_spread)
             center, reach = self.quantile(name, 0.5), z * _NORMAL * spread[name][0.5][0]
             # More than half of the values are one value: a reach of 0 would make them all that.
             bounds = (center - reach, center + reach) if reach > 0 else self._range(name)
@@ -384,11 +395,20 @@ def _vocabulary(total: Counts, min_count: int, max_size: int | None) -> tuple[tu
     return tuple(values), tuple(total.rows[order].tolist()), len(total.rows) - len(order)
 
 
-def _most_frequent(counts: Counts | None) -> tuple[tuple[str | float, int], ...] | None:
-    if counts is None:
+def _most_frequent(counts: Counts | None, sql_type: str) -> tuple[tuple[str | float, int], ...] | None:
+    if counts is None or not _told_apart(counts.values, sql_type):
         return None
     values, rows, _ = _vocabulary(counts, 1, MOST_FREQUENT)
     return tuple(zip(values, rows, strict=True))
+
+
+def _told_apart(values: pa.Array, sql_type: str) -> bool:
+    """Return whether different values of a column are different float64, of which `values` are those that were met."""
+    if sql_type in ("double", "float") or not pa.types.is_floating(values.type) or not len(values):
+        return True
+    scale = re.fullmatch(r"decimal\(\d+,\s?(\d+)\)", sql_type)
+    largest = float(np.abs(values.to_numpy()).max())
+    return largest < 10.0 ** (15 - int(scale[1])) if scale else largest < 2**53
 
 
 def _edges(learner: Learner, name: str) -> tuple[float, ...]:
@@ -397,6 +417,11 @@ def _edges(learner: Learner, name: str) -> tuple[float, ...]:
     edges = [between(low, high, i / HISTOGRAM_BINS) for i in range(HISTOGRAM_BINS + 1)]
     ascending = [edge for i, edge in enumerate(edges) if i == 0 or edge > edges[i - 1]]
     return tuple(ascending) if len(ascending) == len(edges) else ()
+
+
+def _widened(error: float, value: float) -> float:
+    """Return a bound of an error that holds in spite of the rounding of both; 0 stays 0."""
+    return error + 4 * float(np.spacing(abs(value) + error)) if error else 0.0
 
 
 def _distance(values: Floats, center: float) -> Floats:

@@ -113,7 +113,8 @@ class Staged:
 def as_numbers(column: pa.Array | pa.ChunkedArray) -> Floats:
     """Return numbers, booleans (0, 1), dates and times (seconds since 1970 UTC) as float64, NaN for null.
 
-    Subnormal numbers (below 2.2e-308) are 0, as TensorFlow computes with them.
+    Subnormal numbers (below 2.2e-308) are 0, as TensorFlow computes with them. Times further than 2^33 s (272 years)
+    from 1970 are whole seconds, rounded down: else 23:59:59.999999 could become the next day.
     """
     array = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) and column.num_chunks else column
     if isinstance(array, pa.ChunkedArray):
@@ -121,14 +122,24 @@ def as_numbers(column: pa.Array | pa.ChunkedArray) -> Floats:
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     elif pa.types.is_date(array.type) or pa.types.is_timestamp(array.type):
-        microseconds = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
-        array = pc.divide(microseconds, pa.scalar(1e6))
+        array = _seconds(array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()))
     # An integer above 2^53 is rounded, as it would be in the model.
     numbers: Floats = pc.fill_null(array.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)
     subnormal = (np.abs(numbers) < _SMALLEST_NORMAL) & (numbers != 0)
     return np.where(subnormal, 0.0, numbers) if subnormal.any() else numbers
 
 
+def _seconds(microseconds: pa.Array) -> pa.Array:
+    known = pc.fill_null(microseconds, 0).to_numpy(zero_copy_only=False)
+    seconds = known / 1e6
+    # Below that, float64 tells all microseconds apart; further away a second may round up.
+    far = (known > _EXACT) | (known < -_EXACT)
+    if far.any():
+        seconds = np.where(far, known // 1_000_000, seconds)
+    return pa.array(seconds, mask=pc.is_null(microseconds).to_numpy(zero_copy_only=False))
+
+
+_EXACT = 2**33 * 1_000_000
 _SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 
 
