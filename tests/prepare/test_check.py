@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql.types import ArrayType, DataType, LongType, StringType, StructField, StructType
 
 from lakefit.config import load_pipeline
 from lakefit.config.file import ConfigError
@@ -18,6 +19,7 @@ from lakefit.prepare.bucket import STAGED
 from lakefit.prepare.check import check_splits, check_written
 from lakefit.prepare.clean import LABEL, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE
+from lakefit.prepare.rows import kind_of_type
 from lakefit.prepare.write import WritePlan, write_range
 from shop import write_shop
 
@@ -125,6 +127,20 @@ def test_labels_and_weights_beyond_float32_are_refused_with_rows_and_value(tmp_p
         check_written(pipeline, source, written["label"])
     with pytest.raises(ConfigError, match=r"label.weight: the weight is too large .* in 3 kept rows, such as 1e\+300"):
         check_written(pipeline, source, written["weight"])
+
+
+@pytest.mark.parametrize(
+    ("data_type", "kind"),
+    [
+        (ArrayType(StringType()), "list"),
+        (ArrayType(LongType()), "list"),
+        (ArrayType(StructType([StructField("a", LongType())])), "other"),
+        (ArrayType(ArrayType(StringType())), "other"),
+        (StructType([StructField("a", LongType())]), "other"),
+    ],
+)
+def test_spark_tells_lists_from_nested_values(data_type: DataType, kind: str) -> None:
+    assert kind_of_type(data_type) == kind
 
 
 def files_of(folder: Path, label: float, weight: float) -> list[dict[str, Any]]:

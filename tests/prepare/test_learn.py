@@ -26,7 +26,7 @@ from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.dataset.transform import interpolated
 from lakefit.errors import InputError
 from lakefit.prepare.features import encode, encode_label
-from lakefit.prepare.learn import learn_label
+from lakefit.prepare.learn import UnlearnableError, learn_label
 from lakefit.prepare.statistics import Summary
 from learning import ROWS, learner, section
 
@@ -354,8 +354,9 @@ def test_empty_text_in_a_list_is_null(tmp_path: Path) -> None:
 
 def test_a_column_without_values_is_refused_by_name(tmp_path: Path) -> None:
     table = pa.table({"x": pa.array([None] * 9, pa.float64())})
-    with pytest.raises(InputError, match="'x' is null in every row"):
+    with pytest.raises(UnlearnableError, match="'x' is null in every row") as error:
         learner(table, section(numeric={"columns": ["x"]}), tmp_path).learn()
+    assert error.value.problem.key == ("features", "numeric", 0, "columns", 0)
 
 
 def label_of(**fields: Any) -> Label:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lakefit.config.clean import Columns
 from lakefit.config.sections import Section
@@ -65,9 +65,15 @@ class Numeric(Section):
         return self
 
 
+MAX_BUCKETS = 2**31 - 3
+"""Indices are int32, and two of them are taken."""
+
+
 class Categorical(Section):
     """Categories as int32: 0 missing, 1 unknown or rarer than `min_count`, then by falling count, then by value.
 
+    Integers and booleans (0, 1) are their text. So are fractions, by their digits (1.0 is "1", a DECIMAL 1.10 is
+    "1.10"), and hardly ever meant: `bucketize` makes categories of numbers.
     max_size: at most so many, the most frequent. hash_buckets: no vocabulary, but the FarmHash fingerprint of the text
     modulo this number, after missing and (never used) unknown.
     """
@@ -75,7 +81,7 @@ class Categorical(Section):
     columns: Columns
     min_count: Annotated[int, Field(ge=1)] = 1
     max_size: Annotated[int, Field(ge=1)] | None = None
-    hash_buckets: Annotated[int, Field(ge=1)] | None = None
+    hash_buckets: Annotated[int, Field(ge=1, le=MAX_BUCKETS)] | None = None
 
     @model_validator(mode="after")
     def _learns_or_hashes(self) -> "Categorical":
@@ -125,10 +131,19 @@ class Dates(Section):
     cyclical: bool = False
 
 
-class Statistics(Section):
-    """`from`: the fingerprint of an earlier dataset of this pipeline, whose learned features are taken over."""
+def _quoted(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError("quote the fingerprint: YAML takes it for a number")
+    return value
 
-    fingerprint: Annotated[str, Field(alias="from", pattern=r"^[0-9a-f]{16}$")]
+
+class Statistics(Section):
+    """`from`: the fingerprint of an earlier dataset of this pipeline, whose learned features and label are taken over.
+
+    Refused where `clean`, `features` or `label` differ, a feature has another type, or the label other classes.
+    """
+
+    fingerprint: Annotated[str, BeforeValidator(_quoted), Field(alias="from", pattern=r"^[0-9a-f]{16}$")]
 
 
 class Features(Section):

@@ -1,9 +1,9 @@
 """`deduplicate`, `reject`, `require`, `split`, `label`: what happens to a row before anything is learned."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from lakefit.config.clean import Column, Columns
 from lakefit.config.duration import seconds
@@ -77,7 +77,9 @@ class TimeSplit(Section):
         low, high = (self.number(name) for name in ("validation", "test"))
         if low >= high:
             raise ValueError("the cut of validation must lie before that of test")
-        if not 0 <= self.number("gap") < high - low:
+        if self.number("gap") < 0:
+            raise ValueError(f"gap: expected 0 or more, not {self.gap}")
+        if self.number("gap") >= high - low:
             raise ValueError("the gap must be shorter than the validation split")
         return self
 
@@ -111,8 +113,10 @@ class TimeSplit(Section):
 class Split(Section):
     """Which rows train, validate and test: by the hash of their group, so that a row keeps its split as data grows.
 
-    by: rows with equal values go to one split; without it, rows with an equal deduplication key do. stratify: the
-    shares hold inside each combination of these columns' values (expected shares: the hash decides). time: by cuts.
+    by: rows with equal values go to one split, NULL being a value like others: all its rows are one group; without
+    `by`, rows with an equal deduplication key go to one split. stratify: the shares hold inside each combination of
+    these columns' values (expected shares: the hash decides). Of a stratum of few rows a split may get none: it is
+    listed with its rows in the manifest, the run says so, and nothing else comes of it. time: by cuts.
     column: a column that says train, validation or test. folds: of so many equal parts, number `fold` is the test
     split, the next one the validation split. With time and column, `by` only checks that no group is in two splits.
     """
@@ -146,21 +150,34 @@ class Split(Section):
         return self
 
 
+def _class_name(value: Any) -> Any:
+    """Return an integer or a boolean as Spark writes it."""
+    return str(value).lower() if isinstance(value, int) else value
+
+
+ClassName = Annotated[
+    str,
+    BeforeValidator(_class_name),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}]}),
+]
+
+
 class Label(Section):
     """What is predicted: a Spark SQL expression over the cleaned columns.
 
     type: binary (a boolean, or 0 and 1), classes (text, integers or booleans; in the order of `classes`, else of the
     values in the training split) or regression (numbers). normalize: of a regression's label; undone in predictions.
-    weight: a Spark SQL expression, how much a row counts (0 or more). class_weights: a number a class, or `balanced`:
-    rows / (classes x rows of the class), of the training split. Both are multiplied into the column `weight`.
+    weight: a Spark SQL expression, how much a row counts (0 or more). class_weights: a number a class (of binary: 0 and
+    1, or false and true), or `balanced`: rows / (classes x rows of the class), of the training split. Both are
+    multiplied into the column `weight`.
     """
 
     expression: Annotated[str, Field(min_length=1)]
     type: Literal["binary", "classes", "regression"] = "binary"
-    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2)] | None = None
     normalize: Literal["standard", "none"] = "none"
     weight: Annotated[str, Field(min_length=1)] | None = None
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
+    class_weights: Literal["balanced"] | dict[ClassName, Annotated[float, Field(ge=0)]] | None = None
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> "Label":
@@ -170,7 +187,25 @@ class Label(Section):
             raise ValueError("normalize belongs to type: regression")
         if self.class_weights is not None and self.type == "regression":
             raise ValueError("a regression has no classes to weigh")
+        twice = sorted({name for name in self.classes or () if (self.classes or ()).count(name) > 1})
+        if twice:
+            raise ValueError(f"classes: {twice[0]!r} stands twice")
         return self
+
+    @model_validator(mode="after")
+    def _weighs_both(self) -> "Label":
+        if self.type == "binary" and isinstance(self.class_weights, dict) and self.binary_weights is None:
+            given = ", ".join(self.class_weights)
+            raise ValueError(f"class_weights of a binary label are of 0 and 1 (or false and true), not of {given}")
+        return self
+
+    @property
+    def binary_weights(self) -> tuple[float, float] | None:
+        """The weights of 0 and 1, which may be written false and true; None where they are not given."""
+        given = self.class_weights if isinstance(self.class_weights, dict) else {}
+        names = {"false": "0", "true": "1"}
+        weights = {names.get(name.lower(), name): weight for name, weight in given.items()}
+        return (weights["0"], weights["1"]) if set(weights) == {"0", "1"} and len(given) == 2 else None
 
     @property
     def weighted(self) -> bool:

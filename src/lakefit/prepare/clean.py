@@ -5,12 +5,14 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
-from pyspark.sql.types import DoubleType, FloatType, StringType
+from pyspark.sql.types import BooleanType, DataType, DoubleType, FloatType, NullType, NumericType, StringType
 
 from lakefit.config.clean import Clean, Clip, Correct, Parse
+from lakefit.config.file import Problem
 from lakefit.config.functions import load_function
 from lakefit.config.pipeline import Rule
 from lakefit.config.rows import Label
@@ -81,6 +83,33 @@ def judge(frame: DataFrame, rules: Sequence[Rule], label: Label | None) -> DataF
         if label.weight is not None:
             columns[WEIGHT] = F.expr(label.weight).cast("double")
     return frame.withColumns(columns)
+
+
+def label_problems(frame: DataFrame, label: Label) -> list[Problem]:
+    """Return what is wrong with the types of the label's expressions over cleaned rows, before any row is looked at."""
+    numbers: tuple[type[DataType], ...] = (NumericType, BooleanType, NullType)
+    wanted = {
+        "binary": (numbers, "a boolean, or 0 and 1 (type: classes takes text)"),
+        "classes": ((*numbers, StringType), "text, integers or booleans"),
+        "regression": (numbers, "numbers"),
+    }[label.type]
+    problems = []
+    for name, sql, (types, words) in (
+        ("expression", label.expression, wanted),
+        ("weight", label.weight, (numbers, "numbers, 0 or more")),
+    ):
+        if sql is None:
+            continue
+        try:
+            (found,) = frame.select(F.expr(sql)).schema
+        except PySparkException as error:
+            said = str(error).splitlines()[0]
+            problems.append(Problem(("label", name), f"Spark refused: {said}"))
+            continue
+        if not isinstance(found.dataType, types):
+            shown = found.dataType.simpleString()
+            problems.append(Problem(("label", name), f"({sql}) is of type {shown}; expected {words}"))
+    return problems
 
 
 def _column(name: str) -> Column:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from lakefit.config.features import Categorical, MultiValued, Numeric
 from lakefit.config.features import Features as FeaturesSection
+from lakefit.config.file import Key, Problem
 from lakefit.config.rows import Label
 from lakefit.dataset.features import (
     BucketFeature,
@@ -40,6 +41,14 @@ _NORMAL = 1.482602218505602
 _LARGEST = float(np.finfo(np.float64).max)
 
 
+class UnlearnableError(InputError):
+    """What was asked for can't be learned from the training split; `key` of the pipeline file says what."""
+
+    def __init__(self, key: Key, message: str) -> None:
+        super().__init__(f"{'.'.join(str(part) for part in key)}: {message}")
+        self.problem = Problem(key, f"{message} Nothing was published.")
+
+
 @dataclass(slots=True)
 class Learner:
     """The training split as counted and staged, and the quantiles asked of it so far.
@@ -57,7 +66,7 @@ class Learner:
         """Return the features.
 
         Raises:
-            InputError: a numeric feature has no value in the training split, or not what its settings need.
+            UnlearnableError: a numeric feature has no value in the training split, or not what its settings need.
         """
         self._check_numbers()
         self._ask_quantiles()
@@ -129,19 +138,28 @@ class Learner:
         errors = [error for _, error in self.quantiles.get(column, {}).values()]
         return [*errors, *([self.clip_errors[column]] if column in self.clip_errors else [])]
 
+    def _error(self, name: str, message: str) -> UnlearnableError:
+        """Return the error of a numeric column, at its place in the section."""
+        place = next(i for i, numeric in enumerate(self.section.numeric) if name in numeric.columns)
+        return UnlearnableError(
+            ("features", "numeric", place, "columns", self.section.numeric[place].columns.index(name)), message
+        )
+
     def _check_numbers(self) -> None:
         for name in dict.fromkeys(name for section in self.section.numeric for name in section.columns):
             summary = self.totals.summaries[name]
             if not summary.count:
-                raise InputError(
-                    f"features.numeric: the column {name!r} is null in every row of the training split "
+                raise self._error(
+                    name,
+                    f"the column {name!r} is null in every row of the training split "
                     f"({self.totals.rows:,} rows): nothing can be learned from it. Remove it from the features, or "
-                    "check the query that fills it."
+                    "check the query that fills it.",
                 )
             if not np.isfinite(summary.high - summary.low):
-                raise InputError(
-                    f"features.numeric: the values of {name!r} lie further apart than float64 can say "
-                    f"({summary.low:g} to {summary.high:g}). Clip or scale the column under `clean`."
+                raise self._error(
+                    name,
+                    f"the values of {name!r} lie further apart than float64 can say "
+                    f"({summary.low:g} to {summary.high:g}). Clip or scale the column under `clean`.",
                 )
 
     def _ask_quantiles(self) -> None:
@@ -298,9 +316,10 @@ class Learner:
             scale = max(abs(clipped(low)), abs(clipped(high)))
         if not np.isfinite([offset, scale]).all():
             given = "" if power is None else f" with lambda {power:g}"
-            raise InputError(
-                f"features.numeric: {name!r} ({low:g} to {high:g}) leaves float64 under normalize: "
-                f"{section.normalize}{given}. Clip or scale the column, or normalize it otherwise."
+            raise self._error(
+                name,
+                f"{name!r} ({low:g} to {high:g}) leaves float64 under normalize: "
+                f"{section.normalize}{given}. Clip or scale the column, or normalize it otherwise.",
             )
         kind = section.normalize if section.normalize in ("log1p", "yeo_johnson", "quantile") else "linear"
         return NumericFeature(
@@ -358,7 +377,7 @@ def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]
     """Return the label's constants. summary: of a regression's label; counts: rows of the training split by class.
 
     Raises:
-        InputError: class_weights names no class, or not all of them.
+        UnlearnableError: class_weights names no class, or not all of them.
     """
     if label.type == "regression":
         assert summary is not None, "a regression's label has moments"
@@ -366,6 +385,8 @@ def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]
             return LabelFeature(kind="regression", weighted=label.weighted)
         scale = summary.deviation or 1.0
         return LabelFeature(kind="regression", offset=summary.mean, scale=scale, weighted=label.weighted)
+    if label.binary_weights is not None and label.type == "binary":
+        return LabelFeature(kind="binary", class_weights=label.binary_weights, weighted=True)
     classes = label.classes or tuple(sorted(counts, key=str.encode))
     weights: tuple[float, ...] = ()
     if label.class_weights == "balanced":
@@ -374,9 +395,9 @@ def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]
     elif label.class_weights is not None:
         unknown = sorted(set(classes) ^ set(label.class_weights))
         if unknown:
-            raise InputError(
-                f"label.class_weights: {unknown[0]!r} is not among both the weights and the classes "
-                f"({', '.join(classes[:20])})."
+            raise UnlearnableError(
+                ("label", "class_weights"),
+                f"{unknown[0]!r} is not among both the weights and the classes ({', '.join(classes[:20])}).",
             )
         weights = tuple(label.class_weights[name] for name in classes)
     return LabelFeature(

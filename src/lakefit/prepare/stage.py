@@ -20,6 +20,7 @@ from pyspark.sql.types import BooleanType, DataType, DateType, NumericType, Time
 
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
+from lakefit.config.file import Problem
 from lakefit.config.rows import SPLITS, Deduplicate
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged, local_path
@@ -40,15 +41,15 @@ from lakefit.dataset.manifest import (
 )
 from lakefit.dataset.publish import read_json, remove_staging, staged_folder, write_json
 from lakefit.dataset.statistics import ColumnStatistics
-from lakefit.errors import InputError, LakefitError
+from lakefit.errors import LakefitError
 from lakefit.prepare.blocks import BLOCKS_SCHEMA, Keying, make_blocks
 from lakefit.prepare.bucket import GROUP, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.check import Summaries, check_splits, check_written, classes_of
-from lakefit.prepare.clean import LABEL, judge
+from lakefit.prepare.clean import LABEL, judge, label_problems
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.expect import Evidence, check_expectations
 from lakefit.prepare.frozen import check_types, frozen_manifest
-from lakefit.prepare.learn import Learner, learn_label
+from lakefit.prepare.learn import Learner, UnlearnableError, learn_label
 from lakefit.prepare.rows import (
     SPARK_ERRORS,
     DamagedError,
@@ -153,7 +154,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     kept_rows = sum(ledger.kept.values())
     paths = {kind: tuple(path for _, path in files) for kind, files in staged.items()}
     kept = Staged(spark, tuple(path for split in SPLITS for path in paths[split]), kept_rows, bits)
-    _check_groups(job.pipeline, kept)
+    _check_groups(job, kept)
     training = Staged(spark, paths["train"], ledger.kept["train"], bits)
     learned = _learn(job, training, results, types, summaries, frozen)
     outcomes = _check_expectations(job, kept, staged, ledger, learned)
@@ -196,8 +197,11 @@ def _learn(
     totals = total(results, columns, numbers, training.rows, training.bucket_bits)
     learner = Learner(job.pipeline.features, totals, training)
     counts = classes_of(summaries, "train")
-    features = frozen.features if frozen is not None else learner.learn()
-    label = frozen.label if frozen is not None else learn_label(section, totals.summaries.get(LABEL), counts)
+    try:
+        features = frozen.features if frozen is not None else learner.learn()
+        label = frozen.label if frozen is not None else learn_label(section, totals.summaries.get(LABEL), counts)
+    except UnlearnableError as error:
+        raise job.source.error(error.problem) from None
     statistics = learner.statistics(columns, {**_type_names(types), LABEL: "double"})
     if LABEL in statistics:
         statistics["label"] = statistics.pop(LABEL)
@@ -268,6 +272,9 @@ def _deduplication(columns: tuple[str, ...], section: Deduplicate | None) -> Ded
 
 
 def _judged(job: Job, rows: DataFrame) -> DataFrame:
+    problems = label_problems(rows, job.pipeline.label)
+    if problems:
+        raise job.source.error(*problems)
     try:
         return judge(rows, job.pipeline.rules, job.pipeline.label)
     except PySparkException as error:
@@ -392,7 +399,7 @@ def _manifest(
         duplicates=files("duplicates"),
         rejects=files("rejects"),
         corrections=_corrections(summaries),
-        strata=_strata(job.pipeline, summaries),
+        strata=_strata(job, summaries),
         expectations=outcomes,
         ledger=ledger,
     )
@@ -409,25 +416,27 @@ def _corrections(summaries: Summaries) -> tuple[Correction, ...]:
     )
 
 
-def _strata(pipeline: Pipeline, summaries: Summaries) -> tuple[Stratum, ...]:
-    columns = pipeline.split.stratify or ()
+def _strata(job: Job, summaries: Summaries) -> tuple[Stratum, ...]:
+    columns = job.pipeline.split.stratify or ()
     totals: dict[tuple[str | None, ...], list[int]] = {}
     for summary in summaries:
         for row in summary["strata"]:
             values = tuple(row[: len(columns)])
             totals[values] = [a + b for a, b in zip(totals.get(values, [0, 0, 0]), row[len(columns) :], strict=True)]
     if len(totals) > MAX_STRATA:
-        raise InputError(
-            f"split.stratify: {', '.join(columns)} have {len(totals):,} combinations of values; expected at most "
-            f"{MAX_STRATA:,}, each with enough rows for three splits. Nothing was published."
+        message = (
+            f"{', '.join(columns)} have {len(totals):,} combinations of values; expected at most {MAX_STRATA:,}, each "
+            "with enough rows for three splits. Nothing was published."
         )
+        raise job.source.error(Problem(("split", "stratify"), message))
     order = sorted(totals, key=lambda values: [(value is not None, value or "") for value in values])
     return tuple(Stratum(values=values, rows=dict(zip(SPLITS, totals[values], strict=True))) for values in order)
 
 
-def _check_groups(pipeline: Pipeline, staged: Staged) -> None:
+def _check_groups(job: Job, staged: Staged) -> None:
     """Raise InputError where a group of `split.by` has rows in two splits: counted over all staged rows."""
-    if pipeline.split.by is None or not staged.rows:
+    by = job.pipeline.split.by
+    if by is None or not staged.rows:
         return
     if staged.rows <= LOCAL_ROWS:
         parts = [pq.read_table(path, columns=[GROUP, SPLIT]) for path in staged.files]
@@ -438,7 +447,8 @@ def _check_groups(pipeline: Pipeline, staged: Staged) -> None:
         ranges_by_group = by_group.agg(F.min(SPLIT).alias("low"), F.max(SPLIT).alias("high"))
         torn = ranges_by_group.where("low < high").count()
     if torn:
-        raise InputError(
-            f"split: {torn:,} groups of {', '.join(pipeline.split.by)} have rows in two splits: they would be "
-            "tested on what was learned from them. Cut where groups end, or leave `by` out. Nothing was published."
+        message = (
+            f"{torn:,} groups of {', '.join(by)} have rows in two splits: they would be tested on what was learned "
+            "from them. Cut where groups end, or leave `by` out. Nothing was published."
         )
+        raise job.source.error(Problem(("split", "by"), message))
