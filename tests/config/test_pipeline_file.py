@@ -7,6 +7,7 @@ import pydantic
 import pytest
 
 from lakefit.config import ConfigError, load_pipeline
+from lakefit.config.sql import kind_of
 from lakefit.errors import InputError
 from lakefit.run.validate import validate
 from shop import ROOT, write_shop
@@ -237,6 +238,57 @@ def test_a_missing_file_and_one_that_is_no_text_are_refused(tmp_path: Path) -> N
 def test_a_bad_set_is_refused_by_its_own_words(refusal: Refusal, override: str, says: str) -> None:
     lines = refusal(overrides=(override,))
     assert any(says in line for line in lines), lines
+
+
+LISTS = 'clean=[{column: city, parse: {as: list, separator: "|"}}]'
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("label.type=classes", "label.classes=[a, b, a]"), "label: classes: 'a' stands twice"),
+        (("label.class_weights={a: 1, b: 2}",), "of 0 and 1 (or false and true), not of a, b"),
+        (("label.class_weights={0: 1, false: 2}",), "of 0 and 1 (or false and true), not of 0, false"),
+        (("features.statistics.from=1234567890123456",), "quote the fingerprint: YAML takes it for a number"),
+        (("features.statistics.from=12345678e0123456",), "quote the fingerprint: YAML takes it for a number"),
+        (("features.categorical={columns: [city], hash_buckets: 2147483646}",), "less than or equal to 2147483645"),
+        (("split={time: {column: day, validation: 3, test: 5, gap: -1}}",), "gap: expected 0 or more, not -1"),
+        ((LISTS, "split={stratify: [city]}"), "the column 'city' holds lists; expected numbers, booleans, text"),
+        ((LISTS, "split={by: [city]}"), "the column 'city' holds lists; expected numbers, booleans, text"),
+        ((LISTS, "deduplicate.keep=last by city"), "the column 'city' holds lists; expected numbers, booleans"),
+        (("features.multi_valued={columns: [day], max_values: 2}",), "holds numbers; expected lists of text"),
+    ],
+)
+def test_what_could_not_be_learned_is_refused_before_anything_starts(
+    refusal: Refusal, overrides: tuple[str, ...], says: str
+) -> None:
+    lines = refusal(overrides=overrides)
+    assert any(says in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("sql_type", "kind"),
+    [
+        ("ARRAY<STRING>", "list"),
+        ("ARRAY<BIGINT>", "list"),
+        ("ARRAY<STRUCT<a: INT>>", "other"),
+        ("ARRAY<ARRAY<STRING>>", "other"),
+        ("STRUCT<a: INT>", "other"),
+        ("MAP<STRING, INT>", "other"),
+        ("BINARY", "other"),
+    ],
+)
+def test_lists_are_told_from_nested_values(sql_type: str, kind: str) -> None:
+    assert kind_of(sql_type) == kind
+
+
+def test_classes_are_text_also_where_they_are_written_as_integers_or_booleans(tmp_path: Path) -> None:
+    path = write_shop(tmp_path, rows=5)
+    classes, _ = load_pipeline(path, ("label.type=classes", "label.classes=[0, 1, true]"))
+    assert classes.label.classes == ("0", "1", "true")
+    for weights in ("{false: 1, true: 5}", "{0: 1, 1: 5}", "{'1': 5, '0': 1}"):
+        weighed, _ = load_pipeline(path, (f"label.class_weights={weights}",))
+        assert weighed.label.binary_weights == (1.0, 5.0)
 
 
 def test_a_good_set_changes_its_key_alone(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from lakefit.errors import ContractError, InputError
 from lakefit.prepare import expect, stage, staged
 from lakefit.run.stages import run_stages
 from lakefit.run.validate import validate
+from shop import events
 
 PIPELINE = """
 name: clinic
@@ -222,14 +223,19 @@ def test_jobs_of_spark_find_what_is_found_here(
 
 
 def test_features_of_an_earlier_dataset_can_be_taken_over(
-    spark: Any, folder: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+    spark: Any, folder: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    frozen = ("split.seed=5", f"features.statistics.from='{manifest.fingerprint}'")
+    frozen = ("split.stratify=[age]", f"features.statistics.from='{manifest.fingerprint}'")
     run = run_stages(validate("clinic.yaml", frozen), Console("json"), "prepare")
     found = read_manifest(run.dataset_dir)
     assert found.fingerprint != manifest.fingerprint
     assert found.features == manifest.features
+    # Ten rows of each age: some ages have none in a split.
+    small = [stratum for stratum in found.strata if 0 in stratum.rows.values()]
+    (said,) = [event for event in events(capsys.readouterr().out) if event["event"] == "strata"]
+    assert (said["without"], said["strata"]) == (len(small), len(found.strata))
+    assert f"such as {small[0].values[0]} (train " in said["message"]
     changed = (*frozen, "features.bucketize.boundaries=[5]")
     with pytest.raises(InputError, match="made with another features"):
         run_stages(validate("clinic.yaml", changed), Console("json"), "prepare")

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakefit.config.clean import Clean
+from lakefit.config.rows import Label
 from lakefit.errors import InputError
-from lakefit.prepare.clean import clean
+from lakefit.prepare.clean import clean, label_problems
 
 Values = list[Any]
 # One Spark job an example: many values in each of few examples.
@@ -364,3 +365,28 @@ def test_a_custom_function_gets_and_gives_a_frame(
 def test_a_step_that_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(pydantic.ValidationError, match=re.escape(message)):
         step(**fields)
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ({"expression": "x"}, "('label', 'expression'): (x) is of type string; expected a boolean, or 0 and 1"),
+        ({"expression": "x", "type": "regression"}, "(x) is of type string; expected numbers"),
+        (
+            {"expression": "date(x)", "type": "classes"},
+            "(date(x)) is of type date; expected text, integers or booleans",
+        ),
+        ({"expression": "array(i)", "type": "classes"}, "is of type array<int>; expected text"),
+        ({"expression": "i > 1", "weight": "x"}, "('label', 'weight'): (x) is of type string; expected numbers"),
+        ({"expression": "i > 1", "weight": "sqrt(array(i))"}, "('label', 'weight'): Spark refused: [DATATYPE_MISMATCH"),
+        ({"expression": "x", "type": "classes", "weight": "i * 2"}, None),
+        ({"expression": "NULL"}, None),
+    ],
+)
+def test_a_label_of_the_wrong_type_is_refused_by_its_key_before_the_job(
+    session: Any, label: dict[str, Any], says: str | None
+) -> None:
+    found = label_problems(frame_of(session, ["a"]), Label.model_validate(label))
+    texts = [f"{problem.key}: {problem.message}" for problem in found]
+    assert len(texts) == (says is not None)
+    assert says is None or says in texts[0]

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
@@ -20,51 +20,15 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from lakefit.config.features import Features as Section
-from lakefit.config.features import with_groups_listed
 from lakefit.config.rows import Label
 from lakefit.dataset.features import Features, LabelFeature, NumericFeature
 from lakefit.dataset.statistics import ColumnStatistics
+from lakefit.dataset.transform import interpolated
 from lakefit.errors import InputError
-from lakefit.prepare.blocks import KEY_HIGH
 from lakefit.prepare.features import encode, encode_label
-from lakefit.prepare.hashing import mix64
-from lakefit.prepare.learn import Learner, learn_label
-from lakefit.prepare.staged import SPLIT, Staged, is_number
+from lakefit.prepare.learn import UnlearnableError, learn_label
 from lakefit.prepare.statistics import Summary
-from lakefit.prepare.tally import tally, total
-
-NO_SPARK: Any = None
-ROWS = 3_000
-
-
-def section(**groups: Any) -> Section:
-    return Section.model_validate_json(json.dumps(with_groups_listed(groups)))
-
-
-def learner(table: pa.Table, features: Section, folder: Path, bucket_bits: int = 2, training: int = ROWS) -> Learner:
-    """Stage the rows in buckets as preparation does, the first `training` of them in the training split."""
-    keys = mix64(np.arange(len(table), dtype=np.uint64))
-    split = (np.arange(len(table)) >= training).astype(np.int8)
-    staged = table.append_column(KEY_HIGH, pa.array(keys)).append_column(SPLIT, pa.array(split))
-    staged = staged.take(pa.array(np.argsort(keys)))
-    results, files = [], []
-    for bucket in range(1 << bucket_bits):
-        mine = (
-            staged[KEY_HIGH].to_numpy() >> np.uint64(64 - bucket_bits) == bucket
-            if bucket_bits
-            else [True] * len(staged)
-        )
-        rows = staged.filter(pa.array(mine))
-        files.append(str(folder / f"{bucket_bits}-{bucket}.parquet"))
-        rows = rows.filter(pa.compute.equal(rows[SPLIT], 0))
-        pq.write_table(rows, files[-1])
-        tallied = tally(rows, table.column_names, features, bucket_bits)
-        results.append(pa.RecordBatch.from_pydict(tallied))
-    numbers = [field.name for field in table.schema if is_number(field.type)]
-    rows = min(training, len(table))
-    totals = total(pa.Table.from_batches(results), table.column_names, numbers, rows, bucket_bits)
-    return Learner(features, totals, Staged(NO_SPARK, tuple(files), len(table), bucket_bits))
+from learning import ROWS, learner, section
 
 
 def numbers(kind: str) -> NDArray[np.float64]:
@@ -74,6 +38,8 @@ def numbers(kind: str) -> NDArray[np.float64]:
         "skewed": draw.lognormal(0, 1.5, ROWS),
         "negative": -draw.lognormal(1, 1, ROWS),
         "ties": np.round(draw.normal(0, 2, ROWS)) + 0.0,  # -0.0 is gone after `clean`
+        "zeros": np.where(draw.random(ROWS) < 0.5, 0, draw.random(ROWS)),
+        "constant": np.full(ROWS, 0.1),
         "far": 1e9 + 1e-3 * draw.normal(size=ROWS),
     }[kind]
     values[draw.random(ROWS) < 0.1] = np.nan
@@ -100,17 +66,25 @@ SCALERS = {
 FILLS = {"mean": "mean", "median": "median", "most_frequent": "most_frequent"}
 
 
-@pytest.mark.parametrize("kind", ["normal", "skewed", "negative", "ties"])
+@pytest.mark.parametrize("kind", ["normal", "skewed", "negative", "ties", "zeros", "constant"])
 @pytest.mark.parametrize("normalize", SCALERS)
 def test_scaling_is_scikit_learns(tmp_path: Path, kind: str, normalize: str) -> None:
     values = numbers(kind)
     ours, _ = encoded(values, tmp_path, normalize=normalize)
     theirs = SCALERS[normalize].fit(values[:, None]).transform(values[:, None])[:, 0]
     known = ~np.isnan(values)
-    if (normalize, kind) == ("quantile", "ties"):
-        # Beside a tied smallest value scikit-learn takes the mean of two interpolations.
-        known &= np.abs(values) < 4
     np.testing.assert_allclose(ours[known], theirs[known], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "ties", "constant"])
+def test_quantiles_of_values_that_were_not_seen_are_scikit_learns(tmp_path: Path, kind: str) -> None:
+    values = numbers(kind)
+    _, feature = encoded(values, tmp_path, normalize="quantile")
+    theirs = SCALERS["quantile"].fit(values[:, None])
+    seen = np.unique(values[~np.isnan(values)])
+    others = np.concatenate([seen, np.nextafter(seen, np.inf), np.nextafter(seen, -np.inf), seen + 0.5, [-1e9, 1e9]])
+    expected = theirs.transform(others[:, None])[:, 0]
+    np.testing.assert_allclose(interpolated(np, others, feature.references), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["normal", "skewed", "negative", "ties", "far"])
@@ -139,6 +113,44 @@ def test_yeo_johnson_is_scikit_learns(tmp_path: Path, kind: str, power: float | 
         # scikit-learn's own lambda moves by 1e-8 with the order of the rows.
         assert feature.power == pytest.approx(theirs.lambdas_[0], abs=1e-6)
         np.testing.assert_allclose(ours[known], theirs.transform(values[known, None])[:, 0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["thousands", "years", "tight", "below zero"])
+def test_the_power_of_numbers_far_from_zero_and_close_together_is_the_likeliest(tmp_path: Path, kind: str) -> None:
+    draw = np.random.Generator(np.random.PCG64(4)).normal(size=ROWS)
+    values = {
+        "thousands": 1e5 + 10 * draw, "years": 2000 + 10 * np.exp(draw / 3), "tight": 1e6 * np.exp(0.01 * draw),
+        "below zero": -1e5 - 10 * np.exp(draw / 2),
+    }[kind]  # fmt: skip
+    ours, feature = encoded(values, tmp_path, normalize="yeo_johnson")
+    assert feature.power is not None
+
+    def likelihood(power: float) -> float:
+        # y in units of its slope at the center, so that the Jacobian is 1 there.
+        log = np.log1p((np.abs(values) - abs(values[0])) / (1 + abs(values[0])))
+        exponent = power if values[0] > 0 else 2 - power
+        y = np.expm1(exponent * log) / exponent if exponent else log
+        return float(-ROWS / 2 * np.log(np.var(y)) + (exponent - 1) * log.sum())
+
+    best = likelihood(feature.power)
+    for other in (1.0, 0.9 * feature.power, 1.1 * feature.power, PowerTransformer().fit(values[:, None]).lambdas_[0]):
+        assert likelihood(float(other)) <= best
+    assert (ours.mean(), ours.std()) == pytest.approx((0, 1), abs=1e-6)
+    assert (np.argsort(ours) == np.argsort(values)).all()
+    assert len(np.unique(ours.astype(np.float32))) > 0.99 * len(np.unique(values))
+
+
+@pytest.mark.parametrize("settings", [{"normalize": "yeo_johnson"}, {"clip": {"robust_z": 5}}, {"fill": "mean"}])
+@pytest.mark.parametrize("largest", [1e150, 1e300, 8e307])
+def test_the_largest_numbers_are_scaled_too(tmp_path: Path, largest: float, settings: dict[str, Any]) -> None:
+    values = largest * np.random.Generator(np.random.PCG64(4)).uniform(-1, 1, ROWS)
+    ours, _ = encoded(values, tmp_path, **settings)
+    assert (ours.mean(), ours.std()) == pytest.approx((0, 1), abs=1e-6)
+
+
+def test_a_power_that_leaves_float64_is_refused_with_its_column(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'x' \(.*\) leaves float64 under normalize: yeo_johnson with lambda 1e\+06"):
+        encoded(numbers("normal"), tmp_path, normalize="yeo_johnson", **{"lambda": 1e6})
 
 
 def test_a_mean_of_1e9_and_values_near_1e300_and_1e_minus_300_are_scaled_right(tmp_path: Path) -> None:
@@ -194,7 +206,7 @@ def mixed(rows: int = ROWS) -> pa.Table:
     return pa.table(
         {
             "a": pa.array(some(draw.normal(3, 4, rows).tolist()), pa.float64()),
-            "b": pa.array(some(np.round(draw.normal(0, 9, rows)).tolist()), pa.float64()),
+            "b": pa.array(some((np.round(draw.normal(0, 9, rows)) + 0.0).tolist()), pa.float64()),
             "c": pa.array(some(words[draw.integers(0, 7, rows)].tolist()), pa.string()),
             "h": pa.array(some(draw.integers(0, 99, rows).tolist()), pa.int32()),
             "m": pa.array(some([words[draw.integers(0, 5, n)].tolist() for n in draw.integers(0, 4, rows)])),
@@ -253,16 +265,66 @@ def test_statistics_of_every_column(tmp_path: Path) -> None:
     assert statistics["d"].low == pytest.approx(seconds.min())
 
 
-def test_approximate_quantiles_say_how_wrong_they_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["skewed", "far", "negative"])
+def test_approximate_quantiles_say_how_wrong_they_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     # Else the values would be counted and the quantiles be exact.
     monkeypatch.setattr("lakefit.prepare.tally.MAX_COUNTED", 100)
-    values = numbers("skewed")
+    values = numbers(kind)
     table = pa.table({"x": pa.array(values, from_pandas=True)})
     one = learner(table, section(numeric={"columns": ["x"]}, quantiles="approximate"), tmp_path)
     found = one.statistics(["x"], {"x": "double"})["x"]
-    assert 0 < found.quantile_error < 1e-3
+    assert 0 < found.quantile_error < 1e-3 * np.nanmax(np.abs(values))
     for share, value in found.quantiles.items():
-        assert abs(value - np.nanquantile(values, float(share))) <= found.quantile_error * (1 + 1e-9)
+        assert abs(value - np.nanquantile(values, float(share))) <= found.quantile_error
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"clip": {"quantiles": [0.001, 0.9999]}}, {"clip": {"robust_z": 3}}, {"normalize": "quantile"}],
+)
+def test_the_stated_error_covers_all_that_is_learned_of_quantiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("lakefit.prepare.tally.MAX_COUNTED", 100)
+    values = numbers("skewed")
+    table = pa.table({"x": pa.array(values, from_pandas=True)})
+    both = []
+    for quantiles in ("exact", "approximate"):
+        one = learner(table, section(numeric={"columns": ["x"], **settings}, quantiles=quantiles), tmp_path)
+        (feature,) = one.learn().numeric
+        both.append((feature, one.statistics(["x"], {"x": "double"})["x"].quantile_error))
+    (exact, none), (approximate, error) = both
+    assert none == 0 < error
+    pairs = [(exact.low, approximate.low), (exact.high, approximate.high)]
+    pairs += [(one[0], two[0]) for one, two in zip(exact.references, approximate.references, strict=True)]
+    off = [abs(one - two) for one, two in pairs if one is not None and two is not None]
+    assert 0 < max(off) <= error
+
+
+def test_values_that_float64_does_not_tell_apart_have_no_most_frequent_one(tmp_path: Path) -> None:
+    large = [2**53, 2**53 + 1, 2**53 + 1, 2**53 - 1]
+    columns = {
+        "large": pa.array(large), "small": pa.array([2**53 - 1, 7, 7, -(2**53) + 1]),
+        "cents": pa.array([Decimal("9999999999999.99"), Decimal("0.10"), Decimal("0.10"), None], pa.decimal128(18, 2)),
+        "long": pa.array([Decimal(2**53) + Decimal("0.5")] * 4, pa.decimal128(30, 10)),
+        "lists": pa.array([["a"], ["a"], None, []]),
+    }  # fmt: skip
+    types = {"large": "bigint", "small": "bigint", "cents": "decimal(18,2)", "long": "decimal(30,10)", "lists": "any"}
+    one = learner(pa.table(columns), section(numeric={"columns": ["small"]}), tmp_path, training=4)
+    found = {name: column.most_frequent for name, column in one.statistics(list(columns), types).items()}
+    assert found["large"] is None
+    assert found["long"] is None
+    assert found["lists"] is None
+    assert found["small"] == ((7.0, 2), (-(2.0**53) + 1, 1), (2.0**53 - 1, 1))
+    assert found["cents"] == ((0.1, 2), (9999999999999.99, 1))
+
+
+def test_a_clip_by_deviations_leaves_a_column_whole_that_has_none(tmp_path: Path) -> None:
+    values = np.where(np.arange(ROWS) % 3 == 0, np.arange(ROWS), 5.0)
+    ours, _ = encoded(values, tmp_path, clip={"robust_z": 1}, normalize="none")
+    assert (ours == values).all()
 
 
 def test_vocabularies_are_cut_by_count_and_by_size(tmp_path: Path) -> None:
@@ -282,10 +344,19 @@ def test_vocabularies_are_cut_by_count_and_by_size(tmp_path: Path) -> None:
     assert [columns[f"m_{i}"].to_pylist() for i in range(2)] == [[3, 2, 2, 0, 0], [3, 0, 4, 0, 0]]
 
 
+def test_empty_text_in_a_list_is_null(tmp_path: Path) -> None:
+    lists = pa.array([["a", "", None], None, [""], ["", "b"], []], pa.list_(pa.string()))
+    found = learner(pa.table({"m": lists}), section(multi_valued={"columns": ["m"], "max_values": 2}), tmp_path).learn()
+    assert found.multi_valued[0].vocabulary == ("a", "b")
+    columns = encode(pa.table({"m": lists.slice(2)}), found)
+    assert [columns[f"m_{i}"].to_pylist() for i in range(2)] == [[0, 0, 0], [0, 3, 0]]
+
+
 def test_a_column_without_values_is_refused_by_name(tmp_path: Path) -> None:
     table = pa.table({"x": pa.array([None] * 9, pa.float64())})
-    with pytest.raises(InputError, match="'x' is null in every row"):
+    with pytest.raises(UnlearnableError, match="'x' is null in every row") as error:
         learner(table, section(numeric={"columns": ["x"]}), tmp_path).learn()
+    assert error.value.problem.key == ("features", "numeric", 0, "columns", 0)
 
 
 def label_of(**fields: Any) -> Label:
@@ -303,6 +374,14 @@ def test_classes_are_numbered_and_weighed_by_the_training_split() -> None:
     assert encode_label(pa.array([1.0, 0.0]), None, given)["weight"].to_pylist() == [5.0, 1.0]
     with pytest.raises(InputError, match="'a' is not among both"):
         learn_label(label_of(type="classes", class_weights={"z": 1}), None, {"z": 1, "a": 2})
+
+
+def test_a_class_that_is_none_of_the_labels_is_refused_by_name() -> None:
+    label = LabelFeature(kind="classes", classes=("a", "b"), class_weights=(1.0, 2.0))
+    with pytest.raises(InputError, match="'d' is not among the classes a, b"):
+        encode_label(pa.array(["a", "d"]), None, label)
+    with pytest.raises(InputError, match="None is not among"):
+        encode_label(pa.array(["a", None]), None, label)
 
 
 def test_a_regressions_label_is_scaled_and_comes_back() -> None:

@@ -152,10 +152,12 @@ class _Check:
 
 
 _ANY: tuple[Kind, ...] = ("number", "boolean", "text", "time", "other")
-_COMPARABLE: tuple[Kind, ...] = ("number", "boolean", "text", "time")
 _EXPECTABLE: Mapping[str, tuple[tuple[Kind, ...], str]] = {
     **dict.fromkeys(("mean", "deviation", "min", "max"), (("number", "boolean", "time"), "numbers, dates or times")),
-    **dict.fromkeys(("unique", "values", "distinct"), (_COMPARABLE, "numbers, text, dates or times")),
+    **dict.fromkeys(
+        ("unique", "values", "distinct"),
+        (("number", "boolean", "text", "time"), "numbers, booleans, text, dates or times"),
+    ),
 }
 _PARSED: Mapping[str, Kind] = {
     "date": "time",
@@ -163,7 +165,7 @@ _PARSED: Mapping[str, Kind] = {
     "number": "number",
     "integer": "number",
     "boolean": "boolean",
-    "list": "other",
+    "list": "list",
 }
 
 
@@ -198,6 +200,10 @@ def _check_step(check: _Check, key: Key, step: Clean) -> None:
         check.columns = None
 
 
+_PLAIN: tuple[Kind, ...] = ("number", "boolean", "text", "time")
+_PLAIN_WORDS = "numbers, booleans, text, dates or times"
+
+
 def _check_reasons(check: _Check, pipeline: Pipeline) -> None:
     keys: list[Key] = [("clean",)] * len(pipeline.marks)
     keys += [("reject", i, "because") for i in range(len(pipeline.reject))]
@@ -215,7 +221,7 @@ def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
             check.must_exist(("deduplicate", "key", i), name)
         if pipeline.deduplicate.order is not None:
             column = pipeline.deduplicate.order[0]
-            check.must_be(("deduplicate", "keep"), column, _COMPARABLE, "values that have an order")
+            check.must_be(("deduplicate", "keep"), column, _PLAIN, _PLAIN_WORDS)
     for i, reject in enumerate(pipeline.reject):
         check.predicate(("reject", i, "when"), reject.when)
     for i, require in enumerate(pipeline.require):
@@ -236,9 +242,9 @@ def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
 
 def _check_split(check: _Check, split: Split) -> None:
     for i, name in enumerate(split.by or ()):
-        check.must_exist(("split", "by", i), name)
+        check.must_be(("split", "by", i), name, _PLAIN, _PLAIN_WORDS)
     for i, name in enumerate(split.stratify or ()):
-        check.must_exist(("split", "stratify", i), name)
+        check.must_be(("split", "stratify", i), name, _PLAIN, _PLAIN_WORDS)
     if split.time is not None:
         wanted = ("number", "numbers, as the cuts are") if split.time.numeric else ("time", "dates or times")
         check.must_be(("split", "time", "column"), split.time.column, (cast(Kind, wanted[0]),), wanted[1])
@@ -252,7 +258,7 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
         "numeric": (features.numeric, ("number", "boolean"), "numbers"),
         "categorical": (features.categorical, ("text", "number", "boolean"), "text, integers or booleans"),
         "bucketize": (features.bucketize, ("number",), "numbers"),
-        "multi_valued": (features.multi_valued, ("other",), "lists of text (clean: parse: {as: list} makes them)"),
+        "multi_valued": (features.multi_valued, ("list",), "lists of text (clean: parse: {as: list} makes them)"),
         "dates": (features.dates, ("time",), "dates or times"),
     }
     for group, (sections, kinds, wanted) in groups.items():
@@ -285,6 +291,7 @@ _KIND_WORDS: Mapping[Kind, str] = {
     "boolean": "booleans",
     "text": "text",
     "time": "dates or times",
+    "list": "lists",
     "other": "nested or binary values",
     "unknown": "values of an unknown type",
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lakefit.config.clean import Columns
 from lakefit.config.sections import Section
@@ -28,6 +28,7 @@ class LearnedClip(Section):
 
     quantiles: [low, high], such as [0.01, 0.99]. robust_z: so many deviations on either side of the median; a deviation
     is 1.4826 times the median distance from the median, which equals the standard deviation of a normal distribution.
+    Where it is 0, because one value makes up more than half of the column, nothing is clipped.
     """
 
     quantiles: tuple[Quantile, Quantile] | None = None
@@ -66,18 +67,23 @@ class Numeric(Section):
         return self
 
 
+MAX_BUCKETS = 2**31 - 3
+"""Indices are int32, and two of them are taken."""
+
+
 class Categorical(Section):
     """Categories as int32: 0 missing, 1 unknown or rare, then by falling count, then by value.
 
-    columns: of text, integers or booleans. min_count: rarer values are unknown. max_size: at most so many values, the
-    most frequent. hash_buckets: no vocabulary, but the FarmHash fingerprint of the text modulo this number, after
-    missing and (never used) unknown.
+    columns: of text, integers or booleans (0, 1), which are their text. So are fractions, by their digits (1.0 is "1",
+    a DECIMAL 1.10 is "1.10"), and hardly ever meant: `bucketize` makes categories of numbers. min_count: rarer values
+    are unknown. max_size: at most so many values, the most frequent. hash_buckets: no vocabulary, but the FarmHash
+    fingerprint of the text modulo this number, after missing and (never used) unknown.
     """
 
     columns: Columns
     min_count: Annotated[int, Field(ge=1)] = 1
     max_size: Annotated[int, Field(ge=1)] | None = None
-    hash_buckets: Annotated[int, Field(ge=1)] | None = None
+    hash_buckets: Annotated[int, Field(ge=1, le=MAX_BUCKETS)] | None = None
 
     @model_validator(mode="after")
     def _learns_or_hashes(self) -> "Categorical":
@@ -105,7 +111,7 @@ class Bucketize(Section):
 class MultiValued(Section):
     """Lists of text as int32 columns `<column>_0` to `<column>_<max_values - 1>`, filled up with 0.
 
-    The model adds up their embeddings.
+    The model adds up their embeddings. NULL and empty text in a list keep their place, as 0.
 
     columns: of lists of text (`parse: {as: list}` makes them). max_values: values beyond so many are left out and
     counted. min_count: rarer values are unknown; a value counts once a row. max_size: at most so many values in the
@@ -134,13 +140,20 @@ class Dates(Section):
     cyclical: bool = False
 
 
+def _quoted(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError("quote the fingerprint: YAML takes it for a number")
+    return value
+
+
 class Statistics(Section):
     """What was learned earlier stays as it is.
 
-    from: the fingerprint of an earlier dataset of this pipeline, whose learned features are taken over.
+    from: the fingerprint of an earlier dataset of this pipeline, whose learned features and label are taken over.
+    Refused where `clean`, `features` or `label` differ, a feature has another type, or the label other classes.
     """
 
-    fingerprint: Annotated[str, Field(alias="from", pattern=r"^[0-9a-f]{16}$")]
+    fingerprint: Annotated[str, BeforeValidator(_quoted), Field(alias="from", pattern=r"^[0-9a-f]{16}$")]
 
 
 class Features(Section):

@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from lakefit.config.clean import Column, Columns
 from lakefit.config.duration import seconds
@@ -93,7 +93,9 @@ class TimeSplit(Section):
         low, high = (self.number(name) for name in ("validation", "test"))
         if low >= high:
             raise ValueError("the cut of validation must lie before that of test")
-        if not 0 <= self.number("gap") < high - low:
+        if self.number("gap") < 0:
+            raise ValueError(f"gap: expected 0 or more, not {self.gap}")
+        if self.number("gap") >= high - low:
             raise ValueError("the gap must be shorter than the validation split")
         return self
 
@@ -130,12 +132,14 @@ class Split(Section):
     Where `time` or `column` says it, `by` only checks that no group is in two splits. At most one of `stratify`,
     `time`, `column` and `folds` is given.
 
-    by: rows with equal values go to one split; without it, rows with an equal deduplication key do. stratify: the
-    shares hold inside each combination of these columns' values (expected shares: the hash decides). time: by cuts in
-    the values of a column. column: one whose values are train, validation or test. folds: so many equal parts; one
-    tests, the next one validates, the others train. fold: the number of the part that tests, from 0 on. train: the
-    share that trains; the three shares add up to 1, and are refused where `time`, `column` or `folds` decides.
-    validation: the share that validates. test: the share that tests. seed: another number draws the groups anew.
+    by: rows with equal values go to one split, NULL being a value like others: all its rows are one group; without it,
+    rows with an equal deduplication key go to one split. stratify: the shares hold inside each combination of these
+    columns' values (expected shares: the hash decides). Of a stratum of few rows a split may get none: it is listed
+    with its rows in the manifest, the run says so, and nothing else comes of it. time: by cuts in the values of a
+    column. column: one whose values are train, validation or test. folds: so many equal parts; one tests, the next one
+    validates, the others train. fold: the number of the part that tests, from 0 on. train: the share that trains; the
+    three shares add up to 1, and are refused where `time`, `column` or `folds` decides. validation: the share that
+    validates. test: the share that tests. seed: another number draws the groups anew.
     """
 
     by: Columns | None = None
@@ -172,23 +176,35 @@ class Split(Section):
         return self.time is None and self.column is None and self.folds is None
 
 
+def _class_name(value: Any) -> Any:
+    """Return an integer or a boolean as Spark writes it."""
+    return str(value).lower() if isinstance(value, int) else value
+
+
+ClassName = Annotated[
+    str,
+    BeforeValidator(_class_name),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}]}),
+]
+
+
 class Label(Section):
     """What is predicted.
 
     expression: a Spark SQL expression over the cleaned columns. type: binary (a boolean, or 0 and 1), classes (text,
-    integers or booleans) or regression (numbers). classes: the values of the classes as text, in the order of the
-    model's outputs; without it, those of the training split, sorted. normalize: of a regression's label; undone in
-    predictions. weight: a Spark SQL expression, how much a row counts (0 or more). class_weights: a number a class (of
-    a binary label: of "0" and "1"), or `balanced`: rows / (classes x rows of the class), of the training split; with
-    `weight`, both are multiplied.
+    integers or booleans) or regression (numbers). classes: the values of the classes, in the order of the model's
+    outputs; without it, those of the training split, sorted. normalize: of a regression's label; undone in predictions.
+    weight: a Spark SQL expression, how much a row counts (0 or more). class_weights: a number a class (of binary: 0 and
+    1, or false and true), or `balanced`: rows / (classes x rows of the class), of the training split; with `weight`,
+    both are multiplied.
     """
 
     expression: Annotated[str, Field(min_length=1)]
     type: Literal["binary", "classes", "regression"] = "binary"
-    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2)] | None = None
     normalize: Literal["standard", "none"] = "none"
     weight: Annotated[str, Field(min_length=1)] | None = None
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
+    class_weights: Literal["balanced"] | dict[ClassName, Annotated[float, Field(ge=0)]] | None = None
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> "Label":
@@ -198,7 +214,25 @@ class Label(Section):
             raise ValueError("normalize belongs to type: regression")
         if self.class_weights is not None and self.type == "regression":
             raise ValueError("a regression has no classes to weigh")
+        twice = sorted({name for name in self.classes or () if (self.classes or ()).count(name) > 1})
+        if twice:
+            raise ValueError(f"classes: {twice[0]!r} stands twice")
         return self
+
+    @model_validator(mode="after")
+    def _weighs_both(self) -> "Label":
+        if self.type == "binary" and isinstance(self.class_weights, dict) and self.binary_weights is None:
+            given = ", ".join(self.class_weights)
+            raise ValueError(f"class_weights of a binary label are of 0 and 1 (or false and true), not of {given}")
+        return self
+
+    @property
+    def binary_weights(self) -> tuple[float, float] | None:
+        """The weights of 0 and 1, which may be written false and true; None where they are not given."""
+        given = self.class_weights if isinstance(self.class_weights, dict) else {}
+        names = {"false": "0", "true": "1"}
+        weights = {names.get(name.lower(), name): weight for name, weight in given.items()}
+        return (weights["0"], weights["1"]) if set(weights) == {"0", "1"} and len(given) == 2 else None
 
     @property
     def weighted(self) -> bool:

@@ -9,9 +9,10 @@ class NumericFeature(Section):
     """What happens to a number: NULL is `fill`, then the bounds, then `normalize`, then offset and scale.
 
     name: of the column. fill: in place of NULL. low: smaller values become this. high: larger values become this.
-    normalize: what comes before offset and scale. power: the parameter of Yeo-Johnson. references: of quantile,
-    ascending (value, share of smaller values) pairs. offset: the result is `(x - offset) / scale`. scale: see offset.
-    indicator: the column that says where NULL was.
+    normalize: what comes before offset and scale. power: the parameter of Yeo-Johnson. center: where Yeo-Johnson is 0,
+    in units of (1 + |center|)^power. references: of quantile, ascending (value, share of smaller values) pairs, equal
+    values kept. offset: the result is `(x - offset) / scale`. scale: see offset. indicator: the column that says where
+    NULL was.
     """
 
     name: str
@@ -20,6 +21,7 @@ class NumericFeature(Section):
     high: float | None = None
     normalize: Literal["linear", "log1p", "yeo_johnson", "quantile"] = "linear"
     power: float | None = None
+    center: float = 0.0
     references: tuple[tuple[float, float], ...] = ()
     offset: float = 0.0
     scale: float = 1.0

@@ -33,33 +33,66 @@ def _normalized(ops: ModuleType, x: Array, feature: NumericFeature) -> Array:
         return interpolated(ops, x, feature.references)
     if feature.normalize == "yeo_johnson":
         assert feature.power is not None
-        x = yeo_johnson(ops, x, feature.power)
+        x = yeo_johnson(ops, x, feature.power, feature.center)
     return (x - np.float64(feature.offset)) / np.float64(feature.scale)
 
 
-def yeo_johnson(ops: ModuleType, x: Array, power: float) -> Array:
-    """Return the power transform of Yeo and Johnson (A New Family of Power Transformations, Biometrika 2000)."""
+def yeo_johnson(ops: ModuleType, x: Array, power: float, center: float = 0.0) -> Array:
+    """Return the power transform of Yeo and Johnson (A New Family of Power Transformations, Biometrika 2000).
+
+    center: the transform is taken less its value there and in units of (1 + |center|)^power, so that numbers which lie
+    far from 0 and close together keep their digits; standardization makes the same of it.
+    """
+    if center < 0:
+        return -yeo_johnson(ops, -x, 2.0 - power, -center)
     # Each branch sees only values of its own: the other's would overflow.
-    above, below = ops.log1p(ops.maximum(x, np.float64(0))), ops.log1p(-ops.minimum(x, np.float64(0)))
-    # expm1(a b) / a is ((1 + x)^a - 1) / a without the loss of digits where a is near 0.
-    positive = above if power == 0 else ops.expm1(above * np.float64(power)) / np.float64(power)
-    rest = 2.0 - power
-    negative = -below if rest == 0 else -ops.expm1(below * np.float64(rest)) / np.float64(rest)
+    above, below = log_ratio(ops, ops.maximum(x, np.float64(0)), center), ops.log1p(-ops.minimum(x, np.float64(0)))
+    positive, negative = _box_cox(ops, above, power), -_box_cox(ops, below, 2.0 - power)
+    if center > 0:
+        # Nothing negative comes from where the column was learned: what matters is that it stays a number.
+        log = float(np.log1p(center))
+        with np.errstate(over="ignore"):
+            shift = float(_box_cox(np, -log, power))
+        negative = negative * np.float64(np.exp(min(-power * log, 700.0))) + shift
     return ops.where(x >= 0, positive, negative)
 
 
+def log_ratio(ops: ModuleType, x: Array, center: float) -> Array:
+    """Return log((1 + x) / (1 + center)) of numbers that are not negative."""
+    if center == 0:
+        return ops.log1p(x)
+    ratio = (x - np.float64(center)) / np.float64(1.0 + center)
+    near = ops.log1p(ops.maximum(ratio, np.float64(-0.5)))
+    return ops.where(ratio < -0.5, ops.log1p(x) - np.log1p(np.float64(center)), near)
+
+
+def _box_cox(ops: ModuleType, log: Array, power: float) -> Array:
+    # ((1 + x)^a - 1) / a without the loss of digits where a is near 0.
+    return log if power == 0 else ops.expm1(log * np.float64(power)) / np.float64(power)
+
+
 def interpolated(ops: ModuleType, x: Array, references: tuple[tuple[float, float], ...]) -> Array:
-    """Return the share of smaller values, linear between references; 0 below the first of them, 1 above the last."""
+    """Return the share of smaller values, linear between references; 0 from the first down, 1 from the last on.
+
+    A value that several references share has the middle of their shares, as in scikit-learn's QuantileTransformer: the
+    mean of what is found from below and from above.
+    """
     values = np.array([value for value, _ in references], np.float64)
     shares = np.array([share for _, share in references], np.float64)
-    if len(values) == 1:
-        return ops.where(x < values[0], np.float64(0), ops.where(x > values[0], np.float64(1), np.float64(0.5)))
-    flat = ops.clip(ops.reshape(x, (-1,)), values[0], values[-1])
-    right = ops.clip(ops.searchsorted(values, flat, side="right"), 1, len(values) - 1)
-    low, high = ops.take(values, right - 1), ops.take(values, right)
-    start, end = ops.take(shares, right - 1), ops.take(shares, right)
-    inside = start + (end - start) * ((flat - low) / (high - low))
-    return ops.reshape(inside, (-1, *x.shape[1:]))
+    flat = ops.reshape(x, (-1,))
+    inside = ops.clip(flat, values[0], values[-1])
+
+    def between(side: str) -> Array:
+        # The references around a value, of which the upper or the lower one may equal it.
+        right = ops.clip(ops.searchsorted(values, inside, side=side), 1, len(values) - 1)
+        low, high = ops.take(values, right - 1), ops.take(values, right)
+        start, end = ops.take(shares, right - 1), ops.take(shares, right)
+        width = ops.where(high > low, high - low, np.float64(1))
+        return start + (end - start) * ((inside - low) / width)
+
+    mean = 0.5 * (between("right") + between("left"))
+    mean = ops.where(flat >= values[-1], np.float64(1), mean)
+    return ops.reshape(ops.where(flat <= values[0], np.float64(0), mean), (-1, *x.shape[1:]))
 
 
 def bucket_index(ops: ModuleType, x: Array, feature: BucketFeature) -> Array:

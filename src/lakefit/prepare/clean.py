@@ -17,6 +17,8 @@ from pyspark.sql.types import (
     DecimalType,
     DoubleType,
     FloatType,
+    NullType,
+    NumericType,
     StringType,
 )
 
@@ -108,6 +110,33 @@ def predicate_problems(frame: DataFrame, pipeline: Pipeline) -> list[Problem]:
             continue
         if not isinstance(of_type, BooleanType):
             problems.append(Problem(key, f"{sql!r} is of type {of_type.simpleString()}; expected a condition"))
+    return problems
+
+
+def label_problems(frame: DataFrame, label: Label) -> list[Problem]:
+    """Return what is wrong with the types of the label's expressions over cleaned rows, before any row is looked at."""
+    numbers: tuple[type[DataType], ...] = (NumericType, BooleanType, NullType)
+    wanted = {
+        "binary": (numbers, "a boolean, or 0 and 1 (type: classes takes text)"),
+        "classes": ((*numbers, StringType), "text, integers or booleans"),
+        "regression": (numbers, "numbers"),
+    }[label.type]
+    problems = []
+    for name, sql, (types, words) in (
+        ("expression", label.expression, wanted),
+        ("weight", label.weight, (numbers, "numbers, 0 or more")),
+    ):
+        if sql is None:
+            continue
+        try:
+            (found,) = frame.select(F.expr(sql)).schema
+        except PySparkException as error:
+            said = str(error).splitlines()[0]
+            problems.append(Problem(("label", name), f"Spark refused: {said}"))
+            continue
+        if not isinstance(found.dataType, types):
+            shown = found.dataType.simpleString()
+            problems.append(Problem(("label", name), f"({sql}) is of type {shown}; expected {words}"))
     return problems
 
 

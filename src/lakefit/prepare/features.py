@@ -16,9 +16,11 @@ from lakefit.dataset.features import (
     MultiValuedFeature,
 )
 from lakefit.dataset.transform import bucket_index, date_columns, normalized
+from lakefit.errors import InputError
 from lakefit.prepare.staged import as_numbers
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
+Floats: TypeAlias = NDArray[np.float64]
 
 
 def as_text(column: Column) -> pa.Array:
@@ -30,15 +32,22 @@ def as_text(column: Column) -> pa.Array:
 
 
 def as_lists(column: Column) -> pa.ListArray:
-    """Return a multi-valued column as lists of text."""
-    return _one(column).cast(pa.list_(pa.string()))
+    """Return a multi-valued column as lists of text, "" in them as null."""
+    lists = _one(column).cast(pa.list_(pa.string()))
+    empty = pc.equal(lists.values, "")
+    if not pc.any(empty).as_py():
+        return lists
+    texts = pc.if_else(pc.fill_null(empty, False), pa.scalar(None, pa.string()), lists.values)
+    # Arrow takes a mask only where the offsets are no slice, and a sum is none.
+    return pa.ListArray.from_arrays(pc.add(lists.offsets, 0), texts, mask=lists.is_null())
 
 
 def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray[Any]]:
     """Return the inputs of the exported model, by column: its contract with whoever calls it.
 
-    Numbers, and times as seconds since 1970 UTC: (n, 1) float64 with NaN for null. Text: (n, 1) with "" for null. Lists
-    of text: (n, max_values), the first values of each, filled up with "".
+    Numbers, and times as seconds since 1970 UTC (whole ones, rounded down, before 1697 and after 2242): (n, 1) float64
+    with NaN for null. Text: (n, 1) with "" for null. Lists of text: (n, max_values), the first values of each, filled
+    up with "".
     """
     widths = {name: multi.max_values for multi in section.multi_valued for name in multi.columns}
     inputs: dict[str, NDArray[Any]] = {}
@@ -85,20 +94,34 @@ def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
 
 
 def encode_label(label: Column, weight: Column | None, learned: LabelFeature) -> dict[str, pa.Array]:
-    """Return the column `label` (float32; the place of a class) and, where rows are weighed, `weight` (float32)."""
+    """Return `label_numbers` as float32; what lies beyond its range is infinite."""
+    with np.errstate(over="ignore"):
+        numbers = label_numbers(label, weight, learned)
+        return {name: pa.array(values.astype(np.float32)) for name, values in numbers.items()}
+
+
+def label_numbers(label: Column, weight: Column | None, learned: LabelFeature) -> dict[str, Floats]:
+    """Return the column `label` (the place of a class) and, where rows are weighed, `weight`.
+
+    Raises:
+        InputError: a label is not among the classes.
+    """
     column = _one(label)
     if learned.kind == "classes":
         place = pc.index_in(column, value_set=pa.array(learned.classes))
-        values = pc.fill_null(place, -1).to_numpy(zero_copy_only=False).astype(np.float64)
+        if place.null_count:
+            unknown = column.filter(pc.is_null(place))[0].as_py()
+            raise InputError(f"label: {unknown!r} is not among the classes {', '.join(learned.classes[:20])}.")
+        values = place.to_numpy(zero_copy_only=False).astype(np.float64)
     else:
         values = (as_numbers(column) - learned.offset) / learned.scale
-    columns = {"label": pa.array(values.astype(np.float32))}
+    numbers = {"label": values}
     if weight is not None or learned.class_weights:
         weights = as_numbers(weight) if weight is not None else np.ones(len(values))
         if learned.class_weights:
             weights = weights * np.array(learned.class_weights)[values.astype(np.int64)]
-        columns["weight"] = pa.array(weights.astype(np.float32))
-    return columns
+        numbers["weight"] = weights
+    return numbers
 
 
 def hash_index(text: str, buckets: int) -> int:

@@ -100,7 +100,8 @@ def _words(column: pa.Array) -> Hashes:
         encoded = column.dictionary_encode()
         if not len(encoded.dictionary):
             return np.zeros(len(column), np.uint64)
-        return np.take(hash_texts(encoded.dictionary), pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False))
+        indices: NDArray[np.int32] = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)
+        return np.take(hash_texts(encoded.dictionary), indices)
     words = words_of(column)
     if pa.types.is_floating(column.type):
         # Spark hashes -0.0 as 0.0 and every NaN as one.

@@ -1,5 +1,6 @@
 """What is learned from the training split alone: features, the label's constants, statistics of every column."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from lakefit.config.features import Categorical, MultiValued, Numeric
 from lakefit.config.features import Features as FeaturesSection
+from lakefit.config.file import Key, Problem
 from lakefit.config.rows import Label
 from lakefit.dataset.features import (
     BucketFeature,
@@ -20,7 +22,7 @@ from lakefit.dataset.features import (
     NumericFeature,
 )
 from lakefit.dataset.statistics import ColumnStatistics, Histogram
-from lakefit.dataset.transform import yeo_johnson
+from lakefit.dataset.transform import log_ratio, yeo_johnson
 from lakefit.errors import InputError
 from lakefit.prepare.power import fit_powers, likelihood_columns, likelihood_slope
 from lakefit.prepare.quantiles import between, quantile_ranks, select_ranks
@@ -32,24 +34,39 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 HISTOGRAM_BINS = 20
 MOST_FREQUENT = 20
 REFERENCES = 100
+# Values that differ by less than this share of themselves: any power of them is a straight line.
+STRAIGHT = 1e-10
 # 1 / the 75 % quantile of the normal distribution: a median deviation times this is its standard deviation.
 _NORMAL = 1.482602218505602
+_LARGEST = float(np.finfo(np.float64).max)
+
+
+class UnlearnableError(InputError):
+    """What was asked for can't be learned from the training split; `key` of the pipeline file says what."""
+
+    def __init__(self, key: Key, message: str) -> None:
+        super().__init__(f"{'.'.join(str(part) for part in key)}: {message}")
+        self.problem = Problem(key, f"{message} Nothing was published.")
 
 
 @dataclass(slots=True)
 class Learner:
-    """The training split as counted and staged, and the quantiles asked of it so far."""
+    """The training split as counted and staged, and the quantiles asked of it so far.
+
+    quantiles: by column and share, each with its error. clip_errors: of clips by robust_z.
+    """
 
     section: FeaturesSection
     totals: Totals
     staged: Staged
     quantiles: dict[str, dict[float, tuple[float, float]]] = field(default_factory=dict)
+    clip_errors: dict[str, float] = field(default_factory=dict)
 
     def learn(self) -> Features:
         """Return the features.
 
         Raises:
-            InputError: a numeric feature has no value in the training split, or not what its settings need.
+            UnlearnableError: a numeric feature has no value in the training split, or not what its settings need.
         """
         self._check_numbers()
         self._ask_quantiles()
@@ -58,7 +75,7 @@ class Learner:
         derived = self._derived_moments(clips, powers)
         return Features(
             numeric=tuple(
-                self._numeric(section, name, clips.get(name, (None, None)), powers.get(name), derived.get(name))
+                self._numeric(section, name, clips, powers.get(name), derived.get(name))
                 for section in self.section.numeric
                 for name in section.columns
             ),
@@ -106,9 +123,9 @@ class Learner:
                 low=known.low if known else None,
                 high=known.high if known else None,
                 quantiles={f"{share:g}": value for share, value in quantiles.items()},
-                quantile_error=max((self._error(name, share) for share in quantiles), default=0.0),
+                quantile_error=max(self._errors(name), default=0.0),
                 histogram=Histogram(edges=edges[name], counts=tuple(counts[name])) if name in counts else None,
-                most_frequent=_most_frequent(self.totals.counts.get(name)),
+                most_frequent=_most_frequent(self.totals.counts.get(name), types[name]),
             )
         return found
 
@@ -116,22 +133,33 @@ class Learner:
         """Return a quantile as numpy's `linear` does: between the two nearest values."""
         return self.quantiles[column][share][0]
 
-    def _error(self, column: str, share: float) -> float:
-        return self.quantiles[column][share][1]
+    def _errors(self, column: str) -> list[float]:
+        """Return how wrong each of the column's quantiles, and each clip that was learned, may be."""
+        errors = [error for _, error in self.quantiles.get(column, {}).values()]
+        return [*errors, *([self.clip_errors[column]] if column in self.clip_errors else [])]
+
+    def _error(self, name: str, message: str) -> UnlearnableError:
+        """Return the error of a numeric column, at its place in the section."""
+        place = next(i for i, numeric in enumerate(self.section.numeric) if name in numeric.columns)
+        return UnlearnableError(
+            ("features", "numeric", place, "columns", self.section.numeric[place].columns.index(name)), message
+        )
 
     def _check_numbers(self) -> None:
         for name in dict.fromkeys(name for section in self.section.numeric for name in section.columns):
             summary = self.totals.summaries[name]
             if not summary.count:
-                raise InputError(
-                    f"features.numeric: the column {name!r} is null in every row of the training split "
+                raise self._error(
+                    name,
+                    f"the column {name!r} is null in every row of the training split "
                     f"({self.totals.rows:,} rows): nothing can be learned from it. Remove it from the features, or "
-                    "check the query that fills it."
+                    "check the query that fills it.",
                 )
             if not np.isfinite(summary.high - summary.low):
-                raise InputError(
-                    f"features.numeric: the values of {name!r} lie further apart than float64 can say "
-                    f"({summary.low:g} to {summary.high:g}). Clip or scale the column under `clean`."
+                raise self._error(
+                    name,
+                    f"the values of {name!r} lie further apart than float64 can say "
+                    f"({summary.low:g} to {summary.high:g}). Clip or scale the column under `clean`.",
                 )
 
     def _ask_quantiles(self) -> None:
@@ -173,7 +201,8 @@ class Learner:
                 low, high, part = quantile_ranks(self.totals.summaries[name].count, share)
                 below = between(bounds[low][0], bounds[high][0], part)
                 above = between(bounds[low][1], bounds[high][1], part)
-                found[name][share] = (between(below, above, 0.5), (above - below) / 2)
+                middle = between(below, above, 0.5)
+                found[name][share] = (middle, _widened(max(above - middle, middle - below), middle))
         return found
 
     def _clips(self) -> dict[str, tuple[float, float]]:
@@ -190,9 +219,13 @@ class Learner:
         distance: dict[str, Transform] = {name: partial(_distance, center=self.quantile(name, 0.5)) for name in robust}
         spread = self._select({name: {0.5} for name in robust}, distance)
         for name, z in robust.items():
+            # The center may be wrong, the distances from it as much, and their median by itself.
+            (_, off), (_, off_spread) = self.quantiles[name][0.5], spread[name][0.5]
+            self.clip_errors[name] = off + z * _NORMAL * (off + off_spread)
             center, reach = self.quantile(name, 0.5), z * _NORMAL * spread[name][0.5][0]
             # More than half of the values are one value: a reach of 0 would make them all that.
-            clips[name] = (center - reach, center + reach) if reach > 0 else self._range(name)
+            bounds = (center - reach, center + reach) if reach > 0 else self._range(name)
+            clips[name] = (max(bounds[0], -_LARGEST), min(bounds[1], _LARGEST))
         return clips
 
     def _range(self, name: str) -> tuple[float, float]:
@@ -212,24 +245,32 @@ class Learner:
             if section.normalize == "yeo_johnson" and section.power is None
         ]
 
-        def slopes(asked: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-            found: dict[str, list[float]] = {name: [] for name in asked}
-            for turn in range(max(len(powers) for powers in asked.values())):
-                transforms: dict[str, Transform] = {
-                    name: partial(_likelihood, power=powers[turn], clip=clips.get(name))
-                    for name, powers in asked.items()
-                }
-                for name, parts in self.staged.moments(transforms, 4).items():
-                    deviations = [part.deviation for part in parts[:3]]
-                    found[name].append(likelihood_slope(deviations, parts[3].mean))
-            return found
+        def slopes(asked: Mapping[str, float]) -> dict[str, float]:
+            transforms: dict[str, Transform] = {
+                name: partial(_likelihood, power=power, center=self._center(name, clips), clip=clips.get(name))
+                for name, power in asked.items()
+            }
+            return {
+                name: likelihood_slope(asked[name], [part.deviation for part in parts[:3]], parts[3].mean)
+                for name, parts in self.staged.moments(transforms, 4).items()
+            }
 
-        constant = [
-            name for name in fitted if self._clipped_range(name, clips)[0] == self._clipped_range(name, clips)[1]
-        ]
-        varying = [name for name in fitted if name not in constant]
+        widths = {name: self._width(name, clips) for name in fitted}
+        varying = {name: width for name, width in widths.items() if width > STRAIGHT}
         fits = fit_powers(varying, slopes) if varying else {}
-        return {**powers, **dict.fromkeys(constant, 1.0), **fits}
+        return {**powers, **dict.fromkeys(fitted, 1.0), **fits}
+
+    def _width(self, name: str, clips: Mapping[str, tuple[float, float]]) -> float:
+        """Return how far apart a column's smallest and largest values are in signed logarithms."""
+        low, high = self._clipped_range(name, clips)
+        center = abs(self._center(name, clips))
+        low_log, high_log = (float(log_ratio(np, np.float64(abs(x)), center)) for x in (low, high))
+        return low_log + high_log if low < 0 < high else abs(high_log - low_log)
+
+    def _center(self, name: str, clips: Mapping[str, tuple[float, float]]) -> float:
+        """Return the median of a column that does not change its sign, else 0: see `power`."""
+        low, high = self._clipped_range(name, clips)
+        return min(max(self.quantile(name, 0.5), low), high) if low >= 0 or high <= 0 else 0.0
 
     def _clipped_range(self, name: str, clips: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
         low, high = self._range(name)
@@ -241,7 +282,7 @@ class Learner:
     ) -> dict[str, Summary]:
         """Return the moments of values after clip and power, where they are not those of the column itself."""
         transforms: dict[str, Transform] = {
-            name: partial(_derived, clip=clips.get(name), power=powers.get(name))
+            name: partial(_derived, clip=clips.get(name), power=powers.get(name), center=self._center(name, clips))
             for section in self.section.numeric
             for name in section.columns
             if name in powers or (name in clips and section.normalize == "standard")
@@ -252,13 +293,13 @@ class Learner:
         self,
         section: Numeric,
         name: str,
-        clip: tuple[float | None, float | None],
+        clips: Mapping[str, tuple[float, float]],
         power: float | None,
         derived: Summary | None,
     ) -> NumericFeature:
         summary = derived or self.totals.summaries[name]
         low, high = self._range(name)
-        bottom, top = (low if clip[0] is None else clip[0]), (high if clip[1] is None else clip[1])
+        bottom, top = clips.get(name, (low, high))
 
         def clipped(value: float) -> float:
             return min(max(value, bottom), top)
@@ -273,14 +314,22 @@ class Learner:
             scale = clipped(self.quantile(name, 0.75)) - clipped(self.quantile(name, 0.25))
         elif section.normalize == "max_abs":
             scale = max(abs(clipped(low)), abs(clipped(high)))
+        if not np.isfinite([offset, scale]).all():
+            given = "" if power is None else f" with lambda {power:g}"
+            raise self._error(
+                name,
+                f"{name!r} ({low:g} to {high:g}) leaves float64 under normalize: "
+                f"{section.normalize}{given}. Clip or scale the column, or normalize it otherwise.",
+            )
         kind = section.normalize if section.normalize in ("log1p", "yeo_johnson", "quantile") else "linear"
         return NumericFeature(
             name=name,
             fill=self._fill(section, name),
-            low=clip[0],
-            high=clip[1],
+            low=clips[name][0] if name in clips else None,
+            high=clips[name][1] if name in clips else None,
             normalize=kind,
             power=power,
+            center=self._center(name, clips) if power is not None else 0.0,
             references=self._references(name, clipped) if kind == "quantile" else (),
             offset=offset,
             scale=scale or 1.0,  # a constant column becomes 0, not NaN
@@ -301,15 +350,10 @@ class Learner:
         return float(section.fill)
 
     def _references(self, name: str, clipped: Callable[[float], float]) -> tuple[tuple[float, float], ...]:
-        """Return ascending values with the share of smaller ones; tied quantiles stand for the middle of theirs."""
-        shares: dict[float, list[float]] = {}
-        for i in range(REFERENCES + 1):
-            shares.setdefault(clipped(self.quantile(name, i / REFERENCES)), []).append(i / REFERENCES)
-        pairs = [(value, (among[0] + among[-1]) / 2) for value, among in sorted(shares.items())]
-        if len(pairs) > 1:
-            # As in scikit-learn: the smallest value is 0 and the largest 1, ties or not.
-            pairs[0], pairs[-1] = (pairs[0][0], 0.0), (pairs[-1][0], 1.0)
-        return tuple(pairs)
+        shares = [i / REFERENCES for i in range(REFERENCES + 1)]
+        # Interpolation between equal values may be off by a last digit, downwards too.
+        values = np.maximum.accumulate([clipped(self.quantile(name, share)) for share in shares])
+        return tuple(zip(values.tolist(), shares, strict=True))
 
     def _categorical(self, section: Categorical, name: str) -> CategoricalFeature:
         if section.hash_buckets is not None:
@@ -333,7 +377,7 @@ def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]
     """Return the label's constants. summary: of a regression's label; counts: rows of the training split by class.
 
     Raises:
-        InputError: class_weights names no class, or not all of them.
+        UnlearnableError: class_weights names no class, or not all of them.
     """
     if label.type == "regression":
         assert summary is not None, "a regression's label has moments"
@@ -341,6 +385,8 @@ def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]
             return LabelFeature(kind="regression", weighted=label.weighted)
         scale = summary.deviation or 1.0
         return LabelFeature(kind="regression", offset=summary.mean, scale=scale, weighted=label.weighted)
+    if label.binary_weights is not None and label.type == "binary":
+        return LabelFeature(kind="binary", class_weights=label.binary_weights, weighted=True)
     classes = label.classes or tuple(sorted(counts, key=str.encode))
     weights: tuple[float, ...] = ()
     if label.class_weights == "balanced":
@@ -349,9 +395,9 @@ def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]
     elif label.class_weights is not None:
         unknown = sorted(set(classes) ^ set(label.class_weights))
         if unknown:
-            raise InputError(
-                f"label.class_weights: {unknown[0]!r} is not among both the weights and the classes "
-                f"({', '.join(classes[:20])})."
+            raise UnlearnableError(
+                ("label", "class_weights"),
+                f"{unknown[0]!r} is not among both the weights and the classes ({', '.join(classes[:20])}).",
             )
         weights = tuple(label.class_weights[name] for name in classes)
     return LabelFeature(
@@ -370,11 +416,20 @@ def _vocabulary(total: Counts, min_count: int, max_size: int | None) -> tuple[tu
     return tuple(values), tuple(total.rows[order].tolist()), len(total.rows) - len(order)
 
 
-def _most_frequent(counts: Counts | None) -> tuple[tuple[str | float, int], ...] | None:
-    if counts is None:
+def _most_frequent(counts: Counts | None, sql_type: str) -> tuple[tuple[str | float, int], ...] | None:
+    if counts is None or not _told_apart(counts.values, sql_type):
         return None
     values, rows, _ = _vocabulary(counts, 1, MOST_FREQUENT)
     return tuple(zip(values, rows, strict=True))
+
+
+def _told_apart(values: pa.Array, sql_type: str) -> bool:
+    """Return whether different values of a column are different float64, of which `values` are those that were met."""
+    if sql_type in ("double", "float") or not pa.types.is_floating(values.type) or not len(values):
+        return True
+    scale = re.fullmatch(r"decimal\(\d+,\s?(\d+)\)", sql_type)
+    largest = float(np.abs(values.to_numpy()).max())
+    return largest < 10.0 ** (15 - int(scale[1])) if scale else largest < 2**53
 
 
 def _edges(learner: Learner, name: str) -> tuple[float, ...]:
@@ -385,6 +440,11 @@ def _edges(learner: Learner, name: str) -> tuple[float, ...]:
     return tuple(ascending) if len(ascending) == len(edges) else ()
 
 
+def _widened(error: float, value: float) -> float:
+    """Return a bound of an error that holds in spite of the rounding of both; 0 stays 0."""
+    return error + 4 * float(np.spacing(abs(value) + error)) if error else 0.0
+
+
 def _distance(values: Floats, center: float) -> Floats:
     return np.abs(values - center)[:, None]
 
@@ -393,10 +453,11 @@ def _clip(values: Floats, clip: tuple[float, float] | None) -> Floats:
     return values if clip is None else np.clip(values, *clip)
 
 
-def _derived(values: Floats, clip: tuple[float, float] | None, power: float | None) -> Floats:
+def _derived(values: Floats, clip: tuple[float, float] | None, power: float | None, center: float) -> Floats:
     values = _clip(values, clip)
-    return (values if power is None else np.asarray(yeo_johnson(np, values, power)))[:, None]
+    with np.errstate(over="ignore"):
+        return (values if power is None else np.asarray(yeo_johnson(np, values, power, center)))[:, None]
 
 
-def _likelihood(values: Floats, power: float, clip: tuple[float, float] | None) -> Floats:
-    return likelihood_columns(_clip(values, clip), power)
+def _likelihood(values: Floats, power: float, center: float, clip: tuple[float, float] | None) -> Floats:
+    return likelihood_columns(_clip(values, clip), power, center)

@@ -9,6 +9,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
+    ArrayType,
     BooleanType,
     CalendarIntervalType,
     DataType,
@@ -244,14 +245,17 @@ def spark_problem(error: Exception, where: str) -> LakefitError:
 
 
 def _kinds(rows: DataFrame) -> dict[str, Kind]:
-    return {field.name: _kind(field.dataType) for field in rows.schema if field.name not in (ROW, MARKS)}
+    return {field.name: kind_of_type(field.dataType) for field in rows.schema if field.name not in (ROW, MARKS)}
 
 
-def _kind(data_type: DataType) -> Kind:
+def kind_of_type(data_type: DataType) -> Kind:
+    """Return what sort of values a Spark type holds."""
     if isinstance(data_type, NumericType):
         return "number"
     if isinstance(data_type, BooleanType):
         return "boolean"
     if isinstance(data_type, StringType):
         return "text"
+    if isinstance(data_type, ArrayType):
+        return "other" if kind_of_type(data_type.elementType) in ("list", "other") else "list"
     return "time" if isinstance(data_type, (DateType, TimestampType, TimestampNTZType)) else "other"

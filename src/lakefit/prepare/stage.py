@@ -20,6 +20,7 @@ from pyspark.sql.types import BooleanType, DataType, DateType, NumericType, Time
 
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
+from lakefit.config.file import Problem
 from lakefit.config.rows import SPLITS, Deduplicate
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged
@@ -42,11 +43,13 @@ from lakefit.dataset.publish import read_json, remove_staging, staged_folder, wr
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.blocks import BLOCKS_SCHEMA, Keying, make_blocks
-from lakefit.prepare.bucket import GROUP, OTHER, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
-from lakefit.prepare.clean import LABEL, judge, predicate_problems
+from lakefit.prepare.bucket import GROUP, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
+from lakefit.prepare.check import Summaries, check_splits, check_written, classes_of
+from lakefit.prepare.clean import LABEL, judge, label_problems, predicate_problems
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.expect import Evidence, check_expectations
-from lakefit.prepare.learn import Learner, learn_label
+from lakefit.prepare.frozen import check_types, frozen_manifest
+from lakefit.prepare.learn import Learner, UnlearnableError, learn_label
 from lakefit.prepare.rows import (
     SPARK_ERRORS,
     DamagedError,
@@ -129,10 +132,13 @@ def _attempt(spark: SparkSession, job: Job) -> Manifest:
 
 
 def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifest:
+    frozen = frozen_manifest(job.pipeline, job.source, job.target.parent)
     observation = Observation("lakefit_rows")
     rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     bits = bucket_bits(sum(file.size for file in job.inputs[job.pipeline.source.rows]), job.bucket_bytes)
     types = {field.name: field.dataType for field in rows.schema if field.name in value_columns(rows)}
+    if frozen is not None:
+        check_types(frozen, _type_names(types), job.source)
     results = _shuffle_and_finish(spark, job, rows, bits, scratch)
     summaries = [json.loads(text) for text in results["summary"].to_pylist()]
     arrived = [tuple(summary["arrived"]) for summary in summaries]
@@ -144,14 +150,14 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     kept = Staged(spark, tuple(path for split in SPLITS for path in paths[split]), kept_rows, bits)
     everything = Staged(spark, tuple(path for kind in STAGED for path in paths[kind]), ledger.rows_in, bits)
     try:
-        _check_splits(job.pipeline, summaries)
+        check_splits(job.pipeline, job.source, ledger, summaries, frozen.label if frozen is not None else None)
     except InputError:
         # A contract that is broken too says more of why.
         check_expectations(job.pipeline.expect, Evidence({"input": everything, "result": kept}, ledger, {}, None))
         raise
-    _check_groups(job.pipeline, kept)
+    _check_groups(job, kept)
     training = Staged(spark, paths["train"], ledger.kept["train"], bits)
-    learned = _learn(job, training, results, types, summaries)
+    learned = _learn(job, training, results, types, summaries, frozen)
     in_use = _statistics_in_use(job)
     evidence = Evidence({"input": everything, "result": kept}, ledger, learned.statistics, in_use)
     outcomes = check_expectations(job.pipeline.expect, evidence)
@@ -166,6 +172,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
         weighted=job.pipeline.label.weight is not None,
     )
     files = _write(spark, plan)
+    check_written(job.pipeline, job.source, files)
     return _manifest(job, folder, learned, ledger, summaries, files, outcomes)
 
 
@@ -181,7 +188,8 @@ def _learn(
     training: Staged,
     results: pa.Table,
     types: Mapping[str, DataType],
-    summaries: Sequence[Mapping[str, Any]],
+    summaries: Summaries,
+    frozen: Manifest | None,
 ) -> _Learned:
     section = job.pipeline.label
     numbers = [name for name, data_type in types.items() if isinstance(data_type, _NUMBERS)]
@@ -191,14 +199,13 @@ def _learn(
         columns.append(LABEL)
     totals = total(results, columns, numbers, training.rows, training.bucket_bits)
     learner = Learner(job.pipeline.features, totals, training)
-    counts: Counter[str] = Counter()
-    for summary in summaries:
-        counts.update(summary["labels"]["train"]["classes"])
-    frozen = _frozen(job)
-    features = frozen.features if frozen is not None else learner.learn()
-    label = frozen.label if frozen is not None else learn_label(section, totals.summaries.get(LABEL), counts)
-    shown = {**{name: data_type.simpleString() for name, data_type in types.items()}, LABEL: "double"}
-    statistics = learner.statistics(columns, shown)
+    counts = classes_of(summaries, "train")
+    try:
+        features = frozen.features if frozen is not None else learner.learn()
+        label = frozen.label if frozen is not None else learn_label(section, totals.summaries.get(LABEL), counts)
+    except UnlearnableError as error:
+        raise job.source.error(error.problem) from None
+    statistics = learner.statistics(columns, {**_type_names(types), LABEL: "double"})
     if LABEL in statistics:
         statistics["label"] = statistics.pop(LABEL)
     return _Learned(features, label, statistics)
@@ -223,25 +230,8 @@ def _statistics_in_use(job: Job) -> dict[str, ColumnStatistics] | None:
     return read_manifest(job.target.parent / current).statistics if current is not None else None
 
 
-def _frozen(job: Job) -> Manifest | None:
-    """Return the manifest whose features are taken over, if `features.statistics` names one.
-
-    Raises:
-        InputError: there is no such dataset, or its features were configured otherwise.
-    """
-    section = job.pipeline.features.statistics
-    if section is None:
-        return None
-    manifest = read_manifest(job.target.parent / section.fingerprint)
-    for name in ("features", "label"):
-        then, now = manifest.pipeline[name], job.pipeline.dump(name)[name]
-        differing = sorted(key for key in now if key != "statistics" and then.get(key) != now[key])
-        if differing:
-            raise InputError(
-                f"features.statistics: dataset {section.fingerprint} was made with another {name}.{differing[0]}: what "
-                "it learned does not fit. Give the features as they were, or leave `statistics` out."
-            )
-    return manifest
+def _type_names(types: Mapping[str, DataType]) -> dict[str, str]:
+    return {name: data_type.simpleString() for name, data_type in types.items()}
 
 
 def bucket_bits(raw_bytes: int, bucket_bytes: int) -> int:
@@ -289,7 +279,7 @@ def _deduplication(columns: tuple[str, ...], section: Deduplicate | None) -> Ded
 
 
 def _judged(job: Job, rows: DataFrame) -> DataFrame:
-    problems = predicate_problems(rows, job.pipeline)
+    problems = [*predicate_problems(rows, job.pipeline), *label_problems(rows, job.pipeline.label)]
     if problems:
         raise job.source.error(*problems)
     try:
@@ -298,7 +288,7 @@ def _judged(job: Job, rows: DataFrame) -> DataFrame:
         raise spark_problem(error, "label") from error
 
 
-def _ledger(job: Job, summaries: Sequence[Mapping[str, Any]]) -> Ledger:
+def _ledger(job: Job, summaries: Summaries) -> Ledger:
     pipeline = job.pipeline
     headers = sum(summary["headers"] for summary in summaries)
     table = pipeline.source.tables[pipeline.source.rows]
@@ -341,73 +331,6 @@ def _reason(pipeline: Pipeline, number: int) -> str:
     return pipeline.rules[number].reason if number >= 0 else REASONS[number]
 
 
-def _classes(summaries: Sequence[Mapping[str, Any]], split: str) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for summary in summaries:
-        counts.update(summary["labels"][split]["classes"])
-    return dict(sorted(counts.items()))
-
-
-def _check_splits(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Raise InputError unless each split has rows with labels and, for a classification, every class."""
-    section, label = pipeline.split, pipeline.label
-    by = f"by {', '.join(section.by)}" if section.by else "by row"
-    advice = (
-        "Move the cuts of split.time."
-        if section.time
-        else "Rows need train, validation or test there."
-        if section.column
-        else "Give it a larger share, split by columns with more distinct values, or choose another seed."
-    )
-    training = set(_classes(summaries, "train"))
-    for split in SPLITS:
-        rows = sum(summary["labels"][split]["rows"] for summary in summaries)
-        nulls = sum(summary["labels"][split]["null"] for summary in summaries)
-        classes = _classes(summaries, split)
-        if not rows:
-            raise InputError(
-                f"The {split} split is empty: no group ({by}, seed {section.seed}) fell into it. {advice} Nothing was "
-                "published."
-            )
-        if nulls:
-            raise InputError(
-                f"label.expression ({label.expression}) is NULL in {nulls:,} of {rows:,} kept rows of the {split} "
-                f'split. Reject such rows: reject: [{{when: "({label.expression}) IS NULL", because: no label}}]. '
-                "Nothing was published."
-            )
-        if label.type == "binary" and OTHER in classes:
-            raise InputError(
-                f"label.expression ({label.expression}) is neither 0 nor 1 (false nor true) in {classes[OTHER]:,} of "
-                f'{rows:,} kept rows of the {split} split; expected a yes-or-no question, such as "delay > 15", or '
-                "type: classes or regression. Nothing was published."
-            )
-        if label.type == "regression":
-            continue
-        present = {name for name, count in classes.items() if count}
-        if len(present) == 1:
-            (only,) = present
-            shown = {"1": "1 (true)", "0": "0 (false)"}.get(only, only) if label.type == "binary" else repr(only)
-            raise InputError(
-                f"The label has one class: all {rows:,} rows of the {split} split have {shown} for label.expression "
-                f"({label.expression}). Check the expression, or split by smaller groups. Nothing was published."
-            )
-        wanted = set(label.classes) if label.classes is not None else training
-        if present != wanted and label.type == "classes":
-            missing, unknown = sorted(wanted - present), sorted(present - wanted)
-            what = f"has no row of class {missing[0]!r}" if missing else f"has the class {unknown[0]!r}"
-            where = "label.classes" if label.classes is not None else "the training split"
-            raise InputError(
-                f"The {split} split {what}, and {where} {'has' if missing else 'has it not'}. Give rare classes more "
-                "rows or one name, split by smaller groups, or stratify. Nothing was published."
-            )
-    bad_weights = sum(summary["bad_weights"] for summary in summaries)
-    if bad_weights:
-        raise InputError(
-            f"label.weight ({label.weight}) is NULL, negative or infinite in {bad_weights:,} kept rows. Expected 0 or "
-            "more; reject such rows, or COALESCE. Nothing was published."
-        )
-
-
 def _write(spark: SparkSession, plan: WritePlan) -> list[dict[str, Any]]:
     ranges = 1 << plan.range_bits
     numbers = spark.range(0, ranges, 1, numPartitions=min(ranges, 10_000))
@@ -431,8 +354,8 @@ def _manifest(
     folder: Path,
     learned: _Learned,
     ledger: Ledger,
-    summaries: Sequence[Mapping[str, Any]],
-    entries: Sequence[Mapping[str, Any]],
+    summaries: Summaries,
+    entries: Summaries,
     outcomes: tuple[Outcome, ...],
 ) -> Manifest:
     def files(kind: str) -> tuple[DataFile, ...]:
@@ -446,7 +369,7 @@ def _manifest(
 
     splits = {}
     for split in SPLITS:
-        splits[split] = SplitFiles(rows=ledger.kept[split], classes=_classes(summaries, split), files=files(split))
+        splits[split] = SplitFiles(rows=ledger.kept[split], classes=classes_of(summaries, split), files=files(split))
     written = {
         **{name: sum(file.rows for file in split.files) for name, split in splits.items()},
         "duplicates": sum(file.rows for file in files("duplicates")),
@@ -485,13 +408,13 @@ def _manifest(
         duplicates=files("duplicates"),
         rejects=files("rejects"),
         corrections=_corrections(summaries),
-        strata=_strata(job.pipeline, summaries),
+        strata=_strata(job, summaries),
         expectations=outcomes,
         ledger=ledger,
     )
 
 
-def _corrections(summaries: Sequence[Mapping[str, Any]]) -> tuple[Correction, ...]:
+def _corrections(summaries: Summaries) -> tuple[Correction, ...]:
     totals: Counter[tuple[str, str, str]] = Counter()
     for summary in summaries:
         for _, column, old, new, count in summary["corrected"]:
@@ -502,25 +425,27 @@ def _corrections(summaries: Sequence[Mapping[str, Any]]) -> tuple[Correction, ..
     )
 
 
-def _strata(pipeline: Pipeline, summaries: Sequence[Mapping[str, Any]]) -> tuple[Stratum, ...]:
-    columns = pipeline.split.stratify or ()
+def _strata(job: Job, summaries: Summaries) -> tuple[Stratum, ...]:
+    columns = job.pipeline.split.stratify or ()
     totals: dict[tuple[str | None, ...], list[int]] = {}
     for summary in summaries:
         for row in summary["strata"]:
             values = tuple(row[: len(columns)])
             totals[values] = [a + b for a, b in zip(totals.get(values, [0, 0, 0]), row[len(columns) :], strict=True)]
     if len(totals) > MAX_STRATA:
-        raise InputError(
-            f"split.stratify: {', '.join(columns)} have {len(totals):,} combinations of values; expected at most "
-            f"{MAX_STRATA:,}, each with enough rows for three splits. Nothing was published."
+        message = (
+            f"{', '.join(columns)} have {len(totals):,} combinations of values; expected at most {MAX_STRATA:,}, each "
+            "with enough rows for three splits. Nothing was published."
         )
+        raise job.source.error(Problem(("split", "stratify"), message))
     order = sorted(totals, key=lambda values: [(value is not None, value or "") for value in values])
     return tuple(Stratum(values=values, rows=dict(zip(SPLITS, totals[values], strict=True))) for values in order)
 
 
-def _check_groups(pipeline: Pipeline, staged: Staged) -> None:
+def _check_groups(job: Job, staged: Staged) -> None:
     """Raise InputError where a group of `split.by` has rows in two splits: counted over all staged rows."""
-    if pipeline.split.by is None or not staged.rows:
+    by = job.pipeline.split.by
+    if by is None or not staged.rows:
         return
     if staged.rows <= LOCAL_ROWS:
         parts = [pq.read_table(path, columns=[GROUP, SPLIT]) for path in staged.files]
@@ -531,7 +456,8 @@ def _check_groups(pipeline: Pipeline, staged: Staged) -> None:
         ranges_by_group = by_group.agg(F.min(SPLIT).alias("low"), F.max(SPLIT).alias("high"))
         torn = ranges_by_group.where("low < high").count()
     if torn:
-        raise InputError(
-            f"split: {torn:,} groups of {', '.join(pipeline.split.by)} have rows in two splits: they would be "
-            "tested on what was learned from them. Cut where groups end, or leave `by` out. Nothing was published."
+        message = (
+            f"{torn:,} groups of {', '.join(by)} have rows in two splits: they would be tested on what was learned "
+            "from them. Cut where groups end, or leave `by` out. Nothing was published."
         )
+        raise job.source.error(Problem(("split", "by"), message))

@@ -67,7 +67,8 @@ class Staged:
             return {}
         packed = self.each(partial(_moments_of_files, transforms=dict(transforms), bucket_bits=self.bucket_bits))
         parts = [unpack_moments(part, len(columns) * width) for part in packed]
-        root = merge_up(concatenate(parts, len(columns) * width), self.bucket_bits, 0)
+        with np.errstate(invalid="ignore"):
+            root = merge_up(concatenate(parts, len(columns) * width), self.bucket_bits, 0)
         return {name: [summary_of(root, place * width + i) for i in range(width)] for place, name in enumerate(columns)}
 
     def count_bins(
@@ -112,7 +113,8 @@ class Staged:
 def as_numbers(column: pa.Array | pa.ChunkedArray) -> Floats:
     """Return numbers, booleans (0, 1), dates and times (seconds since 1970 UTC) as float64, NaN for null.
 
-    Subnormal numbers (below 2.2e-308) are 0, as TensorFlow computes with them.
+    Subnormal numbers (below 2.2e-308) are 0, as TensorFlow computes with them. Times further than 2^33 s (272 years)
+    from 1970 are whole seconds, rounded down: else 23:59:59.999999 could become the next day.
     """
     array = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) and column.num_chunks else column
     if isinstance(array, pa.ChunkedArray):
@@ -120,14 +122,24 @@ def as_numbers(column: pa.Array | pa.ChunkedArray) -> Floats:
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     elif pa.types.is_date(array.type) or pa.types.is_timestamp(array.type):
-        microseconds = array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
-        array = pc.divide(microseconds, pa.scalar(1e6))
+        array = _seconds(array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()))
     # An integer above 2^53 is rounded, as it would be in the model.
     numbers: Floats = pc.fill_null(array.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)
     subnormal = (np.abs(numbers) < _SMALLEST_NORMAL) & (numbers != 0)
     return np.where(subnormal, 0.0, numbers) if subnormal.any() else numbers
 
 
+def _seconds(microseconds: pa.Array) -> pa.Array:
+    known = pc.fill_null(microseconds, 0).to_numpy(zero_copy_only=False)
+    seconds = known / 1e6
+    # Below that, float64 tells all microseconds apart; further away a second may round up.
+    far = (known > _EXACT) | (known < -_EXACT)
+    if far.any():
+        seconds = np.where(far, known // 1_000_000, seconds)
+    return pa.array(seconds, mask=pc.is_null(microseconds).to_numpy(zero_copy_only=False))
+
+
+_EXACT = 2**33 * 1_000_000
 _SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 
 
@@ -169,9 +181,10 @@ def _moments_of_files(files: Sequence[str], transforms: Mapping[str, Transform],
             known = ~np.isnan(values)
             derived, keys = transform(values[known]), rows[KEY_HIGH].to_numpy()[known]
             width = derived.shape[1]
-            by_column.append(
-                merge_up(leaf_moments(list(np.ascontiguousarray(derived.T)), keys), LEAF_BITS, bucket_bits)
-            )
+            # Of a transform that overflows the moments are no numbers, which whoever asked for it looks at.
+            with np.errstate(invalid="ignore"):
+                leaves = leaf_moments(list(np.ascontiguousarray(derived.T)), keys)
+                by_column.append(merge_up(leaves, LEAF_BITS, bucket_bits))
         parts.append(_side_by_side(by_column))
     return pack_moments(concatenate(parts, width * len(transforms)))
 
@@ -209,8 +222,8 @@ def _bins_of_files(files: Sequence[str], prefixes: Sequence[Prefix], transforms:
             derived = transforms[column](values)[:, 0] if column in transforms else values
             counted = count_bins_of(derived, [prefixes[place] for place in mine])
             for place, (bins, rows) in zip(mine, counted, strict=True):
-                number = np.full(len(bins), place, np.int32)
-                parts.append(pa.table({"prefix": number, "bin": bins, "rows": rows}))
+                asked = np.full(len(bins), place, np.int32)
+                parts.append(pa.table({"prefix": asked, "bin": bins, "rows": rows}))
     return bytes(to_cell(pa.concat_tables(parts))[0].as_buffer())
 
 

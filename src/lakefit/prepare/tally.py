@@ -133,9 +133,9 @@ def total(results: pa.Table, columns: Sequence[str], numbers: Sequence[str], row
         # Some buckets may have counted what all together have too many of.
         counted = of_numbers[name]
         bins[name] = first_bins(counted.values.to_numpy(), counted.rows)
-    for name, found in _merged(results["bins"], pa.int64(), columns).items():
+    for name, binned in _merged(results["bins"], pa.int64(), columns).items():
         if name in bins:
-            bins[name][found.values.to_numpy()] += found.rows
+            bins[name][binned.values.to_numpy()] += binned.rows
     return Totals(
         rows=rows,
         nulls=_summed(one["nulls"] for one in facts),

@@ -17,7 +17,7 @@ from lakefit.prepare.blocks import KEY_HIGH, bucket_of
 from lakefit.prepare.bucket import IDENTITY, STAGED
 from lakefit.prepare.clean import LABEL, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE
-from lakefit.prepare.features import encode, encode_label
+from lakefit.prepare.features import encode, encode_label, label_numbers
 
 _READ_ROWS = 65_536
 
@@ -56,21 +56,29 @@ def range_bits(kept_rows: int, rows_per_file: int) -> int:
 def write_range(number: int, plan: WritePlan) -> list[dict[str, Any]]:
     """Write the files of hash range `number`; return for each its split, path in the dataset, rows and checksum.
 
-    The rows of each file, their order and its bytes depend on the rows alone: a second attempt writes the same file.
+    beyond: of label and weight, how many are too large for float32, and the first of them. The rows of each file, their
+    order and its bytes depend on the rows alone: a second attempt writes the same file.
     """
     written: list[dict[str, Any]] = []
     for kind in STAGED:
         output = _Output(plan, kind, number)
+        beyond: dict[str, tuple[int, float]] = {}
         for rows in _rows_of_range(number, plan, kind):
-            output.add(_encoded(rows, plan) if kind in SPLITS else rows.drop_columns([KEY_HIGH]))
+            output.add(_encoded(rows, plan, beyond) if kind in SPLITS else rows.drop_columns([KEY_HIGH]))
         entry = output.close()
-        written += [entry] if entry is not None else []
+        written += [{**entry, "beyond": beyond}] if entry is not None else []
     return written
 
 
-def _encoded(rows: pa.Table, plan: WritePlan) -> pa.Table:
+def _encoded(rows: pa.Table, plan: WritePlan, beyond: dict[str, tuple[int, float]]) -> pa.Table:
     columns = {name: rows[name] for name in (IDENTITY, OCCURRENCE)}
-    label = encode_label(rows[LABEL], rows[WEIGHT] if plan.weighted else None, plan.label)
+    given = (rows[LABEL], rows[WEIGHT] if plan.weighted else None, plan.label)
+    label = encode_label(*given)
+    for name, column in label.items():
+        infinite = np.isinf(column.to_numpy())
+        if infinite.any():
+            count, first = beyond.get(name, (0, float(label_numbers(*given)[name][infinite][0])))
+            beyond[name] = (count + int(infinite.sum()), first)
     return pa.table({**columns, **encode(rows, plan.features), **label})
 
 

@@ -123,6 +123,14 @@ def _prepare(run: Run) -> None:
         manifest = prepare(spark, job)
     for file in manifest.excluded:
         run.console.event("excluded", f"excluded: {file.reason} ({file.bytes:,} bytes)", **file.model_dump())
+    small = [stratum for stratum in manifest.strata if 0 in stratum.rows.values()]
+    if small:
+        named = ", ".join("NULL" if value is None else value for value in small[0].values)
+        message = (
+            f"{len(small):,} of {len(manifest.strata):,} strata have no row in some split, such as {named} "
+            f"({', '.join(f'{split} {rows:,}' for split, rows in small[0].rows.items())}); manifest.json lists all"
+        )
+        run.console.event("strata", message, without=len(small), strata=len(manifest.strata))
 
 
 def _train(run: Run) -> None:
