@@ -81,11 +81,11 @@ def in_use(folder: Path) -> str:
         ),
         (
             "deduplicate: {key: [key], keep: last by list}",
-            "the column 'list' holds nested or binary values; expected values that have an order",
+            "the column 'list' holds lists; expected numbers, booleans, text, dates or times",
         ),
         (
             "expect: {result: [unique(list)]}",
-            "t.yaml:4:19: expect.result.0: the column 'list' holds nested or binary values",
+            "t.yaml:4:19: expect.result.0: the column 'list' holds lists",
         ),
     ],
 )  # fmt: skip

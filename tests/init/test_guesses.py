@@ -326,7 +326,7 @@ def test_the_spelling_of_a_file_is_found(tmp_path: Path) -> None:
     lines = ["name;n;y", *(f'"Köln ""{i}"";\nline two";{i};{i % 2}' for i in range(ROWS))]
     path.write_bytes("\r\n".join(lines).encode("cp1252"))
     options = table(pipeline(path, "y"))["options"]
-    assert options == {"header": True, "sep": ";", "encoding": "windows-1252", "multiLine": True, "escape": '"'}
+    assert options == {"header": True, "sep": ";", "encoding": "windows-1252", "multiLine": True}
     path.write_text("\n".join(f"{i}\t{i * 37 % 101}\t{i % 2}" for i in range(ROWS)))
     found = table(pipeline(path, "c3"))
     assert (found["options"], found["schema"]) == ({"sep": "\t"}, "c1 INT, c2 INT, c3 INT")
@@ -701,3 +701,10 @@ def test_a_rule_for_rare_classes_has_its_null_in_quotes(tmp_path: Path) -> None:
     loaded = pipeline(path, "grade")
     (rule,) = [rule for rule in loaded["require"] if rule["because"] == "rare class"]
     assert rule["null"] == "keep"
+
+
+def test_a_backslash_before_a_quote_is_declared(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    lines = [f'{i * 37 % 101},"say \\"{i % 5}\\" again",{i // 7 % 2}' for i in range(ROWS)]
+    path.write_text("\n".join(["x,said,y", *lines]) + "\n")
+    assert table(pipeline(path, "y"))["options"] == {"header": True, "escape": "\\"}

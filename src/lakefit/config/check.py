@@ -151,13 +151,11 @@ class _Check:
             self.columns[old] = kind
 
 
-_ANY: tuple[Kind, ...] = ("number", "boolean", "text", "time", "other")
+_PLAIN: tuple[Kind, ...] = ("number", "boolean", "text", "time")
+_PLAIN_WORDS = "numbers, booleans, text, dates or times"
 _EXPECTABLE: Mapping[str, tuple[tuple[Kind, ...], str]] = {
     **dict.fromkeys(("mean", "deviation", "min", "max"), (("number", "boolean", "time"), "numbers, dates or times")),
-    **dict.fromkeys(
-        ("unique", "values", "distinct"),
-        (("number", "boolean", "text", "time"), "numbers, booleans, text, dates or times"),
-    ),
+    **dict.fromkeys(("unique", "values", "distinct"), (_PLAIN, _PLAIN_WORDS)),
 }
 _PARSED: Mapping[str, Kind] = {
     "date": "time",
@@ -200,10 +198,6 @@ def _check_step(check: _Check, key: Key, step: Clean) -> None:
         check.columns = None
 
 
-_PLAIN: tuple[Kind, ...] = ("number", "boolean", "text", "time")
-_PLAIN_WORDS = "numbers, booleans, text, dates or times"
-
-
 def _check_reasons(check: _Check, pipeline: Pipeline) -> None:
     keys: list[Key] = [("clean",)] * len(pipeline.marks)
     keys += [("reject", i, "because") for i in range(len(pipeline.reject))]
@@ -228,9 +222,12 @@ def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
         check.predicate(("require", i, "that"), require.that)
     for scope in ("input", "result"):
         for i, expectation in enumerate(pipeline.expect.parsed(cast(Any, scope))):
-            allowed, wanted = _EXPECTABLE.get(expectation.fact, (_ANY, ""))
+            allowed, wanted = _EXPECTABLE.get(expectation.fact, ((), ""))
             for name in expectation.columns:
-                check.must_be(("expect", scope, i), name, allowed, wanted)
+                if allowed:
+                    check.must_be(("expect", scope, i), name, allowed, wanted)
+                else:
+                    check.must_exist(("expect", scope, i), name)
     _check_split(check, pipeline.split)
     in_label = check.sql(("label", "expression"), pipeline.label.expression)
     if pipeline.label.weight is not None:

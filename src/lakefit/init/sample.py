@@ -339,8 +339,8 @@ def _csv(path: str, files: Sequence[InputFile]) -> Sample:
     if multiline:
         options["multiLine"] = True
     joined = "".join(piece[: 1 << 20] for pieces in texts.values() for piece in pieces)
-    if '""' in joined and '\\"' not in joined:
-        options["escape"] = '"'
+    if '\\"' in joined and '""' not in joined:
+        options["escape"] = "\\"
     empty = [file.name for file in files if not file.size] if not header else []
     table: dict[str, Any] = {"format": "csv", "options": options, "files": [*family, *empty]}
     if len({tuple(names[name]) for name in family}) > 1:
@@ -438,18 +438,21 @@ def _is_multiline(text: str, separator: str) -> bool:
 
 
 def _records(text: str, separator: str, multiline: bool) -> list[list[str]]:
-    csv.field_size_limit(1 << 27)
     found: list[list[str]] = []
     lines: Sequence[str] | io.StringIO = io.StringIO(text, newline="")
     lines = lines if multiline else [line for line in re.split(r"\r\n|\n|\r", text) if line]
     parts: Iterator[Any] = iter([lines] if multiline else ([line] for line in lines))
     backslash = '\\"' in text[: 1 << 20] and '""' not in text[: 1 << 20]
     escape: dict[str, Any] = {"escapechar": "\\", "doublequote": False} if backslash else {}
-    for part in parts:
-        try:
-            found.extend(record for record in csv.reader(part, delimiter=separator, **escape) if record)
-        except csv.Error:
-            found.append([])
+    limit = csv.field_size_limit(1 << 27)
+    try:
+        for part in parts:
+            try:
+                found.extend(record for record in csv.reader(part, delimiter=separator, **escape) if record)
+            except csv.Error:
+                found.append([])
+    finally:
+        csv.field_size_limit(limit)
     return found
 
 
