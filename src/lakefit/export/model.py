@@ -72,7 +72,7 @@ def _index(text: Any, feature: CategoricalFeature, name: str) -> Any:
 def _looked_up(text: Any, vocabulary: tuple[str, ...], name: str) -> Any:
     # The mask token has index 0, what the vocabulary lacks has 1.
     lookup = keras.layers.StringLookup(vocabulary=list(vocabulary) or [_NEVER], mask_token="", name=name)
-    return _as(lookup(text), "int32")
+    return _as(keras.ops.minimum(lookup(text), len(vocabulary) + 1), "int32")
 
 
 def _as(x: Any, dtype: str) -> Any:
