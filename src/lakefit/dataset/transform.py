@@ -19,10 +19,14 @@ def normalized(ops: ModuleType, x: Array, feature: NumericFeature) -> Array:
 
 
 _LARGEST = float(np.finfo(np.float32).max)
+SMALLEST = 2.0**-1020
+"""Numbers nearer to 0 (below 9e-308) are 0: TensorFlow takes what float64 can't hold in full for 0, and so means and
+differences of smaller numbers."""
 
 
 def _normalized(ops: ModuleType, x: Array, feature: NumericFeature) -> Array:
     x = ops.where(ops.isnan(x), np.float64(feature.fill), x)
+    x = ops.where(ops.abs(x) < np.float64(SMALLEST), np.float64(0), x)
     if feature.low is not None:
         x = ops.maximum(x, np.float64(feature.low))
     if feature.high is not None:
@@ -87,7 +91,7 @@ def interpolated(ops: ModuleType, x: Array, references: tuple[tuple[float, float
         right = ops.clip(ops.searchsorted(values, inside, side=side), 1, len(values) - 1)
         low, high = ops.take(values, right - 1), ops.take(values, right)
         start, end = ops.take(shares, right - 1), ops.take(shares, right)
-        width = ops.where(high > low, high - low, np.float64(1))
+        width = ops.where(high - low > 0, high - low, np.float64(1))
         return start + (end - start) * ((inside - low) / width)
 
     mean = 0.5 * (between("right") + between("left"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lakefit.dataset.transform import SMALLEST
 from lakefit.prepare.hashing import Hashes
 from lakefit.prepare.statistics import Floats
 
@@ -80,10 +81,14 @@ def quantile_ranks(count: int, share: float) -> tuple[int, int, float]:
 
 
 def between(low: float, high: float, part: float) -> float:
-    """Return the point `part` of the way, without the overflow of a difference between huge values."""
+    """Return the point `part` of the way, without the overflow of a difference between huge values.
+
+    What is nearer to 0 than `SMALLEST` is 0.
+    """
     if low == high:
         return low
-    return low * (1 - part) + high * part
+    point = low * (1 - part) + high * part
+    return point if abs(point) >= SMALLEST else 0.0
 
 
 def first_bins(values: Floats, rows: Integers | None = None) -> Integers:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from lakefit.dataset.transform import SMALLEST
 from lakefit.prepare.blocks import KEY_HIGH, to_cell
 from lakefit.prepare.hashing import Hashes
 from lakefit.prepare.quantiles import Integers, Prefix, count_bins_of
@@ -125,8 +126,8 @@ def as_numbers(column: pa.Array | pa.ChunkedArray) -> Floats:
         array = _seconds(array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()))
     # An integer above 2^53 is rounded, as it would be in the model.
     numbers: Floats = pc.fill_null(array.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)
-    subnormal = (np.abs(numbers) < _SMALLEST_NORMAL) & (numbers != 0)
-    return np.where(subnormal, 0.0, numbers) if subnormal.any() else numbers
+    nothing = (np.abs(numbers) < SMALLEST) & (numbers != 0)
+    return np.where(nothing, 0.0, numbers) if nothing.any() else numbers
 
 
 def _seconds(microseconds: pa.Array) -> pa.Array:
@@ -140,7 +141,6 @@ def _seconds(microseconds: pa.Array) -> pa.Array:
 
 
 _EXACT = 2**33 * 1_000_000
-_SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 
 
 def is_number(arrow_type: pa.DataType) -> bool:
