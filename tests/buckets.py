@@ -22,7 +22,7 @@ from lakefit.prepare.hashing import hash_rows
 from lakefit.prepare.learn import Learner
 from lakefit.prepare.staged import Staged
 from lakefit.prepare.tally import total
-from lakefit.prepare.write import WritePlan, range_bits, write_range
+from lakefit.prepare.write import WritePlan, range_bits, write_file
 
 COLUMNS = ("key", "group", "stamp", "amount", "city", "flag")
 VALUES = pa.schema(
@@ -175,7 +175,7 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup) -> Made:
     training_rows = sum(summary["kept"]["train"] for summary in summaries)
     kept = Staged(NO_SPARK, tuple(path for _, path in staged["train"]), training_rows, setup.bucket_bits)
     numbers = [name for name in COLUMNS if name not in ("group", "city")]
-    totals = total(results, COLUMNS, numbers, training_rows, setup.bucket_bits)
+    totals = total(results, COLUMNS, numbers, kept)
     learner = Learner(setup.features, totals, kept)
     features = learner.learn()
     statistics = learner.statistics(COLUMNS, dict.fromkeys(COLUMNS, "any"))
@@ -183,7 +183,7 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup) -> Made:
     write = WritePlan(
         str(target), staged, setup.bucket_bits, bits, setup.rows_per_group, features, LabelFeature(), weighted=False
     )
-    entries = [entry for number in range(1 << bits) for entry in write_range(number, write)]
+    entries = [entry for file in write.files if (entry := write_file(*file, write)) is not None]
     files = {str(path.relative_to(target)): path.read_bytes() for path in sorted(target.rglob("*.parquet"))}
     assert sorted(files) == sorted(entry["path"] for entry in entries)
     return Made(tuple(summaries), features, statistics, tuple(entries), files)

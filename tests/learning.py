@@ -45,6 +45,5 @@ def learner(table: pa.Table, features: Section, folder: Path, bucket_bits: int =
         tallied = tally(rows, table.column_names, features, bucket_bits)
         results.append(pa.RecordBatch.from_pydict(tallied))
     numbers = [field.name for field in table.schema if is_number(field.type)]
-    rows = min(training, len(table))
-    totals = total(pa.Table.from_batches(results), table.column_names, numbers, rows, bucket_bits)
-    return Learner(features, totals, Staged(NO_SPARK, tuple(files), len(table), bucket_bits))
+    trained = Staged(NO_SPARK, tuple(files), min(training, len(table)), bucket_bits)
+    return Learner(features, total(pa.Table.from_batches(results), table.column_names, numbers, trained), trained)

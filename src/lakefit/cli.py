@@ -88,6 +88,10 @@ def _run(options: argparse.Namespace, console: Console) -> int:
             console.event(
                 "plan", f"{step.stage} {verb}: {step.why}", stage=step.stage, current=step.current, why=step.why
             )
+        from lakefit.prepare.reader import reader_of
+
+        reader = reader_of(valid.pipeline, valid.inputs)
+        console.event("reader", f"rows are read by {reader}", reader=reader)
         return 0
     if only in (None, "prepare"):
         read_again(valid.pipeline)

@@ -113,39 +113,52 @@ def test_rejects_name_their_file_by_its_path(prepare: Prepare, tmp_path: Path) -
     assert manifest.ledger.files["a+b c%41.csv"].rejected == 1
 
 
+READERS = {"read_blocks": None, "cleaned_rows": "asked for"}
+"""What of `stage` reads the rows: Arrow, or Spark with the reason why."""
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_a_file_that_grows_while_it_is_read_is_refused(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
     (tmp_path / "t.csv").write_text("".join(f"{i},{i % 2}\n" for i in range(900)))
-    cleaned_rows = stage.cleaned_rows
+    read = getattr(stage, reader)
 
     def then_grow(*arguments: Any) -> Any:
-        rows = cleaned_rows(*arguments)
+        rows = read(*arguments)
         with (tmp_path / "t.csv").open("a") as file:
             file.write("1,1\n")
         return rows
 
-    monkeypatch.setattr(stage, "cleaned_rows", then_grow)
+    monkeypatch.setattr(stage, "why_spark", lambda *_: READERS[reader])
+    monkeypatch.setattr(stage, reader, then_grow)
     with pytest.raises(InputError, match="has changed"):
         prepare('path: t.csv, format: csv, schema: "x DOUBLE, y INT"')
     assert not list((tmp_path / "out/lake/datasets").iterdir())
 
 
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
     ("change", "says"),
     [(Path.unlink, "1.parquet can't be read any more"), (Path.write_text, "1.parquet has changed: ")],
 )
 def test_a_file_that_changes_before_it_is_read_is_refused(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any], says: str
+    prepare: Prepare,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[..., Any],
+    says: str,
+    reader: str,
 ) -> None:
     write_parquet(tmp_path, files=2)
-    cleaned_rows = stage.cleaned_rows
+    read = getattr(stage, reader)
 
     def change_first(*arguments: Any) -> Any:
         change(tmp_path / "1.parquet", *([""] if change is Path.write_text else []))
-        return cleaned_rows(*arguments)
+        return read(*arguments)
 
-    monkeypatch.setattr(stage, "cleaned_rows", change_first)
+    monkeypatch.setattr(stage, "why_spark", lambda *_: READERS[reader])
+    monkeypatch.setattr(stage, reader, change_first)
     with pytest.raises(InputError, match=says):
         prepare(PARQUET)
 

@@ -42,7 +42,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     amount = NumericFeature(name="amount", fill=0.0, indicator="amount_missing")
     city = CategoricalFeature(name="city", vocabulary=(), counts=(), rare=0)
     manifest = Manifest(
-        format_version=1, fingerprint="0", name="n", created="", versions={}, inputs=(), excluded=(), pipeline={},
+        format_version=1, fingerprint="0", name="n", created="", versions={}, inputs=(), excluded=(), reader="Arrow",
+        pipeline={},
         features=Features(numeric=(amount,), categorical=(city,)), label=LabelFeature(), statistics={},
         splits={"train": SplitFiles(rows=ROWS, classes={"1": ROWS // 2}, files=tuple(files))},
         duplicates=(), rejects=(), corrections=(), strata=(), expectations=(),

@@ -20,7 +20,7 @@ from lakefit.prepare.check import check_splits, check_written
 from lakefit.prepare.clean import LABEL, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE
 from lakefit.prepare.rows import kind_of_type
-from lakefit.prepare.write import WritePlan, write_range
+from lakefit.prepare.write import WritePlan, write_file
 from shop import write_shop
 
 CLASSES = ("label.type=classes", "label.expression=city")
@@ -155,4 +155,5 @@ def files_of(folder: Path, label: float, weight: float) -> list[dict[str, Any]]:
     pq.write_table(rows, folder / "staged.parquet")
     staged = {kind: ((0, str(folder / "staged.parquet")),) if kind == "test" else () for kind in STAGED}
     label_feature = LabelFeature(kind="regression", weighted=True)
-    return write_range(0, WritePlan(str(folder), staged, 2, 0, 10, Features(), label_feature, weighted=True))
+    plan = WritePlan(str(folder), staged, 2, 0, 10, Features(), label_feature, weighted=True)
+    return [entry for file in plan.files if (entry := write_file(*file, plan)) is not None]

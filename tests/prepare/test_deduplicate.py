@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buckets import COLUMNS, Row, batches_of
-from lakefit.prepare.blocks import FILE, Keying, keyed
+from lakefit.prepare.blocks import FILE, Keying, flattened, keyed
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, occurrences, row_order
 
 Key = tuple[Any, Any]
@@ -28,7 +28,7 @@ orders = st.sampled_from([("stamp", True), ("stamp", False), ("group", True), No
 
 def sorted_table(rows: Sequence[Row], how: Deduplication, key: tuple[str, ...] = ("key", "city")) -> pa.Table:
     table = pa.Table.from_batches(batches_of(rows, 1000))
-    return sorted_as(keyed(table, Keying(COLUMNS, key, 0)), how)
+    return sorted_as(keyed(flattened(table), Keying(COLUMNS, key, 0)), how)
 
 
 def sorted_as(table: pa.Table, how: Deduplication) -> pa.Table:

@@ -34,7 +34,8 @@ def take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.chdir(tmp_path)
     pipeline, _ = load_pipeline("shop.yaml")
     manifest = Manifest(
-        format_version=2, fingerprint=FINGERPRINT, name="shop", created="", versions={}, inputs=(), excluded=(),
+        format_version=2, fingerprint=FINGERPRINT, name="shop", created="", versions={},
+        inputs=(), excluded=(), reader="Arrow",
         pipeline=pipeline.dump(),
         features=Features(
             numeric=(NumericFeature(name="amount", fill=1.0),), categorical=(CategoricalFeature(name="city"),)

@@ -110,7 +110,8 @@ class Manifest(Section):
 
     format_version: raised with every change of layout, order or values. fingerprint: of the inputs and of all that
     shapes the dataset. name: of the pipeline. created: ISO time (UTC). versions: of the packages that wrote it. inputs:
-    the raw files that were read, all tables. excluded: those that were left out. pipeline: the pipeline file, resolved
+    the raw files that were read, all tables. excluded: those that were left out. reader: who read the rows, Arrow or
+    Spark, and why Spark; it changes nothing. pipeline: the pipeline file, resolved
     with every default. features: all that was learned, enough to repeat the transformation without the raw data. label:
     what was learned of it. statistics: by cleaned column, of the training split. splits: by name. duplicates: the files
     of rows with the key of a row that is kept. rejects: the files of rejected rows. corrections: what `correct`
@@ -125,6 +126,7 @@ class Manifest(Section):
     versions: dict[str, str]
     inputs: tuple[InputRecord, ...]
     excluded: tuple[ExcludedRecord, ...]
+    reader: str
     pipeline: dict[str, Any]
     features: Features
     label: LabelFeature

@@ -42,12 +42,17 @@ class Keying:
 
 
 def make_blocks(batches: Iterable[pa.RecordBatch], keying: Keying) -> Iterator[pa.RecordBatch]:
-    """Turn batches of judged rows into rows of `BLOCKS_SCHEMA`; rows and identity sums are counted here, on arrival."""
-    held: list[pa.RecordBatch] = []
+    """Turn batches of judged rows, as Spark hands them over, into rows of `BLOCKS_SCHEMA`."""
+    return cut_blocks((flattened(pa.Table.from_batches([batch])) for batch in batches), keying)
+
+
+def cut_blocks(tables: Iterable[pa.Table], keying: Keying) -> Iterator[pa.RecordBatch]:
+    """Turn flat rows into rows of `BLOCKS_SCHEMA`; rows and identity sums are counted here, on arrival."""
+    held: list[pa.Table] = []
     size = 0
-    for batch in batches:
-        held.append(batch)
-        size += batch.nbytes
+    for table in tables:
+        held.append(table)
+        size += table.nbytes
         if size >= FLUSH_BYTES:
             yield from _cut(held, keying)
             held, size = [], 0
@@ -55,11 +60,11 @@ def make_blocks(batches: Iterable[pa.RecordBatch], keying: Keying) -> Iterator[p
         yield from _cut(held, keying)
 
 
-def _cut(batches: list[pa.RecordBatch], keying: Keying) -> Iterator[pa.RecordBatch]:
-    table = keyed(pa.Table.from_batches(batches), keying)
+def _cut(tables: list[pa.Table], keying: Keying) -> Iterator[pa.RecordBatch]:
+    table = keyed(pa.concat_tables(tables).unify_dictionaries().combine_chunks(), keying)
     buckets = bucket_of(table[KEY_HIGH].to_numpy(), keying.bucket_bits)
     order = np.argsort(buckets, kind="stable")
-    table = table.take(pa.array(order)).combine_chunks()
+    table = table.take(pa.array(order))
     sorted_buckets = buckets[order]
     present, starts = np.unique(sorted_buckets, return_index=True)
     ends = np.append(starts[1:], len(sorted_buckets))
@@ -72,39 +77,38 @@ def _cut(batches: list[pa.RecordBatch], keying: Keying) -> Iterator[pa.RecordBat
         yield pa.RecordBatch.from_arrays(arrays, schema=_ARROW_SCHEMA)
 
 
-def keyed(table: pa.Table, keying: Keying) -> pa.Table:
-    """Replace the structs `_row` and `_marks` by flat columns and add the 128-bit hash of the key.
-
-    A row that has no key (a line that did not parse, a key all NULL) is keyed by its own identity.
-    """
-    rows = len(table)
+def flattened(table: pa.Table) -> pa.Table:
+    """Replace the structs `_row` and `_marks` by flat columns."""
     struct, marks = (_one_struct(table[name]) for name in (ROW, MARKS))
-    hi, lo = (pc.struct_field(struct, name).to_numpy().view(np.uint64) for name in ("hi", "lo"))
-    columns = [table[name] for name in keying.key]
-    key_hi, key_lo = hash_rows_by(columns, rows, (HIGH_SEED, LOW_SEED))
-    record = pc.struct_field(struct, "record")
     files = pc.struct_field(struct, "file").dictionary_encode()
     paths = pa.array([local_path(uri) for uri in files.dictionary.to_pylist()], pa.string())
-    keyless = pc.is_valid(record).to_numpy(zero_copy_only=False)
-    if keying.key != keying.content:
-        keyless |= np.logical_and.reduce([pc.is_null(column).to_numpy() for column in columns])
-    key_hi[keyless], key_lo[keyless] = hi[keyless], lo[keyless]
     flat = {
-        KEY_HIGH: pa.array(key_hi),
-        KEY_LOW: pa.array(key_lo),
-        ROW_HIGH: pa.array(hi),
-        ROW_LOW: pa.array(lo),
+        ROW_HIGH: pc.struct_field(struct, "hi").view(pa.uint64()),
+        ROW_LOW: pc.struct_field(struct, "lo").view(pa.uint64()),
         FILE: pa.DictionaryArray.from_arrays(files.indices, paths),
-        RECORD: record,
+        RECORD: pc.struct_field(struct, "record"),
         HEADER: pc.struct_field(struct, "header"),
         NOT_FINITE: pc.struct_field(marks, "not_finite"),
         UNPARSABLE: pc.struct_field(marks, "unparsable"),
         CORRECTED: pc.struct_field(marks, "corrected"),
     }
-    table = table.drop_columns([ROW, MARKS])
-    for name, array in flat.items():
-        table = table.append_column(name, array)
-    return table
+    values = {name: table[name] for name in table.column_names if name not in (ROW, MARKS)}
+    return pa.table({**values, **flat})
+
+
+def keyed(table: pa.Table, keying: Keying) -> pa.Table:
+    """Add the 128-bit hash of the key to flat rows.
+
+    A row that has no key (a line that did not parse, a key all NULL) is keyed by its own identity.
+    """
+    hi, lo = (table[name].to_numpy() for name in (ROW_HIGH, ROW_LOW))
+    columns = [table[name] for name in keying.key]
+    key_hi, key_lo = hash_rows_by(columns, len(table), (HIGH_SEED, LOW_SEED))
+    keyless = pc.is_valid(table[RECORD]).to_numpy()
+    if keying.key != keying.content:
+        keyless = np.logical_or(keyless, np.logical_and.reduce([pc.is_null(column).to_numpy() for column in columns]))
+    key_hi[keyless], key_lo[keyless] = hi[keyless], lo[keyless]
+    return table.append_column(KEY_HIGH, pa.array(key_hi)).append_column(KEY_LOW, pa.array(key_lo))
 
 
 def _one_struct(column: pa.ChunkedArray) -> pa.StructArray:
@@ -125,13 +129,14 @@ def identity_sums(table: pa.Table) -> tuple[int, int]:
     return hi, lo
 
 
-def to_cell(table: pa.Table) -> pa.Array:
-    """Return the table as a binary array of one value, an Arrow IPC stream.
+# Measured: what Python sends to the JVM and back through the shuffle costs more than lz4 does.
+_LZ4 = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
-    Uncompressed: Spark compresses what it shuffles. The array shares the stream's memory.
-    """
+
+def to_cell(table: pa.Table) -> pa.Array:
+    """Return the table as a binary array of one value, an Arrow IPC stream; the array shares the stream's memory."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    with pa.ipc.new_stream(sink, table.schema, options=_LZ4) as writer:
         writer.write_table(table)
     stream = sink.getvalue()
     offsets = pa.py_buffer(np.array([0, stream.size], np.int32))
@@ -139,7 +144,7 @@ def to_cell(table: pa.Table) -> pa.Array:
 
 
 def from_cell(cell: pa.BinaryScalar) -> pa.Table:
-    """Return the table in a value of `to_cell`, sharing its memory."""
+    """Return the table in a value of `to_cell`."""
     return pa.ipc.open_stream(cell.as_buffer()).read_all()
 
 

@@ -59,7 +59,7 @@ def check_splits(
 
 
 def check_written(pipeline: Pipeline, source: PipelineSource, entries: Summaries) -> None:
-    """Raise ConfigError where files (what `write_range` returns) hold labels or weights that float32 does not."""
+    """Raise ConfigError where files (what `write_file` returns) hold labels or weights that float32 does not."""
     for name, key in (("label", "expression"), ("weight", "weight")):
         found = [entry["beyond"][name] for entry in entries if name in entry["beyond"]]
         if found:

@@ -76,7 +76,7 @@ def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
         if feature.indicator is not None:
             columns[feature.indicator] = pa.array(np.isnan(values).astype(np.float32))
     for category in features.categorical:
-        columns[category.name] = _indices(as_text(table[category.name]), category)
+        columns[category.name] = _indices(_one(table[category.name]), category)
     for bucketized in features.bucketized:
         indices = bucket_index(np, as_numbers(table[bucketized.name]), bucketized)
         columns[bucketized.column] = pa.array(np.asarray(indices).astype(np.int32))
@@ -130,14 +130,15 @@ def hash_index(text: str, buckets: int) -> int:
 
 
 def _indices(column: pa.Array, feature: CategoricalFeature) -> pa.Array:
+    # Each distinct value is looked up once.
+    encoded = column.dictionary_encode()
+    texts = as_text(encoded.dictionary)
     if feature.hash_buckets is not None:
-        encoded = column.dictionary_encode()
-        places = [hash_index(text, feature.hash_buckets) for text in encoded.dictionary.to_pylist()]
-        found = pa.array(places, pa.int32()).take(encoded.indices)
-        return pc.fill_null(found, 0)
-    found = pc.index_in(column, value_set=pa.array(feature.vocabulary, pa.string()), skip_nulls=True)
-    known = pc.add(pc.fill_null(found, -1), 2)
-    return pc.if_else(pc.is_null(column), pa.scalar(0, pa.int32()), known.cast(pa.int32()))
+        places = pa.array([hash_index(text, feature.hash_buckets) for text in texts.to_pylist()], pa.int32())
+    else:
+        found = pc.index_in(texts, value_set=pa.array(feature.vocabulary, pa.string()))
+        places = pc.add(pc.fill_null(found, -1), pa.scalar(2, pa.int32()))
+    return pc.fill_null(places.take(encoded.indices), 0)
 
 
 def _list_indices(lists: pa.ListArray, feature: MultiValuedFeature) -> NDArray[np.int32]:

@@ -114,8 +114,17 @@ def count_bins_of(values: Floats, prefixes: Sequence[Prefix]) -> list[tuple[Hash
             found, place = bits, np.zeros(len(bits), np.int64)
         for prefix in mine:
             rest = found[place == np.searchsorted(wanted, np.uint64(prefix.value))] >> np.uint64(64 - prefix.next_bits)
-            answers[prefix] = np.unique(rest, return_counts=True)
+            answers[prefix] = _counted(rest, prefix.next_bits)
     return [answers[prefix] for prefix in prefixes]
+
+
+def _counted(bits: Hashes, length: int) -> tuple[Hashes, Integers]:
+    """Return the distinct values of `length` bits, ascending, and how often each comes."""
+    if length > NEXT_BITS:
+        return np.unique(bits, return_counts=True)
+    rows = np.bincount(bits.astype(np.int64))
+    found = np.flatnonzero(rows)
+    return found.astype(np.uint64), rows[found]
 
 
 def ordered_bits(values: Floats) -> Hashes:

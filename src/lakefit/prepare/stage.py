@@ -1,8 +1,10 @@
 """`prepare`: the stage that makes a dataset. Spark up to the one shuffle, Arrow after it, one rename at the end."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,12 +18,21 @@ import pyarrow.parquet as pq
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import BooleanType, DataType, DateType, NumericType, TimestampNTZType, TimestampType
+from pyspark.sql.types import (
+    BooleanType,
+    DataType,
+    DateType,
+    NumericType,
+    StructType,
+    TimestampNTZType,
+    TimestampType,
+)
 
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.file import Problem
 from lakefit.config.rows import SPLITS, Deduplicate
+from lakefit.config.sql import quoted
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged
 from lakefit.dataset.layout import CURRENT
@@ -47,9 +58,12 @@ from lakefit.prepare.bucket import GROUP, REASONS, RESULT_SCHEMA, STAGED, Bucket
 from lakefit.prepare.check import Summaries, check_splits, check_written, classes_of
 from lakefit.prepare.clean import LABEL, judge, label_problems, predicate_problems
 from lakefit.prepare.deduplicate import Deduplication
+from lakefit.prepare.direct import NOT_PLAIN, read_blocks
 from lakefit.prepare.expect import Evidence, check_expectations
 from lakefit.prepare.frozen import check_types, frozen_manifest
 from lakefit.prepare.learn import Learner, UnlearnableError, learn_label
+from lakefit.prepare.plain_csv import NotPlainError
+from lakefit.prepare.reader import cleaned_columns, why_spark
 from lakefit.prepare.rows import (
     SPARK_ERRORS,
     DamagedError,
@@ -62,7 +76,7 @@ from lakefit.prepare.rows import (
 )
 from lakefit.prepare.staged import LOCAL_ROWS, SPLIT, Staged
 from lakefit.prepare.tally import total
-from lakefit.prepare.write import WritePlan, range_bits, write_range
+from lakefit.prepare.write import WritePlan, range_bits, write_file
 
 Inputs = Mapping[str, Sequence[InputFile]]
 
@@ -76,7 +90,7 @@ _NUMBERS = (NumericType, BooleanType, DateType, TimestampType, TimestampNTZType)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to prepare, and where to."""
+    """What to prepare, and where to. why_spark: why Spark reads the rows; None where Arrow does."""
 
     pipeline: Pipeline
     source: PipelineSource
@@ -85,6 +99,7 @@ class Job:
     target: Path
     bucket_bytes: int = BUCKET_BYTES
     excluded: Mapping[str, Sequence[Damaged]] = field(default_factory=dict)
+    why_spark: str | None = None
 
     def without(self, table: str, damaged: Damaged) -> "Job":
         """Return the job with one file left out."""
@@ -103,9 +118,14 @@ def prepare(spark: SparkSession, job: Job) -> Manifest:
         InputError: the query loses or multiplies rows, a split is empty, a label is null or has one class, a column is
             missing or of a wrong type. LakefitError: the ledger does not add up.
     """
+    with _changes_named(job.inputs):
+        job = replace(job, why_spark=job.why_spark or why_spark(job.pipeline, job.inputs))
     while True:
         try:
             return _attempt(spark, job)
+        except NotPlainError as error:
+            # What the files' names and footers did not tell: some bytes that only Spark reads.
+            job = replace(job, why_spark=str(error))
         except DamagedError as error:
             # Spark names one file at a time: each costs another attempt.
             if job.pipeline.source.tables[error.table].on_corrupt_file == "fail":
@@ -133,16 +153,16 @@ def _attempt(spark: SparkSession, job: Job) -> Manifest:
 
 def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifest:
     frozen = frozen_manifest(job.pipeline, job.source, job.target.parent)
-    observation = Observation("lakefit_rows")
-    rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     bits = bucket_bits(sum(file.size for file in job.inputs[job.pipeline.source.rows]), job.bucket_bytes)
-    types = {field.name: field.dataType for field in rows.schema if field.name in value_columns(rows)}
+    read = _read_by_spark(spark, job, bits) if job.why_spark is not None else _read_by_arrow(spark, job, bits)
+    types = read.types
     if frozen is not None:
         check_types(frozen, _type_names(types), job.source)
-    results = _shuffle_and_finish(spark, job, rows, bits, scratch)
+    results = _shuffle_and_finish(job, read, bits, scratch)
     summaries = [json.loads(text) for text in results["summary"].to_pylist()]
-    arrived = [tuple(summary["arrived"]) for summary in summaries]
-    check_identities(spark, job.pipeline, job.source, job.inputs, observation, arrived)
+    if read.observation is not None:
+        arrived = [tuple(summary["arrived"]) for summary in summaries]
+        check_identities(spark, job.pipeline, job.source, job.inputs, read.observation, arrived)
     ledger = _ledger(job, summaries)
     staged = _staged_files(results["bucket"].to_pylist(), summaries)
     paths = {kind: tuple(path for _, path in files) for kind, files in staged.items()}
@@ -197,7 +217,7 @@ def _learn(
     if section.type == "regression":
         numbers.append(LABEL)
         columns.append(LABEL)
-    totals = total(results, columns, numbers, training.rows, training.bucket_bits)
+    totals = total(results, columns, numbers, training)
     learner = Learner(job.pipeline.features, totals, training)
     counts = classes_of(summaries, "train")
     try:
@@ -242,18 +262,61 @@ def bucket_bits(raw_bytes: int, bucket_bytes: int) -> int:
     return bits
 
 
-def _shuffle_and_finish(spark: SparkSession, job: Job, rows: DataFrame, bits: int, scratch: Path) -> pa.Table:
-    pipeline = job.pipeline
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The rows as blocks, their value columns, and (behind a query) what Spark counts of them as it reads."""
+
+    blocks: DataFrame
+    types: Mapping[str, DataType]
+    observation: Observation | None
+
+
+def _read_by_spark(spark: SparkSession, job: Job, bits: int) -> _Read:
+    observation = Observation("lakefit_rows")
+    rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     columns = value_columns(rows)
-    judged = _judged(job, rows)
+    types = {field.name: field.dataType for field in rows.schema if field.name in columns}
+    keying = _keying(job.pipeline, columns, bits)
+    blocks = _judged(job, rows).mapInArrow(partial(make_blocks, keying=keying), BLOCKS_SCHEMA)
+    return _Read(blocks, types, observation)
+
+
+def _read_by_arrow(spark: SparkSession, job: Job, bits: int) -> _Read:
+    pipeline, files = job.pipeline, job.inputs[job.pipeline.source.rows]
+    columns = cleaned_columns(pipeline, files)
+    schema = StructType.fromDDL(", ".join(f"{quoted(name)} {sql_type}" for name, sql_type in columns.items()))
+    assert isinstance(schema, StructType)
+    types = {field.name: field.dataType for field in schema.fields}
+    with _changes_named(job.inputs):
+        blocks = read_blocks(spark, pipeline, files, _keying(pipeline, tuple(types), bits))
+    return _Read(blocks, types, None)
+
+
+@contextmanager
+def _changes_named(inputs: Inputs) -> Iterator[None]:
+    """Turn what goes wrong over headers and footers into an InputError where a file has changed since it was listed."""
+    try:
+        yield
+    except (OSError, pa.ArrowException):
+        check_unchanged(inputs)
+        raise
+
+
+def _keying(pipeline: Pipeline, columns: tuple[str, ...], bits: int) -> Keying:
     deduplicate = pipeline.deduplicate
-    key = (deduplicate.key if deduplicate else None) or columns
+    return Keying(columns, (deduplicate.key if deduplicate else None) or columns, bits)
+
+
+def _shuffle_and_finish(job: Job, read: _Read, bits: int, scratch: Path) -> pa.Table:
+    pipeline = job.pipeline
+    columns = tuple(read.types)
+    deduplicate = pipeline.deduplicate
     plan = BucketPlan(
         staging=str(scratch.absolute()),
         bucket_bits=bits,
         columns=columns,
         deduplication=_deduplication(columns, deduplicate),
-        key=key if deduplicate and deduplicate.key else (),
+        key=(deduplicate.key or ()) if deduplicate else (),
         keep_null_key=deduplicate is not None and deduplicate.null_key == "keep",
         reasons=tuple(rule.reason for rule in pipeline.rules),
         marks=len(pipeline.marks),
@@ -261,12 +324,13 @@ def _shuffle_and_finish(spark: SparkSession, job: Job, rows: DataFrame, bits: in
         features=pipeline.features,
         label=pipeline.label,
     )
-    blocks = judged.mapInArrow(partial(make_blocks, keying=Keying(columns, key, bits)), BLOCKS_SCHEMA)
     # By id, not by hash of it: a partition is a bucket, none gets two while others get none.
-    buckets = blocks.repartitionById(1 << bits, F.col("bucket"))
+    buckets = read.blocks.repartitionById(1 << bits, F.col("bucket"))
     try:
         results = buckets.mapInArrow(partial(finish_buckets, plan=plan), RESULT_SCHEMA).toArrow()
     except SPARK_ERRORS as error:
+        if found := re.search(rf"{NOT_PLAIN} (.*)", str(error)):
+            raise NotPlainError(found[1]) from error
         raise value_problem(error, pipeline, job.source) or reading_problem(error, "prepare", job.inputs) from error
     check_unchanged(job.inputs)
     return results
@@ -332,21 +396,25 @@ def _reason(pipeline: Pipeline, number: int) -> str:
 
 
 def _write(spark: SparkSession, plan: WritePlan) -> list[dict[str, Any]]:
-    ranges = 1 << plan.range_bits
-    numbers = spark.range(0, ranges, 1, numPartitions=min(ranges, 10_000))
+    files = plan.files
+    # Starting a task takes as long as writing a small file.
+    tasks = min(len(files), 4 * spark.sparkContext.defaultParallelism)
+    numbers = spark.range(0, len(files), 1, numPartitions=tasks)
     try:
-        written = numbers.mapInArrow(partial(_write_ranges, plan=plan), "entries STRING").toArrow()
+        written = numbers.mapInArrow(partial(_write_files, files=files, plan=plan), "entry STRING").toArrow()
     except SPARK_ERRORS as error:
         raise spark_problem(error, "write") from error
-    entries = [entry for text in written["entries"].to_pylist() for entry in json.loads(text)]
-    return sorted(entries, key=lambda entry: str(entry["path"]))
+    return sorted((json.loads(text) for text in written["entry"].to_pylist()), key=lambda entry: str(entry["path"]))
 
 
-def _write_ranges(batches: Iterable[pa.RecordBatch], plan: WritePlan) -> Iterator[pa.RecordBatch]:
+def _write_files(
+    batches: Iterable[pa.RecordBatch], files: Sequence[tuple[str, int]], plan: WritePlan
+) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for number in batch["id"].to_pylist():
-            entries = json.dumps(write_range(number, plan))
-            yield pa.RecordBatch.from_pydict({"entries": pa.array([entries])})
+            kind, of_range = files[number]
+            entry = write_file(kind, of_range, plan)
+            yield pa.RecordBatch.from_pydict({"entry": pa.array([json.dumps(entry)] if entry else [], pa.string())})
 
 
 def _manifest(
@@ -400,6 +468,7 @@ def _manifest(
             for table, damaged in job.excluded.items()
             for one in damaged
         ),
+        reader="Arrow" if job.why_spark is None else f"Spark: {job.why_spark}",
         pipeline=job.pipeline.dump(),
         features=learned.features,
         label=learned.label,

@@ -7,6 +7,7 @@ two float64 (hi + lo), else a mean of 1e9 would blur a deviation of 1e-3; and al
 so that the squares of 1e300 and 1e-300 are numbers too.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from lakefit.prepare.hashing import Hashes
 
 Floats = NDArray[np.float64]
-LEAF_BITS = 16
+LEAF_BITS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,20 @@ class Moments:
 ARRAYS = tuple(field.name for field in fields(Moments))[1:]
 
 
-def leaf_moments(columns: Sequence[Floats], key_high: Hashes) -> Moments:
-    """Return the leaves of rows in hash order. columns: (rows,) each, NaN for null; key_high: (rows,), ascending."""
+def leaf_moments(columns: Sequence[Floats | None], key_high: Hashes) -> Moments:
+    """Return the leaves of rows in hash order.
+
+    columns: (rows,) each, NaN for null; None has no values. key_high: (rows,), ascending.
+    """
     leaf = (key_high >> np.uint64(64 - LEAF_BITS)).astype(np.int64)
     starts = np.flatnonzero(np.diff(leaf, prepend=-1))
     ids = leaf[starts]
     out = {name: np.zeros((len(ids), len(columns))) for name in ARRAYS}
     sizes = np.diff(np.append(starts, len(leaf)))
     for column, x in enumerate(columns if len(ids) else ()):
+        if x is None:
+            out["low"][:, column], out["high"][:, column] = np.inf, -np.inf
+            continue
         valid = ~np.isnan(x)
         low = np.minimum.reduceat(np.where(valid, x, np.inf), starts)
         high = np.maximum.reduceat(np.where(valid, x, -np.inf), starts)
@@ -121,6 +128,27 @@ def summary_of(root: Moments, column: int) -> Summary:
     mean = np.ldexp(root.mean[0, column] + root.mean_low[0, column], exponent)
     deviation = np.ldexp(np.sqrt(root.squares[0, column] / count), exponent)
     return Summary(int(count), float(mean), float(deviation), float(root.low[0, column]), float(root.high[0, column]))
+
+
+def summary_of_counts(values: Floats, rows: NDArray[np.int64]) -> Summary:
+    """Return the moments of distinct values with the rows of each; sums are exact (math.fsum), so is their order none.
+
+    The deviations' own mean is taken out of the mean and of their squares (the corrected two-pass algorithm: Chan,
+    Golub and LeVeque, Algorithms for Computing the Sample Variance, 1983), in units of a power of two as above.
+    """
+    count = int(rows.sum())
+    if not count:
+        return Summary(0, 0.0, 0.0, 0.0, 0.0)
+    exponent = int(np.frexp(np.abs(values).max())[1])
+    scaled = np.ldexp(values, -exponent)
+    mean = math.fsum(scaled * rows) / count
+    deviations = scaled - mean
+    rest = math.fsum(deviations * rows) / count
+    square = math.fsum(deviations * deviations * rows) / count - rest * rest
+    deviation = math.sqrt(max(square, 0.0)) if len(values) > 1 else 0.0
+    whole = float(values[0]) if len(values) == 1 else float(np.ldexp(mean + rest, exponent))
+    low, high = float(values.min()), float(values.max())
+    return Summary(count, whole, float(np.ldexp(deviation, exponent)), low, high)
 
 
 def _merge_level(m: Moments) -> Moments:

@@ -18,15 +18,17 @@ from lakefit.prepare.features import as_lists, as_text
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
 from lakefit.prepare.quantiles import first_bins
 from lakefit.prepare.sketch import REGISTERS, distinct, registers_of
-from lakefit.prepare.staged import as_numbers, is_number
+from lakefit.prepare.staged import Staged, as_numbers, is_number
 from lakefit.prepare.statistics import (
     LEAF_BITS,
+    Floats,
     Summary,
     concatenate,
     leaf_moments,
     merge_up,
     pack_moments,
     summary_of,
+    summary_of_counts,
     unpack_moments,
 )
 
@@ -34,9 +36,8 @@ MAX_COUNTED = 10_000
 """Values are counted, exactly, where a column has at most so many distinct ones."""
 # So many rows tell whether a column has clearly more: then counting all of it would be for nothing.
 _HEAD = 1 << 16
-RESULT_FIELDS = (
-    "moments BINARY, registers BINARY, numbers BINARY, texts BINARY, learned BINARY, bins BINARY, facts STRING"
-)
+_BINARY = ("moments", "registers", "numbers", "texts", "codes", "learned", "bins")
+RESULT_FIELDS = ", ".join([*(f"{name} BINARY" for name in _BINARY), "facts STRING"])
 
 Integers = NDArray[np.int64]
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -56,35 +57,46 @@ def tally(training: pa.Table, columns: Sequence[str], features: Features, bucket
     widths = {name: group.max_values for group in features.multi_valued for name in group.columns}
     number_columns = [name for name in columns if is_number(training.schema.field(name).type)]
     values = {name: as_numbers(training[name]) for name in number_columns}
-    moments = merge_up(leaf_moments(list(values.values()), training[KEY_HIGH].to_numpy()), LEAF_BITS, bucket_bits)
+    moments_of: dict[str, Floats | None] = {**values}
     registers = np.zeros((len(columns), REGISTERS), np.uint8)
-    numbers, texts, learned, bins = _Pile(pa.float64()), _Pile(pa.string()), _Pile(pa.string()), _Pile(pa.int64())
+    numbers, texts, learned = _Pile(pa.float64()), _Pile(pa.string()), _Pile(pa.string())
+    codes, bins = _Pile(pa.int64()), _Pile(pa.int64())
     for place, name in enumerate(columns):
         known = training[name].drop_null()
         number, text = name in values, pa.types.is_string(known.type)
         counted = _value_counts(known) if name in vocabularies or ((number or text) and _few(known)) else None
         shown = known if counted is None else counted[0]
         registers[place] = registers_of(hash_rows([shown], len(shown), HIGH_SEED))
-        if name in vocabularies and counted is not None:
-            learned.add(place, as_text(counted[0]), counted[1])
-        if counted is not None and (number or text) and distinct(registers[place]) <= MAX_COUNTED:
+        coded = name in vocabularies and _is_code(known.type)
+        if coded and counted is not None:
+            codes.add(place, _as_code(counted[0]), counted[1])
+            moments_of[name] = None
+        elif counted is not None and (number or text) and distinct(registers[place]) <= MAX_COUNTED:
             pile, of_type = (numbers, pa.array(as_numbers(counted[0]))) if number else (texts, counted[0])
             pile.add(place, of_type, counted[1])
+            if number:
+                # The driver takes the moments of counted numbers from their counts.
+                moments_of[name] = None
         elif number:
             found = first_bins(values[name][~np.isnan(values[name])])
             bins.add(place, pa.array(np.flatnonzero(found)), found[found > 0])
+        if name in vocabularies and counted is not None and not coded:
+            learned.add(place, as_text(counted[0]), counted[1])
         if name in widths:
             learned.add(place, *_value_counts(_once_a_row(as_lists(training[name]))))
+    leaves = leaf_moments(list(moments_of.values()), training[KEY_HIGH].to_numpy())
     facts = {
         "nulls": {name: training[name].null_count for name in columns},
         "cut": {name: _beyond(as_lists(training[name]), width) for name, width in widths.items()},
         "counted": sorted({*numbers.places, *texts.places}),
+        "coded": codes.places,
     }
     return {
-        "moments": pa.array([pack_moments(moments)], pa.binary()),
+        "moments": pa.array([pack_moments(merge_up(leaves, LEAF_BITS, bucket_bits))], pa.binary()),
         "registers": pa.array([zlib.compress(registers.tobytes(), 1)], pa.binary()),
         "numbers": numbers.packed(),
         "texts": texts.packed(),
+        "codes": codes.packed(),
         "learned": learned.packed(),
         "bins": bins.packed(),
         "facts": pa.array([json.dumps(facts)]),
@@ -111,10 +123,8 @@ class Totals:
     cut: Mapping[str, int]
 
 
-def total(results: pa.Table, columns: Sequence[str], numbers: Sequence[str], rows: int, bucket_bits: int) -> Totals:
-    """Merge the rows of `RESULT_FIELDS`; rows: of the training split; numbers: the columns with moments."""
-    parts = [unpack_moments(packed, len(numbers)) for packed in results["moments"].to_pylist()]
-    root = merge_up(concatenate(parts, len(numbers)), bucket_bits, 0)
+def total(results: pa.Table, columns: Sequence[str], numbers: Sequence[str], training: Staged) -> Totals:
+    """Merge the rows of `RESULT_FIELDS`; training: the staged rows that they are of; numbers: columns with moments."""
     registers = np.zeros((len(columns), REGISTERS), np.uint8)
     for packed in results["registers"].to_pylist():
         one_bucket = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(registers.shape)
@@ -128,25 +138,45 @@ def total(results: pa.Table, columns: Sequence[str], numbers: Sequence[str], row
     }
     of_numbers = _merged(results["numbers"], pa.float64(), columns)
     of_texts = _merged(results["texts"], pa.string(), columns)
+    learned = _merged(results["learned"], pa.string(), columns)
+    codes = _merged(results["codes"], pa.int64(), columns)
+    for name in {columns[place] for one in facts for place in one["coded"]}:
+        # Counted whole, however many there are.
+        few.add(name)
+        of_numbers[name] = Counts(codes[name].values.cast(pa.float64(), safe=False), codes[name].rows)
+        learned[name] = _as_texts(codes[name])
+    parts = [unpack_moments(packed, len(numbers)) for packed in results["moments"].to_pylist()]
+    root = merge_up(concatenate(parts, len(numbers)), training.bucket_bits, 0)
+    summaries: dict[str, Summary] = {}
     bins: dict[str, Integers] = {}
-    for name in set(numbers) - few:
-        # Some buckets may have counted what all together have too many of.
+    unsummed: list[str] = []
+    for place, name in enumerate(numbers):
         counted = of_numbers[name]
-        bins[name] = first_bins(counted.values.to_numpy(), counted.rows)
-    for name, binned in _merged(results["bins"], pa.int64(), columns).items():
+        values = counted.values.to_numpy()
+        if name in few:
+            summaries[name] = summary_of_counts(values, counted.rows)
+            continue
+        # Some buckets may have counted what all together have too many of.
+        bins[name] = first_bins(values, counted.rows)
+        summaries[name] = summary_of(root, place)
+        if len(values):
+            unsummed.append(name)
+    for name, found in _merged(results["bins"], pa.int64(), columns).items():
         if name in bins:
-            bins[name][binned.values.to_numpy()] += binned.rows
+            bins[name][found.values.to_numpy()] += found.rows
+    moments = training.moments(dict.fromkeys(unsummed, _as_column), 1)
+    summaries |= {name: summary for name, (summary,) in moments.items()}
     return Totals(
-        rows=rows,
+        rows=training.rows,
         nulls=_summed(one["nulls"] for one in facts),
-        summaries={name: summary_of(root, place) for place, name in enumerate(numbers)},
+        summaries=summaries,
         distinct=estimates,
         counts={
             name: None if name not in few else of_numbers[name] if name in numbers else of_texts[name]
             for name in columns
         },
         bins=bins,
-        learned=_merged(results["learned"], pa.string(), columns),
+        learned=learned,
         cut=_summed(one["cut"] for one in facts),
     )
 
@@ -186,6 +216,10 @@ def _merged(packed: pa.ChunkedArray, of_type: pa.DataType, columns: Sequence[str
     return found
 
 
+def _as_column(values: Floats) -> Floats:
+    return values[:, None]
+
+
 def _summed(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
     total: Counter[str] = Counter()
     for part in parts:
@@ -201,6 +235,21 @@ def _few(known: pa.ChunkedArray) -> bool:
 def _value_counts(values: Column) -> tuple[pa.Array, pa.Array]:
     counted = pc.value_counts(values)
     return counted.field(0), counted.field(1)
+
+
+def _is_code(of_type: pa.DataType) -> bool:
+    return bool(pa.types.is_signed_integer(of_type) or pa.types.is_boolean(of_type))
+
+
+def _as_code(values: pa.Array) -> pa.Array:
+    return (values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values).cast(pa.int64())
+
+
+def _as_texts(codes: Counts) -> Counts:
+    """Return integers as their text, which is ascending in another order."""
+    texts = codes.values.cast(pa.string())
+    order = pc.sort_indices(texts)
+    return Counts(texts.take(order), codes.rows[order.to_numpy()])
 
 
 def _once_a_row(lists: pa.ListArray) -> pa.Array:

@@ -39,6 +39,11 @@ class WritePlan:
     weighted: bool
 
     @property
+    def files(self) -> list[tuple[str, int]]:
+        """The kind and hash range of each file that there may be; large and small ones take turns."""
+        return [(kind, number) for number in range(1 << self.range_bits) for kind in STAGED if self.staged[kind]]
+
+    @property
     def kept_columns(self) -> list[str]:
         """What is read of staged kept rows; other staged rows are read whole."""
         weight = [WEIGHT] if self.weighted else []
@@ -53,21 +58,18 @@ def range_bits(kept_rows: int, rows_per_file: int) -> int:
     return bits
 
 
-def write_range(number: int, plan: WritePlan) -> list[dict[str, Any]]:
-    """Write the files of hash range `number`; return for each its split, path in the dataset, rows and checksum.
+def write_file(kind: str, number: int, plan: WritePlan) -> dict[str, Any] | None:
+    """Write the file of one kind of hash range `number`; return its split, path in the dataset, rows and checksum.
 
-    beyond: of label and weight, how many are too large for float32, and the first of them. The rows of each file, their
-    order and its bytes depend on the rows alone: a second attempt writes the same file.
+    beyond: of label and weight, how many are too large for float32, and the first of them. None: there is no row. The
+    rows, their order and the bytes depend on the rows alone: a second attempt writes the same file.
     """
-    written: list[dict[str, Any]] = []
-    for kind in STAGED:
-        output = _Output(plan, kind, number)
-        beyond: dict[str, tuple[int, float]] = {}
-        for rows in _rows_of_range(number, plan, kind):
-            output.add(_encoded(rows, plan, beyond) if kind in SPLITS else rows.drop_columns([KEY_HIGH]))
-        entry = output.close()
-        written += [{**entry, "beyond": beyond}] if entry is not None else []
-    return written
+    output = _Output(plan, kind, number)
+    beyond: dict[str, tuple[int, float]] = {}
+    for rows in _rows_of_range(number, plan, kind):
+        output.add(_encoded(rows, plan, beyond) if kind in SPLITS else rows.drop_columns([KEY_HIGH]))
+    entry = output.close()
+    return {**entry, "beyond": beyond} if entry is not None else None
 
 
 def _encoded(rows: pa.Table, plan: WritePlan, beyond: dict[str, tuple[int, float]]) -> pa.Table:
