@@ -65,6 +65,7 @@ format: $(STAMP)  ## mend what lint and format can mend by themselves
 bench: $(STAMP)  ## run a benchmark, print its table, write build/bench/NAME.json (BENCH=name)
 	@test -f "tests/benchmarks/$(BENCH).py" || { echo "Say which: make bench BENCH=name, one of:" \
 	  $(patsubst tests/benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/benchmarks/*.py))) >&2; exit 2; }
+	@$(FROM_LOCK) requirements-bench.lock
 	$(PY) tests/benchmarks/$(BENCH).py
 
 # The versions known to go together stay while they fit pyproject.toml; `make lock UPGRADE=--upgrade` takes newer ones.
@@ -77,6 +78,7 @@ lock:  ## resolve pyproject.toml into the lock files again (needs the network)
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra dev --output-file requirements-dev.lock
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --constraint requirements-dev.lock --output-file requirements-cpu.lock
 	$(COMPILE) --group java --constraint requirements-dev.lock --output-file requirements-java.lock
+	$(COMPILE) --group bench --constraint requirements-dev.lock --output-file requirements-bench.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
 
 docs:  ## write docs/pipeline-file.md and docs/manifest.md from the types

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-Contender = Callable[[Path], float]
-"""Does the job in a folder of its own and returns the seconds that count (session start and imports apart)."""
+Contender = Callable[[Path, str], float]
+"""Does the job in a folder, from input of a form; returns the seconds that count (session start and imports apart)."""
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = 3
+RUNS = int(os.environ.get("RUNS", "3"))
 
 
 def run_benchmark(
@@ -23,14 +23,14 @@ def run_benchmark(
     contenders: Mapping[str, Contender],
     data: Callable[[Path, int], None],
     sizes: Sequence[int],
-    **labels: Any,
+    forms: Sequence[str],
 ) -> None:
-    """Measure every contender at every size and print medians and the ratio to the first contender.
+    """Measure every contender at every size and form of input; print medians and the ratio to the first contender.
 
-    `data(folder, rows)` writes the input once a size. Called with `CONTENDER ROWS FOLDER` this process is a contender.
+    `data(folder, rows)` writes the input once a size. Called with `CONTENDER FORM FOLDER` this process is a contender.
     """
     if len(sys.argv) == 4 and sys.argv[1] in contenders:
-        seconds = contenders[sys.argv[1]](Path(sys.argv[3]))
+        seconds = contenders[sys.argv[1]](Path(sys.argv[3]), sys.argv[2])
         print(json.dumps({"seconds": seconds}))
         return
     name = Path(file).stem
@@ -40,39 +40,45 @@ def run_benchmark(
         folder = build / name / str(rows)
         folder.mkdir(parents=True, exist_ok=True)
         data(folder, rows)
-        for contender in contenders:
-            runs = [_measure(file, contender, rows, folder) for _ in range(RUNS)]
-            seconds = statistics.median(run[0] for run in runs)
-            results.append(
-                {
-                    "contender": contender,
-                    "rows": rows,
-                    **labels,
-                    "seconds": round(seconds, 3),
-                    "rows_per_s": round(rows / seconds),
-                    "peak_mb": round(statistics.median(run[1] for run in runs)),
-                }
-            )
-            _print_row(results)
+        for form in forms:
+            for contender in contenders:
+                runs = [_measure(file, contender, form, folder) for _ in range(RUNS)]
+                seconds, peak, read = (statistics.median(run[i] for run in runs) for i in range(3))
+                results.append(
+                    {
+                        "contender": contender,
+                        "input": form,
+                        "rows": rows,
+                        "seconds": round(seconds, 3),
+                        "rows_per_s": round(rows / seconds),
+                        "peak_mb": round(peak),
+                        "passes": round(read / (folder / f"raw.{form}").stat().st_size, 1),
+                    }
+                )
+                _print_row(results)
     (build / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def _measure(file: str, contender: str, rows: int, folder: Path) -> tuple[float, float]:
-    """Return the seconds a contender reports and the peak memory of all its processes in MB."""
+def _measure(file: str, contender: str, form: str, folder: Path) -> tuple[float, float, float]:
+    """Return the seconds a contender reports, and of all its processes the peak memory in MB and the bytes read.
+
+    Bytes read are those of read calls, files that are mapped into memory apart.
+    """
     process = subprocess.Popen(
-        [sys.executable, file, contender, str(rows), str(folder)],
+        [sys.executable, file, contender, form, str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
     )
     peak = 0.0
+    read: dict[int, int] = {}
     ended = threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not ended.wait(0.1):
-            peak = max(peak, _session_mb(process.pid))
+            peak = max(peak, _look(process.pid, read))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -81,11 +87,11 @@ def _measure(file: str, contender: str, rows: int, folder: Path) -> tuple[float,
     watcher.join()
     if process.returncode != 0:
         raise SystemExit(f"{contender} failed with exit code {process.returncode}; run it alone: {file} {contender} …")
-    return float(json.loads(output.splitlines()[-1])["seconds"]), peak
+    return float(json.loads(output.splitlines()[-1])["seconds"]), peak, float(sum(read.values()))
 
 
-def _session_mb(session: int) -> float:
-    """Return the resident memory, shared pages counted once a process, of a session's processes in MB."""
+def _look(session: int, read: dict[int, int]) -> float:
+    """Return the resident memory of a session's processes in MB, shared pages counted once a process; note `read`."""
     total = 0
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -93,6 +99,7 @@ def _session_mb(session: int) -> float:
         try:
             if os.getsid(int(entry.name)) == session:
                 total += int((entry / "statm").read_text().split()[1])
+                read[int(entry.name)] = int((entry / "io").read_text().split()[1])
         except (OSError, ValueError):
             continue
     return total * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -100,14 +107,13 @@ def _session_mb(session: int) -> float:
 
 def _print_row(results: Sequence[Mapping[str, Any]]) -> None:
     row = results[-1]
-    first = next(other for other in results if other["rows"] == row["rows"])
+    first = next(other for other in results if (other["rows"], other["input"]) == (row["rows"], row["input"]))
     if len(results) == 1:
-        print(f"{'contender':16}{'rows':>12}{'seconds':>10}{'rows/s':>14}{'peak MB':>10}{'ratio':>8}", flush=True)
+        titles = f"{'contender':16}{'input':>9}{'rows':>12}{'seconds':>10}{'rows/s':>12}{'peak MB':>10}"
+        print(f"{titles}{'passes':>8}{'ratio':>8}", flush=True)
+    line = f"{row['contender']:16}{row['input']:>9}{row['rows']:>12,}{row['seconds']:>10.2f}{row['rows_per_s']:>12,}"
     ratio = row["seconds"] / first["seconds"]
-    line = (
-        f"{row['contender']:16}{row['rows']:>12,}{row['seconds']:>10.2f}{row['rows_per_s']:>14,}{row['peak_mb']:>10,}"
-    )
-    print(f"{line}{ratio:>8.2f}", flush=True)
+    print(f"{line}{row['peak_mb']:>10,}{row['passes']:>8.1f}{ratio:>8.2f}", flush=True)
 
 
 def stopwatch() -> Callable[[], float]:

@@ -13,13 +13,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements-build.lock", "requirements-cpu.lock", "requirements-dev.lock", "requirements-java.lock")
+LOCKS = tuple(f"requirements-{name}.lock" for name in ("bench", "build", "cpu", "dev", "java"))
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 RUNTIME: list[str] = PYPROJECT["project"]["dependencies"]
 
 # What each lock is made from.
 SOURCES = {
+    "requirements-bench.lock": PYPROJECT["dependency-groups"]["bench"],
     "requirements-build.lock": PYPROJECT["dependency-groups"]["build"],
     "requirements-cpu.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"]],
     "requirements-dev.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"], *EXTRAS["dev"]],
