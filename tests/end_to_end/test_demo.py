@@ -188,13 +188,14 @@ def test_a_second_run_sees_that_all_is_current_and_says_the_same(demo: Demo, lak
     assert [event["event"] for event in said] == ["current"] * 5 + ["result"]
     for key in ("ledger", "metrics", "baselines", "paths"):
         assert said[-1][key] == demo.result[key]
-    plan = events(lakefit("run", "conf/flights.yaml", "--dry-run", "--json", cwd=demo.folder).stdout)
+    *plan, reader = events(lakefit("run", "conf/flights.yaml", "--dry-run", "--json", cwd=demo.folder).stdout)
     assert all(step["current"] for step in plan)
+    assert (reader["event"], reader["reader"]) == ("reader", "Spark: source.query is SQL")
 
 
 def test_a_dry_run_says_what_a_changed_setting_would_run(demo: Demo, lakefit: Command) -> None:
     changed = ("--set", "train.fit.batch_size=512", "--dry-run", "--json")
-    plan = events(lakefit("run", "conf/flights.yaml", *changed, cwd=demo.folder).stdout)
+    *plan, _ = events(lakefit("run", "conf/flights.yaml", *changed, cwd=demo.folder).stdout)
     assert {step["stage"]: step["current"] for step in plan} == {
         "prepare": True,
         "train": False,
