@@ -23,6 +23,14 @@ def spark() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def session(spark: Any) -> Any:
+    """A session as preparation sets it."""
+    from lakefit.prepare.rows import own_session
+
+    return own_session(spark)
+
+
+@pytest.fixture(scope="session")
 def lakefit() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `lakefit` as a process of its own, in a given folder."""
 

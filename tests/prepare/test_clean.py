@@ -28,15 +28,6 @@ def step(**fields: Any) -> Clean:
     return Clean.model_validate(fields, strict=False)
 
 
-@pytest.fixture(scope="module")
-def session(spark: Any) -> Any:
-    """A session as preparation sets it."""
-    made = spark.newSession()
-    made.conf.set("spark.sql.ansi.enabled", "true")
-    made.conf.set("spark.sql.session.timeZone", "UTC")
-    return made
-
-
 def frame_of(session: Any, values: Values, sql_type: str = "STRING") -> Any:
     return session.createDataFrame([(i, value) for i, value in enumerate(values)], f"i INT, x {sql_type}").coalesce(1)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -68,14 +67,6 @@ def table_of(**options: Any) -> Table:
     return Table.model_validate(
         {"path": "x.csv", "format": "csv", "options": {"header": True, **options}, "schema": SCHEMA}, strict=False
     )
-
-
-@pytest.fixture(scope="module")
-def session(spark: Any) -> Any:
-    made = spark.newSession()
-    made.conf.set("spark.sql.ansi.enabled", "true")
-    made.conf.set("spark.sql.session.timeZone", "UTC")
-    return made
 
 
 def is_plain(line: str, table: Table) -> bool:

@@ -32,14 +32,6 @@ Read = Callable[..., list[dict[str, Any]]]
 CSV: dict[str, Any] = {"format": "csv", "options": {"header": True}, "schema": "a INT, b STRING"}
 
 
-@pytest.fixture(scope="module")
-def session(spark: Any) -> Any:
-    made = spark.newSession()
-    made.conf.set("spark.sql.ansi.enabled", "true")
-    made.conf.set("spark.sql.session.timeZone", "UTC")
-    return made
-
-
 @pytest.fixture
 def read(session: Any, tmp_path: Path) -> Read:
     """Read files below the test's folder; return values and, for what did not parse, `record`."""

@@ -161,8 +161,8 @@ class Features(Section):
 
     numeric: numbers, filled and normalized. categorical: indices into a vocabulary or hash buckets, which the model
     embeds. bucketize: numbers as categories, cut at boundaries. multi_valued: lists of text, which the model embeds and
-    adds up. dates: parts of dates and times. quantiles: `exact`, or `approximate` (one pass in place of five; the error
-    stands in the manifest). statistics: takes over what an earlier dataset learned.
+    adds up. dates: parts of dates and times. quantiles: `exact`, or `approximate` (fewer passes over the rows; the
+    error stands in the manifest). statistics: takes over what an earlier dataset learned.
     """
 
     numeric: tuple[Numeric, ...] = ()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lakefit.config.sql import MARKS, ROW
 from lakefit.dataset.inputs import local_path
+from lakefit.prepare.arrays import one_array
 from lakefit.prepare.hashing import HIGH_SEED, LOW_SEED, Hashes, hash_rows_by
 
 KEY_HIGH, KEY_LOW = "_key_hi", "_key_lo"
@@ -79,7 +80,7 @@ def _cut(tables: list[pa.Table], keying: Keying) -> Iterator[pa.RecordBatch]:
 
 def flattened(table: pa.Table) -> pa.Table:
     """Replace the structs `_row` and `_marks` by flat columns."""
-    struct, marks = (_one_struct(table[name]) for name in (ROW, MARKS))
+    struct, marks = (one_array(table[name]) for name in (ROW, MARKS))
     files = pc.struct_field(struct, "file").dictionary_encode()
     paths = pa.array([local_path(uri) for uri in files.dictionary.to_pylist()], pa.string())
     flat = {
@@ -109,11 +110,6 @@ def keyed(table: pa.Table, keying: Keying) -> pa.Table:
         keyless = np.logical_or(keyless, np.logical_and.reduce([pc.is_null(column).to_numpy() for column in columns]))
     key_hi[keyless], key_lo[keyless] = hi[keyless], lo[keyless]
     return table.append_column(KEY_HIGH, pa.array(key_hi)).append_column(KEY_LOW, pa.array(key_lo))
-
-
-def _one_struct(column: pa.ChunkedArray) -> pa.StructArray:
-    whole = column.combine_chunks()
-    return whole if isinstance(whole, pa.StructArray) else pa.concat_arrays(whole.chunks)
 
 
 def bucket_of(key_high: Hashes, bits: int) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lakefit.config.features import Features
 from lakefit.config.rows import SPLITS, Label, Split
 from lakefit.config.sql import FIELD, RECORD_END
+from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import (
     CORRECTED,
     FILE,
@@ -286,8 +287,7 @@ def _strata(rows: pa.Table, of_split: Mapping[str, NDArray[np.int64]], section: 
 
 def _by_file(table: pa.Table, state: NDArray[np.int8]) -> dict[str, list[int]]:
     """Return per file the rows kept, duplicate and rejected."""
-    dictionary = table[FILE].combine_chunks()
-    dictionary = dictionary if isinstance(dictionary, pa.DictionaryArray) else pa.concat_arrays(dictionary.chunks)
+    dictionary = one_array(table[FILE])
     names = dictionary.dictionary.to_pylist()
     files = dictionary.indices.to_numpy()
     counts = np.bincount(files[state != _HEADER] * 3 + state[state != _HEADER], minlength=3 * len(names))

@@ -20,6 +20,7 @@ from lakefit.config.pipeline import Rule
 from lakefit.config.rows import Label
 from lakefit.dataset.inputs import InputFile, csv_header
 from lakefit.errors import LakefitError
+from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import (
     BLOCKS_SCHEMA,
     CORRECTED,
@@ -58,7 +59,8 @@ class Range:
 @dataclass(frozen=True, slots=True)
 class DirectPlan:
     """What a task needs to know. tasks: the ranges of each; columns: as read, with their Spark SQL types;
-    kept: those that `clean` leaves."""
+    kept: those that `clean` leaves.
+    """
 
     tasks: tuple[tuple[Range, ...], ...]
     columns: Mapping[str, str]
@@ -157,7 +159,7 @@ def _read_parquet(part: Range, plan: DirectPlan) -> Iterator[pa.Table]:
 def judged(table: pa.Table, path: str, plan: DirectPlan) -> pa.Table:
     """Return rows as read with identity, provenance, cleaned values, rule and label: what `keyed` takes."""
     rows = len(table)
-    raw = [_one(table[name]) for name in (RECORD, *plan.columns)]
+    raw = [one_array(table[name]) for name in (RECORD, *plan.columns)]
     hi, lo = identities(raw, rows)
     values, not_finite = {}, np.zeros(rows, np.int32)
     for name, column in zip(plan.columns, raw[1:], strict=True):
@@ -170,7 +172,7 @@ def judged(table: pa.Table, path: str, plan: DirectPlan) -> pa.Table:
         ROW_LOW: pa.array(lo),
         FILE: pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([path])),
         RECORD: raw[0],
-        HEADER: _one(table[HEADER]),
+        HEADER: one_array(table[HEADER]),
         NOT_FINITE: pa.array(not_finite),
         UNPARSABLE: nothing,
         CORRECTED: nothing,
@@ -222,7 +224,3 @@ def _evaluated(sql: str, table: pa.Table) -> pa.Array:
     compiled = compile_sql(sql, {field.name: field.type for field in table.schema})
     assert compiled is not None, "why_spark has compiled it"
     return compiled.evaluate(table)
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])

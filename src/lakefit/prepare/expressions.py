@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from sqlglot import exp
 
 from lakefit.config.sql import SqlError, parse_statement
+from lakefit.prepare.arrays import one_array
 
 Evaluate = Callable[[pa.Table], pa.Array]
 _COMPARED: Mapping[type[exp.Expression], Callable[[Any, Any], Any]] = {
@@ -78,7 +79,7 @@ def _column(node: exp.Column, types: Mapping[str, pa.DataType]) -> Compiled | No
         (pa.types.is_string, "text"),
     )
     kind = next((kind for is_kind, kind in kinds if is_kind(types[name])), None)
-    return Compiled(kind, lambda table: _one(table[name])) if kind is not None else None
+    return Compiled(kind, lambda table: one_array(table[name])) if kind is not None else None
 
 
 def _literal(node: exp.Expression) -> Compiled | None:
@@ -136,8 +137,3 @@ def _as_one_type(left: pa.Array, right: pa.Array) -> tuple[pa.Array, pa.Array]:
     if pa.types.is_integer(left.type):
         return left.cast(pa.int64()), right.cast(pa.int64())
     return left, right
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole

@@ -17,6 +17,7 @@ from lakefit.dataset.features import (
 )
 from lakefit.dataset.transform import bucket_index, date_columns, normalized
 from lakefit.errors import InputError
+from lakefit.prepare.arrays import one_array
 from lakefit.prepare.staged import as_numbers
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -25,7 +26,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 def as_text(column: Column) -> pa.Array:
     """Return a categorical column as the model takes it: text; integers and booleans (0, 1) in decimal."""
-    array = _one(column)
+    array = one_array(column)
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     return array.cast(pa.string())
@@ -33,7 +34,7 @@ def as_text(column: Column) -> pa.Array:
 
 def as_lists(column: Column) -> pa.ListArray:
     """Return a multi-valued column as lists of text, "" in them as null."""
-    lists = _one(column).cast(pa.list_(pa.string()))
+    lists = one_array(column).cast(pa.list_(pa.string()))
     empty = pc.equal(lists.values, "")
     if not pc.any(empty).as_py():
         return lists
@@ -76,7 +77,7 @@ def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
         if feature.indicator is not None:
             columns[feature.indicator] = pa.array(np.isnan(values).astype(np.float32))
     for category in features.categorical:
-        columns[category.name] = _indices(_one(table[category.name]), category)
+        columns[category.name] = _indices(one_array(table[category.name]), category)
     for bucketized in features.bucketized:
         indices = bucket_index(np, as_numbers(table[bucketized.name]), bucketized)
         columns[bucketized.column] = pa.array(np.asarray(indices).astype(np.int32))
@@ -106,7 +107,7 @@ def label_numbers(label: Column, weight: Column | None, learned: LabelFeature) -
     Raises:
         InputError: a label is not among the classes.
     """
-    column = _one(label)
+    column = one_array(label)
     if learned.kind == "classes":
         place = pc.index_in(column, value_set=pa.array(learned.classes))
         if place.null_count:
@@ -157,12 +158,3 @@ def _list_indices(lists: pa.ListArray, feature: MultiValuedFeature) -> NDArray[n
     filled = np.zeros((len(lists), feature.max_values), np.int32)
     filled[rows[inside], place[inside]] = indices[inside]
     return filled
-
-
-def _one(column: Column) -> pa.Array:
-    if isinstance(column, pa.Array):
-        return column
-    combined = column.combine_chunks()
-    if isinstance(combined, pa.ChunkedArray):
-        return pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.array([], combined.type)
-    return combined

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lakefit.prepare.arrays import one_array
+
 Hashes = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -98,9 +100,7 @@ class _Words:
 
 
 def _words(column: pa.Array | pa.ChunkedArray, seeds: Sequence[int]) -> _Words:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    array = one_array(column)
     if pa.types.is_dictionary(array.type):
         encoded = array
     elif _is_bytes(array.type):

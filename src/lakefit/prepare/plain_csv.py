@@ -19,6 +19,7 @@ import pyarrow.csv as pc_csv
 from numpy.typing import NDArray
 
 from lakefit.config.source import Table
+from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import HEADER, RECORD
 
 TYPES: Mapping[str, pa.DataType] = {
@@ -268,7 +269,7 @@ _JAVA_WORDS |= {f"{sign}NaN": math.nan for sign in ("+", "-")}
 
 def _values(column: pa.ChunkedArray, sql_type: str, how: PlainCsv) -> tuple[pa.Array, NDArray[np.bool_]]:
     """Return the values of texts, and where a text is one (or NULL)."""
-    texts = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    texts = one_array(column)
     null = pc.or_(pc.equal(texts, how.null), pc.equal(texts, ""))
     texts = pc.if_else(null, pa.scalar(None, pa.string()), texts)
     of_type = TYPES[sql_type]

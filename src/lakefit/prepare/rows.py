@@ -40,6 +40,16 @@ SPARK_ERRORS = (PySparkException, Py4JJavaError)
 """What a failed job raises: `toArrow` hands some errors of the JVM on as they are."""
 
 
+def own_session(spark: SparkSession) -> SparkSession:
+    """Return a session with preparation's settings, whose views and settings stay out of the one given."""
+    session = spark.newSession()
+    session.conf.set("spark.sql.session.timeZone", "UTC")
+    session.conf.set("spark.sql.ansi.enabled", "true")
+    for lost in ("spark.sql.files.ignoreCorruptFiles", "spark.sql.files.ignoreMissingFiles"):
+        session.conf.set(lost, "false")
+    return session
+
+
 def cleaned_rows(
     spark: SparkSession,
     pipeline: Pipeline,
@@ -57,12 +67,7 @@ def cleaned_rows(
         InputError: the query does not run, or a column that the pipeline file names is missing or of a wrong type.
     """
     section = pipeline.source
-    # A session of its own keeps our views and settings out of the one that we were given.
-    session = spark.newSession()
-    session.conf.set("spark.sql.session.timeZone", "UTC")
-    session.conf.set("spark.sql.ansi.enabled", "true")
-    for lost in ("spark.sql.files.ignoreCorruptFiles", "spark.sql.files.ignoreMissingFiles"):
-        session.conf.set(lost, "false")
+    session = own_session(spark)
     try:
         rows = read_rows(session, section.rows, section.tables[section.rows], inputs[section.rows])
         rows = observe_identity(rows, observation)

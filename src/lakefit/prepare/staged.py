@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from lakefit.dataset.transform import SMALLEST
+from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import KEY_HIGH, to_cell
 from lakefit.prepare.hashing import Hashes
 from lakefit.prepare.quantiles import Integers, Prefix, count_bins_of
@@ -114,12 +115,10 @@ class Staged:
 def as_numbers(column: pa.Array | pa.ChunkedArray) -> Floats:
     """Return numbers, booleans (0, 1), dates and times (seconds since 1970 UTC) as float64, NaN for null.
 
-    Subnormal numbers (below 2.2e-308) are 0, as TensorFlow computes with them. Times further than 2^33 s (272 years)
+    Numbers nearer to 0 than `SMALLEST` are 0, as TensorFlow computes with them. Times further than 2^33 s (272 years)
     from 1970 are whole seconds, rounded down: else 23:59:59.999999 could become the next day.
     """
-    array = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) and column.num_chunks else column
-    if isinstance(array, pa.ChunkedArray):
-        return np.zeros(0)
+    array = one_array(column)
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     elif pa.types.is_date(array.type) or pa.types.is_timestamp(array.type):

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakefit.config.features import Features
+from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import KEY_HIGH, from_cell, to_cell
 from lakefit.prepare.features import as_lists, as_text
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
@@ -212,7 +213,7 @@ def _merged(packed: pa.ChunkedArray, of_type: pa.DataType, columns: Sequence[str
     ends = np.append(starts, len(summed))[1:]
     for place, start, end in zip(places, starts, ends, strict=True):
         mine = summed.slice(start, end - start)
-        found[columns[place]] = Counts(_one(mine["value"]), mine["rows_sum"].to_numpy())
+        found[columns[place]] = Counts(one_array(mine["value"]), mine["rows_sum"].to_numpy())
     return found
 
 
@@ -263,7 +264,3 @@ def _beyond(lists: pa.ListArray, width: int) -> int:
     """Return how many values stand beyond the first `width` of their lists."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     return int(np.maximum(lengths - width, 0).sum())
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lakefit.config.features import Features
 from lakefit.config.sql import ROW
 from lakefit.launch.quiet import import_tensorflow_quietly
+from lakefit.prepare.arrays import one_array
 from lakefit.prepare.features import model_inputs
 
 RESULT_SCHEMA = "result STRING"
@@ -57,7 +58,7 @@ def score_partition(batches: Iterable[pa.RecordBatch], plan: ScorePlan) -> Itera
 
 
 def _score_rows(table: pa.Table, plan: ScorePlan, scored: "_File", rejects: "_File", counts: dict[str, Any]) -> None:
-    struct = pa.concat_arrays(table[ROW].chunks)
+    struct = one_array(table[ROW])
     hi, lo = (pc.struct_field(struct, name).to_numpy().view(np.uint64) for name in ("hi", "lo"))
     sums = (len(table), int(hi.sum(dtype=np.uint64)), int(lo.sum(dtype=np.uint64)))
     counts["arrived"] = [a + b for a, b in zip(counts["arrived"], sums, strict=True)]
