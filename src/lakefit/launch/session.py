@@ -1,16 +1,22 @@
 """The Spark session: the one that is running, else a local one of ours that is stopped at the end."""
 
+import fcntl
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from lakefit.launch.conf import conf_path
 from lakefit.launch.java import java_environment
+
+_PREFIX = "lakefit-spark-"
+_HELD = "held"
 
 
 @contextmanager
@@ -36,7 +42,7 @@ def spark_session() -> Iterator[SparkSession]:
     for key, value in spark_defaults().items():
         builder = builder.config(key, value)
     builder = builder.config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile=file:{log4j}")
-    with tempfile.TemporaryDirectory(prefix="lakefit-spark-") as scratch:
+    with _scratch_folder() as scratch:
         builder = builder.config("spark.sql.warehouse.dir", f"file://{scratch}/warehouse")
         if "SPARK_LOCAL_DIRS" not in os.environ:
             builder = builder.config("spark.local.dir", scratch)
@@ -46,6 +52,31 @@ def spark_session() -> Iterator[SparkSession]:
         finally:
             session.stop()
             _end_gateway()
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[str]:
+    """Yield a folder for the session's temporary files, and remove it; also those that killed processes left."""
+    _remove_left()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as scratch:
+        # Locked before it has its name: whoever finds it unlocked knows that its process is dead.
+        descriptor, made = tempfile.mkstemp(prefix=_PREFIX)
+        try:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.rename(made, Path(scratch) / _HELD)
+            yield scratch
+        finally:
+            os.close(descriptor)
+
+
+def _remove_left() -> None:
+    """Remove this user's folders of sessions whose process was killed; there may be gigabytes of shuffles in them."""
+    for held in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_HELD}"):
+        with suppress(OSError), open(held, "rb") as file:
+            if os.fstat(file.fileno()).st_uid == os.getuid():
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(held.parent, ignore_errors=True)
 
 
 def spark_defaults() -> dict[str, str]:

@@ -1,0 +1,45 @@
+"""A session's temporary files: gone with it, or with the next one where its process was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from lakefit.launch.session import _scratch_folder
+
+HOLDER = """
+import time
+from pathlib import Path
+from lakefit.launch.session import _scratch_folder
+with _scratch_folder() as folder:
+    (Path(folder) / "shuffle").write_bytes(b"much")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_session_left_is_removed_by_the_next_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others = tmp_path / "lakefit-spark-of-an-older-version"
+    others.mkdir()
+    with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        with _scratch_folder() as mine:
+            assert (left / "shuffle").is_file()
+            assert Path(mine).parent == tmp_path
+        assert not Path(mine).exists()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert (left / "shuffle").is_file()
+    with _scratch_folder() as mine:
+        assert not left.exists()
+        assert Path(mine).is_dir()
+    assert list(tmp_path.iterdir()) == [others]
