@@ -3,68 +3,30 @@
 import hashlib
 import json
 import os
-import random
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shop import events, parquet_bytes, write_shop
+from faulty import Shop, dice
+from shop import events
 
 ROWS = 6_000
 
 
-class Shop:
-    """A folder with raw data in which runs are started, killed and finished."""
+class Run(Shop):
+    """A shop in which all stages are run."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self.folder = folder
-        write_shop(folder, ROWS)
-        # The fingerprint holds modification times: equal ones, so that both folders make the same dataset.
-        for file in folder.glob("*.csv"):
-            os.utime(file, ns=(10**18, 10**18))
+        super().__init__(folder, ROWS, "run", "--set", "train.fit.epochs=6")
 
-    def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "lakefit", "run", "shop.yaml", "--json", "--set", "train.fit.epochs=6"]
-        with open(self.folder / "stderr.txt", "w", encoding="utf-8") as errors:
-            return subprocess.Popen(
-                command, cwd=self.folder, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
-            )
-
-    def finish(self, process: subprocess.Popen[str] | None = None) -> dict[str, bytes | str]:
+    def end(self, process: subprocess.Popen[str] | None = None) -> dict[str, Any]:
         """Run to the end (a run that was started, or a new one); return the dataset's bytes and the weights' digest."""
-        process = process or self.start()
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output + (self.folder / "stderr.txt").read_text()
-        paths = events(output)[-1]["paths"]
-        dataset = self.folder / paths["dataset"]
-        assert not list((self.folder / "lake").rglob(".staging-*"))
-        current = json.loads((self.folder / "lake/shop/current.json").read_text())
-        assert current["dataset"] == dataset.name
-        return {**parquet_bytes(dataset), "weights": weights(self.folder / paths["run"] / "model.keras")}
-
-    def kill(self, when: Callable[[float], bool]) -> bool:
-        """Start a run and kill it, with all its children, once `when(seconds)`; say whether it was still running."""
-        process = self.start()
-        began = time.monotonic()
-        while process.poll() is None and not when(time.monotonic() - began):
-            time.sleep(0.02)
-        running = process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        manifests = [p for p in (self.folder / "lake").rglob("manifest.json") if ".staging-" not in str(p)]
-        for manifest in manifests:
-            # What is visible is whole.
-            for split in json.loads(manifest.read_text())["splits"].values():
-                for file in split["files"]:
-                    content = (manifest.parent / file["path"]).read_bytes()
-                    assert hashlib.sha256(content).hexdigest() == file["sha256"]
-        return running
+        dataset = self.finish(process)
+        return {**dataset, "weights": weights(self.folder / self.result["paths"]["run"] / "model.keras")}
 
     def stop(self, when: Callable[[], bool]) -> None:
         """Start a run and send it SIGTERM once `when()`: exit code 4 and the command to go on with."""
@@ -80,9 +42,6 @@ class Shop:
         run = json.loads(next((self.folder / "lake/shop/runs").glob("*/run.json")).read_text())
         assert run["exit_code"] == 4
         assert run["stages"]["train"]["state"] == "failed"
-
-    def has(self, pattern: str) -> bool:
-        return any((self.folder / "lake").glob(pattern))
 
 
 def weights(model: Path) -> str:
@@ -104,36 +63,34 @@ def weights(model: Path) -> str:
 
 
 def test_a_run_killed_in_prepare_stopped_and_killed_in_train_ends_as_one_never_killed(tmp_path: Path) -> None:
-    whole, killed = Shop(tmp_path / "whole"), Shop(tmp_path / "killed")
+    whole, killed = Run(tmp_path / "whole"), Run(tmp_path / "killed")
     beside = whole.start()  # waited for at the end
     assert killed.kill(lambda _: killed.has("shop/datasets/.staging-*/.scratch/train-*"))
     assert not killed.has("shop/datasets/[!.]*")
     killed.stop(lambda: killed.has("shop/runs/*/checkpoints/epoch-00001.npz"))
     assert killed.kill(lambda _: killed.has("shop/runs/*/checkpoints/epoch-00003.npz"))
     assert not killed.has("shop/artifacts/[!.]*")
-    assert killed.finish() == whole.finish(beside)
+    assert killed.end() == whole.end(beside)
 
 
 @pytest.mark.fault
 def test_runs_killed_at_random_instants_end_as_one_never_killed(tmp_path: Path) -> None:
     """`make fault KILLS=n`; the seed is printed, so that a failure can be repeated."""
     kills = int(os.environ.get("KILLS", "20"))
-    seed = int(os.environ.get("SEED", str(time.time_ns() % 10**6)))
-    dice = random.Random(seed)
-    print(f"\nKILLS={kills} SEED={seed}")
-    whole = Shop(tmp_path / "whole")
+    random = dice()
+    whole = Run(tmp_path / "whole")
     began = time.monotonic()
-    expected = whole.finish()
+    expected = whole.end()
     seconds = time.monotonic() - began
     done = 0
     round_number = 0
     while done < kills:
         round_number += 1
-        shop = Shop(tmp_path / f"killed-{round_number}")
+        shop = Run(tmp_path / f"killed-{round_number}")
         for _ in range(min(3, kills - done)):
-            instant = dice.uniform(0.5, seconds)
+            instant = random.uniform(0.5, seconds)
             running = shop.kill(lambda elapsed, instant=instant: elapsed > instant)  # type: ignore[misc]
             done += 1
             print(f"kill {done}: after {instant:.1f} s, {'running' if running else 'had ended'}")
-        assert shop.finish() == expected
+        assert shop.end() == expected
         print(f"folder {round_number}: same dataset, same weights")

@@ -1,16 +1,20 @@
-"""One run at a time on an output; a lock never outlives its process."""
+"""One run at a time on an output; a lock never outlives its process, nor its machine for long."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lakefit.errors import InputError
+from lakefit.errors import InputError, LakefitError
 from lakefit.run.lock import run_lock
 
 HOLDER = """
@@ -64,3 +68,70 @@ def test_a_holder_that_did_not_say_who_it_is_is_refused_too(path: Path) -> None:
         path.write_text("")
         with pytest.raises(InputError, match="did not say which it is"), run_lock(path):
             pass
+
+
+ELSEWHERE = {
+    "pid": 4711, "host": "other", "since": "2026-01-01T00:00:00+00:00", "renewed": "2026-01-01T00:10:00+00:00",
+    "lease_s": 120, "flock": "another kernel:1:2", "token": "other",
+}  # fmt: skip
+
+
+def left_by_another_machine(path: Path, seconds_ago: float, **fields: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**ELSEWHERE, **fields}))
+    at = time.time() - seconds_ago
+    os.utime(path, (at, at))
+
+
+def test_a_run_on_another_machine_is_respected_while_it_renews_its_lease(path: Path) -> None:
+    left_by_another_machine(path, seconds_ago=100)
+    refusal = r"process 4711, since 2026-01-01.*, on other, renewed .*its lock is free in (20|21) s"
+    with pytest.raises(InputError, match=refusal), run_lock(path):
+        pass
+    assert json.loads(path.read_text()) == ELSEWHERE
+
+
+def test_a_lease_that_another_machine_has_not_renewed_is_taken_over(path: Path) -> None:
+    left_by_another_machine(path, seconds_ago=121)
+    with run_lock(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_lease_that_can_not_be_read_is_respected_as_long(path: Path) -> None:
+    left_by_another_machine(path, seconds_ago=100)
+    path.write_text('{"pid": 4711, "ho')
+    with pytest.raises(InputError, match="did not say which it is"), run_lock(path):
+        pass
+
+
+def test_a_lease_is_renewed_while_its_run_lasts(path: Path) -> None:
+    with run_lock(path, lease_s=0.6):
+        first = path.stat().st_mtime_ns
+        for _ in range(100):
+            if path.stat().st_mtime_ns > first:
+                break
+            time.sleep(0.05)
+        assert path.stat().st_mtime_ns > first
+    assert path.read_text() == ""
+
+
+def test_a_run_whose_lease_was_taken_over_learns_it_and_leaves_the_lock_alone(path: Path) -> None:
+    with run_lock(path, lease_s=0.6) as lease:
+        lease.check()
+        left_by_another_machine(path, seconds_ago=0)
+        time.sleep(0.3)  # three renewals
+        with pytest.raises(LakefitError, match=r"has lost its lock.*process 4711") as lost:
+            lease.check()
+        assert lost.value.exit_code == 3
+    assert json.loads(path.read_text()) == ELSEWHERE
+
+
+def test_where_the_file_system_has_no_flock_the_lease_alone_tells(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with run_lock(path), pytest.raises(InputError, match=f"process {os.getpid()}"), run_lock(path):
+        pass
+    with run_lock(path):
+        pass

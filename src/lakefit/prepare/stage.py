@@ -33,6 +33,7 @@ from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.file import Problem
 from lakefit.config.rows import SPLITS, Deduplicate
 from lakefit.config.sql import quoted
+from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged
 from lakefit.dataset.layout import CURRENT
@@ -140,7 +141,8 @@ def prepare(spark: SparkSession, job: Job) -> Manifest:
 
 def _attempt(spark: SparkSession, job: Job) -> Manifest:
     remove_staging(job.target.parent)
-    with staged_folder(job.target) as folder:
+    local = spark.sparkContext.getConf().get("spark.local.dir")
+    with staged_folder(job.target) as folder, full_disk_named(job.target.parent, local):
         scratch = folder / ".scratch"
         scratch.mkdir()
         manifest = _make(spark, job, folder, scratch)

@@ -1,42 +1,159 @@
-"""One run at a time on an output: an flock, which the system lets go of when its process ends, however it ends."""
+"""One run at a time on an output: an flock among the processes of a machine, and a lease that other machines read.
+
+The system lets go of an flock when its process ends, however it ends; but on many network file systems and mounted
+object stores other machines don't see it. So the lock file also says who holds it, and is written again while the run
+lasts: a holder elsewhere that has not done so for `LEASE_S` is dead. An empty file is held by nobody.
+"""
 
 import fcntl
 import json
 import os
+import socket
+import threading
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from lakefit.errors import InputError
+from lakefit.errors import InputError, LakefitError
+
+LEASE_S = 120.0
+_RENEWALS = 6  # in that time: some may fail or come late
+
+
+class Lease:
+    """What the run that holds a lock says of itself in it, again and again from a thread of its own."""
+
+    def __init__(self, path: Path, descriptor: int, lease_s: float) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._said: dict[str, Any] = {
+            "pid": os.getpid(), "host": socket.gethostname(), "since": _now(), "renewed": _now(), "lease_s": lease_s,
+            "flock": _flock_of(descriptor), "token": uuid.uuid4().hex,
+        }  # fmt: skip
+        self._write()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew, args=(lease_s / _RENEWALS,), daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise LakefitError where another run has taken over, because this one did not renew for too long."""
+        holder = _read(self._path)
+        if holder.get("token") != self._said["token"]:
+            raise LakefitError(
+                f"{self._path}: this run has lost its lock: it was suspended, or could not reach the place, for more "
+                f"than {self._said['lease_s']:g} s. Now it is held by another run ({_described(holder)}). Nothing was "
+                "taken into use; run again when that one has ended."
+            )
+
+    def release(self) -> None:
+        """Leave the lock to the next run, unless it is another's by now."""
+        self._ended.set()
+        self._thread.join()
+        with suppress(OSError, LakefitError):
+            self.check()
+            os.ftruncate(self._descriptor, 0)
+
+    def _write(self) -> None:
+        # In place, since an flock is of this very file; always of one length, since others read meanwhile.
+        os.pwrite(self._descriptor, json.dumps(self._said).encode(), 0)
+        os.fsync(self._descriptor)
+
+    def _renew(self, every_s: float) -> None:
+        while not self._ended.wait(every_s):
+            with suppress(OSError, LakefitError):
+                self.check()
+                self._said["renewed"] = _now()
+                self._write()
 
 
 @contextmanager
-def run_lock(path: Path) -> Iterator[None]:
+def run_lock(path: Path, lease_s: float = LEASE_S) -> Iterator[Lease]:
     """Hold the lock of an output for the block.
 
     Raises:
-        InputError: another run holds it; the message says which.
+        InputError: another run holds it; the message says which. OSError: the file can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise InputError(
-                f"{path}: another run is writing to this output ({_holder(file.read())}). Wait for it to end, or give "
-                "this run another output.path."
-            ) from None
-        file.truncate(0)
-        json.dump({"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}, file)
-        file.flush()
-        yield
-
-
-def _holder(text: str) -> str:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        holder = json.loads(text)
-        return f"process {holder['pid']}, since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
+        _take(path, descriptor)
+        lease = Lease(path, descriptor, lease_s)
+        try:
+            yield lease
+        finally:
+            lease.release()
+    finally:
+        os.close(descriptor)
+
+
+def _take(path: Path, descriptor: int) -> None:
+    """Lock the file and empty it. Raises InputError where it is another's."""
+    locked = True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _refused(path, "Wait for it to end") from None
+    except OSError:
+        locked = False  # this file system has no flock: the lease alone tells
+    holder = _read(path)
+    if holder and not (locked and holder.get("flock") == _flock_of(descriptor)):
+        # A process that the flock says nothing of.
+        left = holder.get("lease_s", 0) - _age(path)
+        if left > 0:
+            raise _refused(path, f"Wait for it to end (where it is dead, its lock is free in {left + 1:.0f} s)")
+    os.ftruncate(descriptor, 0)
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since the lock was written, by the clock of its file system: those of machines differ."""
+    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what the holder says of itself: nothing where nobody holds the lock, or has said it yet."""
+    text = path.read_text(encoding="utf-8", errors="replace").rstrip("\0") if path.exists() else ""
+    try:
+        holder = json.loads(text) if text else {}
+    except ValueError:
+        holder = None
+    # What can't be read may be half of what one is just writing.
+    return holder if isinstance(holder, dict) else {"lease_s": LEASE_S}
+
+
+def _refused(path: Path, advice: str) -> InputError:
+    return InputError(
+        f"{path}: another run is writing to this output ({_described(_read(path))}). {advice}, or give this run "
+        "another output.path."
+    )
+
+
+def _described(holder: dict[str, Any]) -> str:
+    if "pid" not in holder or "since" not in holder:
         return "its process did not say which it is"
+    more = [f"{word} {holder[key]}" for word, key in (("on", "host"), ("renewed", "renewed")) if key in holder]
+    return ", ".join([f"process {holder['pid']}", f"since {holder['since']}", *more])
+
+
+def _flock_of(descriptor: int) -> str:
+    """Return what two processes have in common that see each other's flock: the running kernel, its mount, the file."""
+    status = os.fstat(descriptor)
+    return f"{_boot()}:{status.st_dev}:{status.st_ino}"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

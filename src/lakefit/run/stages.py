@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -13,13 +13,14 @@ from lakefit.config import Pipeline
 from lakefit.config.file import Problem
 from lakefit.config.pipeline import Score
 from lakefit.console import Console
+from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.drift import stability_index
 from lakefit.dataset.layout import METRICS, PIPELINE, RUN, TENSORBOARD, Layout
 from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, write_json
 from lakefit.errors import ContractError, InputError, StoppedError
 from lakefit.launch.quiet import import_tensorflow_quietly
-from lakefit.run.lock import run_lock
+from lakefit.run.lock import Lease, run_lock
 from lakefit.run.plan import (
     STAGES,
     Fingerprints,
@@ -84,7 +85,7 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
                 f"{valid.source.path}` first, or `lakefit run`."
             )
     ensure_writable(run.layout.root)
-    with run_lock(run.layout.lock), _recorded(run), _stopping():
+    with full_disk_named(run.layout.root), run_lock(run.layout.lock) as lease, _recorded(run), _stopping():
         for step in run.plan():
             if only is not None and step.stage != only:
                 continue
@@ -93,9 +94,9 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
             else:
                 if step.stage == "score":
                     # What is exported is in use, whether or not new rows can be scored with it.
-                    _set_current(run)
-                _run_stage(run, step)
-        _set_current(run)
+                    _set_current(run, lease)
+                _run_stage(run, step, lease)
+        _set_current(run, lease)
         _remove_old(run)
     return run
 
@@ -108,14 +109,17 @@ def _before(stage: StageName, other: StageName) -> bool:
     return STAGES.index(stage) < STAGES.index(other)
 
 
-def _run_stage(run: Run, step: StagePlan) -> None:
+def _run_stage(run: Run, step: StagePlan, lease: Lease) -> None:
     run.console.event("start", f"{step.stage} starts: {step.why}", stage=step.stage)
     began = time.monotonic()
     _note(run, step.stage, "running")
     try:
         _STAGES[step.stage](run)
     except BaseException:
-        _note(run, step.stage, "failed")
+        # A run that has taken over removes what this one has staged.
+        lease.check()
+        with suppress(OSError):
+            _note(run, step.stage, "failed")
         raise
     seconds = round(time.monotonic() - began, 1)
     _note(run, step.stage, "done", seconds=seconds)
@@ -225,7 +229,8 @@ def _recorded(run: Run) -> Iterator[None]:
         yield
     except BaseException as error:
         code = 4 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 3)
-        _record(run, code, str(error) or type(error).__name__)
+        with suppress(OSError):
+            _record(run, code, str(error) or type(error).__name__)
         raise
     _record(run, 0, "done")
 
@@ -274,10 +279,10 @@ def _use_again(run: Run) -> None:
         # Nothing will be written, so a read-only place or a held lock is no reason to fail.
         return
     ensure_writable(run.layout.root)
-    with run_lock(run.layout.lock):
+    with full_disk_named(run.layout.root), run_lock(run.layout.lock) as lease:
         if switched:
             _check_drift(run)
-            _set_current(run)
+            _set_current(run, lease)
         _remove_old(run)
 
 
@@ -307,8 +312,9 @@ def _found(run: Run) -> dict[str, Any]:
     }
 
 
-def _set_current(run: Run) -> None:
-    """Name what is in use now, last and in one write."""
+def _set_current(run: Run, lease: Lease) -> None:
+    """Name what is in use now, last and in one write. Raises LakefitError where the lock is another run's by now."""
+    lease.check()
     found = _found(run)
     if found != read_json(run.layout.current):
         write_json(run.layout.current, found)

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.sql import ROW
+from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.inputs import InputFile, check_unchanged
 from lakefit.dataset.layout import ARTIFACT, MODEL, SCORE
 from lakefit.dataset.publish import ensure_ours, read_json, remove_staging, staged_folder, write_json
@@ -59,7 +60,8 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
     observation = Observation("lakefit_score")
     rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     needed = [F.col(f"`{name}`") for name in dict.fromkeys((ROW, *features.columns, *keys))]
-    with staged_folder(job.output) as folder:
+    local = spark.sparkContext.getConf().get("spark.local.dir")
+    with staged_folder(job.output) as folder, full_disk_named(job.output.parent, local):
         plan = ScorePlan(
             model=str((job.artifact / MODEL).absolute()),
             target=str(folder.absolute()),
