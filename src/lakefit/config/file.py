@@ -3,14 +3,16 @@
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from lakefit.errors import InputError
 
@@ -118,8 +120,12 @@ def read_pipeline_source(path: str | Path, overrides: Sequence[str] = ()) -> Pip
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{shown}: no such pipeline file (working directory: {Path.cwd()}).") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{shown}: the pipeline file can't be read as UTF-8 text: {error}.") from error
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode()
+        byte = f"byte {error.object[error.start]:#04x}"
+        raise InputError(f"{_at(shown, before)}: the pipeline file can't be read as UTF-8 text: {byte}.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shown}: the pipeline file can't be read: {error}.") from error
     positions: dict[Key, Position] = {}
     empty = PipelineSource(shown, {}, positions, text)
     data = _compose(text, empty, positions)
@@ -135,13 +141,17 @@ def read_pipeline_source(path: str | Path, overrides: Sequence[str] = ()) -> Pip
 def _compose(text: str, source: PipelineSource, positions: dict[Key, Position]) -> dict[str, Any]:
     yaml = YAML(typ="safe", pure=True)
     try:
-        node = yaml.compose(text)
+        with warnings.catch_warnings(category=ReusedAnchorWarning, action="ignore"):
+            node = yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
         raise InputError(f"{source.path}{where}: not valid YAML: {error.problem or error.context}.") from error
+    except ReaderError as error:
+        at = _at(source.path, text[: error.position])
+        raise InputError(f"{at}: not valid YAML: the character {chr(error.character)!r} is not allowed.") from None
     except (YAMLError, RecursionError) as error:
-        raise InputError(f"{source.path}: not valid YAML: {error}.") from error
+        raise InputError(f"{source.path}:1:1: not valid YAML: {error}.") from error
     if not isinstance(node, MappingNode):
         raise InputError(f"{source.path}:1:1: a pipeline file is a mapping with the keys name, source, …; found none.")
     problems: list[Problem] = []
@@ -150,6 +160,11 @@ def _compose(text: str, source: PipelineSource, positions: dict[Key, Position]) 
         raise ConfigError(source, problems)
     assert isinstance(data, dict)
     return data
+
+
+def _at(path: str, before: str) -> str:
+    """Return `file:line:column` of what comes after the text `before`."""
+    return f"{path}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
 
 
 def _construct(yaml: YAML, node: Node, key: Key, positions: dict[Key, Position], problems: list[Problem]) -> Any:

@@ -43,6 +43,8 @@ def parse_schema(ddl: str) -> dict[str, str]:
     """Return the columns of `"year INT, carrier STRING"` with their SQL types, in order. Raises SqlError."""
     try:
         table = sqlglot.parse_one(f"CREATE TABLE t ({ddl})", dialect="spark")
+    except RecursionError:
+        raise SqlError(_TOO_DEEP) from None
     except (ParseError, TokenError) as error:
         raise SqlError(f"not a list of columns and Spark SQL types: {_first_line(error)}") from None
     columns: dict[str, str] = {}
@@ -61,7 +63,7 @@ def kind_of(sql_type: str) -> Kind:
     """Return what sort of values a Spark SQL type holds."""
     try:
         data_type = exp.DataType.build(sql_type, dialect="spark")
-    except ParseError:
+    except (ParseError, RecursionError):
         return "unknown"
     return _kind(data_type)
 
@@ -101,6 +103,8 @@ def query_columns(query: str, tables: Mapping[str, Mapping[str, str]], rows: str
     try:
         qualified = qualify(statement, schema=schema, dialect="spark")
         qualified = annotate_types(qualified, schema=schema, dialect="spark")
+    except RecursionError:
+        return None
     except OptimizeError as error:
         problem = _unknown_column(str(error), tables)
         if problem is None:
@@ -153,6 +157,7 @@ def no_predicate(sql: str, kinds: Mapping[str, Kind]) -> str | None:
     return {"number": "a number", "text": "text", "time": "a time"}.get(kind)
 
 
+_TOO_DEEP = "SQL that is nested too deeply to be read; say it in steps"
 _OTHER_ROWS: tuple[tuple[tuple[Any, ...], str], ...] = (
     ((exp.Window,), "a window function"),
     ((exp.Query,), "a query"),
@@ -192,6 +197,8 @@ def parse_statement(sql: str) -> exp.Expression:
         # sqlglot names its own classes.
         said = re.sub(r"<class '[\w.]*\.(\w+)'>", r"\1", str(details.get("description", error)))
         raise SqlError(f"not valid SQL: {said}{near}", details.get("line") or 1) from None
+    except RecursionError:
+        raise SqlError(_TOO_DEEP) from None
     except TokenError as error:
         raise SqlError(f"not valid SQL: {_first_line(error)}") from None
     if len(statements) != 1:

@@ -67,7 +67,7 @@ def check_inputs(pipeline: Pipeline, source: PipelineSource) -> Validated:
         if found is not None:
             columns[name] = found
     problems += check_pipeline(pipeline, columns)[1]
-    if pipeline.score is not None:
+    if pipeline.score is not None and pipeline.source.rows in pipeline.source.tables:
         problems += _score_problems(pipeline.source.tables[pipeline.source.rows], pipeline.score)
     if problems:
         raise source.error(*problems)
