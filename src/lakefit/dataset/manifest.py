@@ -11,7 +11,7 @@ from lakefit.dataset.ledger import Ledger
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised with every change of the files' layout, order or values: it is a part of the dataset fingerprint."""
 MANIFEST = "manifest.json"
 

@@ -41,7 +41,9 @@ def spark_session() -> Iterator[SparkSession]:
     builder = SparkSession.builder
     for key, value in spark_defaults().items():
         builder = builder.config(key, value)
-    builder = builder.config("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile=file:{log4j}")
+    # G1, the default, spends more on short pauses than a batch job on few cores has of them.
+    options = f"-XX:+UseParallelGC -Dlog4j2.configurationFile=file:{log4j}"
+    builder = builder.config("spark.driver.extraJavaOptions", options)
     with _scratch_folder() as scratch:
         builder = builder.config("spark.sql.warehouse.dir", f"file://{scratch}/warehouse")
         if "SPARK_LOCAL_DIRS" not in os.environ:

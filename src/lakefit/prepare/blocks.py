@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from lakefit.config.sql import MARKS, ROW
 from lakefit.dataset.inputs import local_path
 from lakefit.prepare.arrays import one_array
-from lakefit.prepare.hashing import HIGH_SEED, LOW_SEED, Hashes, hash_rows_by
+from lakefit.prepare.clean import RULE
+from lakefit.prepare.hashing import Hashes
+from lakefit.prepare.identity import identities
 
 KEY_HIGH, KEY_LOW = "_key_hi", "_key_lo"
 ROW_HIGH, ROW_LOW = "_row_hi", "_row_lo"
@@ -29,6 +31,16 @@ _ARROW_SCHEMA = pa.schema(
         ("block", pa.binary()),
     ]
 )
+_TEXT = pa.scalar(None, pa.string())
+_NOTHING = {
+    RECORD: _TEXT,
+    HEADER: pa.scalar(False),
+    NOT_FINITE: pa.scalar(0, pa.int32()),
+    UNPARSABLE: _TEXT,
+    CORRECTED: _TEXT,
+    RULE: pa.scalar(None, pa.int32()),
+}
+_KEYS = {KEY_HIGH: ROW_HIGH, KEY_LOW: ROW_LOW}
 # A map task gathers this many bytes before it cuts blocks: what it holds at a time, and what makes blocks large.
 FLUSH_BYTES = 96 << 20
 
@@ -44,11 +56,11 @@ class Keying:
 
 def make_blocks(batches: Iterable[pa.RecordBatch], keying: Keying) -> Iterator[pa.RecordBatch]:
     """Turn batches of judged rows, as Spark hands them over, into rows of `BLOCKS_SCHEMA`."""
-    return cut_blocks((flattened(pa.Table.from_batches([batch])) for batch in batches), keying)
+    return cut_blocks((keyed(flattened(pa.Table.from_batches([batch])), keying) for batch in batches), keying)
 
 
 def cut_blocks(tables: Iterable[pa.Table], keying: Keying) -> Iterator[pa.RecordBatch]:
-    """Turn flat rows into rows of `BLOCKS_SCHEMA`; rows and identity sums are counted here, on arrival."""
+    """Turn keyed rows into rows of `BLOCKS_SCHEMA`; rows and identity sums are counted here, on arrival."""
     held: list[pa.Table] = []
     size = 0
     for table in tables:
@@ -62,10 +74,10 @@ def cut_blocks(tables: Iterable[pa.Table], keying: Keying) -> Iterator[pa.Record
 
 
 def _cut(tables: list[pa.Table], keying: Keying) -> Iterator[pa.RecordBatch]:
-    table = keyed(pa.concat_tables(tables).unify_dictionaries().combine_chunks(), keying)
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     buckets = bucket_of(table[KEY_HIGH].to_numpy(), keying.bucket_bits)
     order = np.argsort(buckets, kind="stable")
-    table = table.take(pa.array(order))
+    table = _without_empty(table).take(pa.array(order))
     sorted_buckets = buckets[order]
     present, starts = np.unique(sorted_buckets, return_index=True)
     ends = np.append(starts[1:], len(sorted_buckets))
@@ -98,18 +110,45 @@ def flattened(table: pa.Table) -> pa.Table:
 
 
 def keyed(table: pa.Table, keying: Keying) -> pa.Table:
-    """Add the 128-bit hash of the key to flat rows.
+    """Add the key's 128-bit hash to flat rows: `identities` of the key's values, where they may differ from the row's.
 
     A row that has no key (a line that did not parse, a key all NULL) is keyed by its own identity.
     """
     hi, lo = (table[name].to_numpy() for name in (ROW_HIGH, ROW_LOW))
-    columns = [table[name] for name in keying.key]
-    key_hi, key_lo = hash_rows_by(columns, len(table), (HIGH_SEED, LOW_SEED))
+    columns = [one_array(table[name]) for name in keying.key]
+    key_hi, key_lo = identities([pa.nulls(len(table)), *columns], len(table))
     keyless = pc.is_valid(table[RECORD]).to_numpy()
     if keying.key != keying.content:
-        keyless = np.logical_or(keyless, np.logical_and.reduce([pc.is_null(column).to_numpy() for column in columns]))
+        keyless = np.logical_or(
+            keyless, np.logical_and.reduce([pc.is_null(column).to_numpy(False) for column in columns])
+        )
     key_hi[keyless], key_lo[keyless] = hi[keyless], lo[keyless]
     return table.append_column(KEY_HIGH, pa.array(key_hi)).append_column(KEY_LOW, pa.array(key_lo))
+
+
+def _without_empty(table: pa.Table) -> pa.Table:
+    """Leave out hidden columns that say nothing of these rows, and the key's hash where it is the row's."""
+    empty = [name for name, nothing in _NOTHING.items() if _all(table[name], nothing)]
+    if all(table[key].equals(table[row]) for key, row in _KEYS.items()):
+        empty += _KEYS
+    return table.drop_columns(empty)
+
+
+def _all(column: pa.ChunkedArray, value: pa.Scalar) -> bool:
+    if not value.is_valid:
+        return bool(column.null_count == len(column))
+    return bool(pc.all(pc.equal(column, value)).as_py())
+
+
+def _with_empty(table: pa.Table) -> pa.Table:
+    """Undo `_without_empty`."""
+    for name, nothing in _NOTHING.items():
+        if name not in table.column_names:
+            table = table.append_column(name, pa.repeat(nothing, len(table)))
+    for key, row in _KEYS.items():
+        if key not in table.column_names:
+            table = table.append_column(key, table[row])
+    return table
 
 
 def bucket_of(key_high: Hashes, bits: int) -> NDArray[np.int64]:
@@ -146,4 +185,6 @@ def from_cell(cell: pa.BinaryScalar) -> pa.Table:
 
 def from_cells(cells: pa.ChunkedArray) -> pa.Table:
     """Return the rows of all blocks in a column of IPC streams, as one table of unified dictionaries."""
-    return pa.concat_tables([from_cell(cell) for cell in cells]).unify_dictionaries().combine_chunks()
+    tables = [_with_empty(from_cell(cell)) for cell in cells]
+    names = tables[0].column_names
+    return pa.concat_tables([table.select(names) for table in tables]).unify_dictionaries().combine_chunks()

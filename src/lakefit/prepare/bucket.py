@@ -228,7 +228,8 @@ def _stage(rows: pa.Table, kind: str, bucket: int, plan: BucketPlan) -> str | No
     if not len(rows):
         return None
     name = os.path.join(plan.staging, f"{kind}-{bucket:05d}-{uuid.uuid4().hex}.parquet")
-    pq.write_table(rows, name, compression="lz4", use_dictionary=False, write_statistics=False)
+    # Read once or twice within the minute: compressing it would take longer than writing it.
+    pq.write_table(rows, name, compression="none", use_dictionary=False, write_statistics=False)
     return name
 
 

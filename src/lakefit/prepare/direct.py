@@ -26,6 +26,8 @@ from lakefit.prepare.blocks import (
     CORRECTED,
     FILE,
     HEADER,
+    KEY_HIGH,
+    KEY_LOW,
     NOT_FINITE,
     RECORD,
     ROW_HIGH,
@@ -33,6 +35,7 @@ from lakefit.prepare.blocks import (
     UNPARSABLE,
     Keying,
     cut_blocks,
+    keyed,
 )
 from lakefit.prepare.clean import LABEL, RULE, WEIGHT
 from lakefit.prepare.expressions import compile_sql
@@ -157,14 +160,16 @@ def _read_parquet(part: Range, plan: DirectPlan) -> Iterator[pa.Table]:
 
 
 def judged(table: pa.Table, path: str, plan: DirectPlan) -> pa.Table:
-    """Return rows as read with identity, provenance, cleaned values, rule and label: what `keyed` takes."""
+    """Return rows as read with identity, provenance, cleaned values, rule, label and key: what `cut_blocks` takes."""
     rows = len(table)
     raw = [one_array(table[name]) for name in (RECORD, *plan.columns)]
     hi, lo = identities(raw, rows)
     values, not_finite = {}, np.zeros(rows, np.int32)
+    changed = False
     for name, column in zip(plan.columns, raw[1:], strict=True):
         if name in plan.kept:
             values[name] = _normal(column, not_finite)
+            changed |= values[name].null_count != column.null_count
     clean = pa.table(values) if values else pa.table({})
     nothing = pa.nulls(rows, pa.string())
     hidden: dict[str, pa.Array] = {
@@ -181,7 +186,10 @@ def judged(table: pa.Table, path: str, plan: DirectPlan) -> pa.Table:
     }
     if plan.label.weight is not None:
         hidden[WEIGHT] = _evaluated(plan.label.weight, clean).cast(pa.float64())
-    return pa.table({**values, **hidden})
+    if plan.keying.key == tuple(plan.columns) and not changed:
+        # The key's values are the row's: so is their hash.
+        return pa.table({**values, **hidden, KEY_HIGH: hidden[ROW_HIGH], KEY_LOW: hidden[ROW_LOW]})
+    return keyed(pa.table({**values, **hidden}), plan.keying)
 
 
 def _normal(column: pa.Array, not_finite: np.ndarray) -> pa.Array:

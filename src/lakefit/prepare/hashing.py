@@ -1,4 +1,4 @@
-"""128-bit hashes of rows, from Arrow columns, in numpy alone: they order the rows on disk and group equal keys.
+"""64-bit hashes of rows, from Arrow columns, in numpy alone: of groups, strata, contents and distinct values.
 
 The mixing function is the finalizer of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
 Generators, 2014). The values are part of the data format (pinned by a golden test): a change reorders every dataset.
@@ -19,7 +19,6 @@ Hashes = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _NULL = np.uint64(0x6E756C6C6E756C6C)
-LOW_SEED = 0x5EED0F10
 HIGH_SEED = 0x5EED0F20
 
 
@@ -60,62 +59,58 @@ def hash_rows(columns: Sequence[pa.Array | pa.ChunkedArray], rows: int, seed: in
     Integers, booleans, dates and timestamps are hashed by value, floats as float64, text by its bytes. NaN and -0.0
     must be gone (`clean` turns them into NULL and 0.0). Shape (rows,), a new array.
     """
-    return hash_rows_by(columns, rows, (seed,))[0]
-
-
-def hash_rows_by(columns: Sequence[pa.Array | pa.ChunkedArray], rows: int, seeds: Sequence[int]) -> tuple[Hashes, ...]:
-    """Return `hash_rows` for each seed, looking at each column once."""
-    prepared = [_words(column, seeds) for column in columns]
-    states = tuple(np.full(rows, np.uint64(mix_number(seed)), np.uint64) for seed in seeds)
-    salts = [np.uint64(mix_number(seed, 1)) for seed in seeds]
+    prepared = [_words(column, seed) for column in columns]
+    states = np.full(rows, np.uint64(mix_number(seed)), np.uint64)
+    salt = np.uint64(mix_number(seed, 1))
     mixed, spare = np.empty(min(rows, _BLOCK), np.uint64), np.empty(min(rows, _BLOCK), np.uint64)
     for start in range(0, rows, _BLOCK):
-        stop = min(start + _BLOCK, rows)
-        z, free = mixed[: stop - start], spare[: stop - start]
+        state = states[start : start + _BLOCK]
+        z, free = mixed[: len(state)], spare[: len(state)]
         for column in prepared:
-            null = column.null[start:stop] if column.null is not None else None
-            for place, salt in enumerate(salts):
-                if column.hashed:
-                    np.copyto(z, column.by_seed[place][start:stop])
-                else:
-                    np.bitwise_xor(column.by_seed[0][start:stop], salt, out=z)
-                    np.add(z, _GOLDEN, out=z)
-                    _mix(z, free)
-                if null is not None:
-                    z[null] = _NULL
-                state = states[place][start:stop]
-                np.bitwise_xor(state, z, out=state)
-                np.add(state, _GOLDEN, out=state)
-                _mix(state, free)
+            values = column.values[start : start + _BLOCK]
+            if column.hashed:
+                np.copyto(z, values)
+            else:
+                np.bitwise_xor(values, salt, out=z)
+                np.add(z, _GOLDEN, out=z)
+                _mix(z, free)
+            if column.null is not None:
+                z[column.null[start : start + _BLOCK]] = _NULL
+            np.bitwise_xor(state, z, out=state)
+            np.add(state, _GOLDEN, out=state)
+            _mix(state, free)
     return states
 
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """A column as 64-bit words: one array of values to be hashed, or hashes for each seed. null: where NULL is."""
+    """A column as 64-bit words: values to be hashed, or their hashes. null: where NULL is."""
 
-    by_seed: tuple[Hashes, ...]
+    values: Hashes
     hashed: bool
     null: NDArray[np.bool_] | None
 
 
-def _words(column: pa.Array | pa.ChunkedArray, seeds: Sequence[int]) -> _Words:
+def _words(column: pa.Array | pa.ChunkedArray, seed: int) -> _Words:
     array = one_array(column)
     if pa.types.is_dictionary(array.type):
         encoded = array
     elif _is_bytes(array.type):
         encoded = array.dictionary_encode()
     elif pa.types.is_nested(array.type) or pa.types.is_decimal(array.type):
-        texts = [None if v is None else json.dumps(v, default=str, sort_keys=True) for v in array.to_pylist()]
-        encoded = pa.array(texts, pa.string()).dictionary_encode()
+        encoded = json_texts(array).dictionary_encode()
     else:
-        return _Words((words_of(array),), hashed=False, null=_nulls(array))
+        return _Words(words_of(array), hashed=False, null=_nulls(array))
     if len(encoded.dictionary) == 0:
-        nothing = np.full(len(array), _NULL, np.uint64)
-        return _Words((nothing,) * len(seeds), hashed=True, null=None)
+        return _Words(np.full(len(array), _NULL, np.uint64), hashed=True, null=None)
     indices = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)
-    by_seed = tuple(_hash_bytes(encoded.dictionary, seed)[indices] for seed in seeds)
-    return _Words(by_seed, hashed=True, null=_nulls(encoded.indices))
+    return _Words(_hash_bytes(encoded.dictionary, seed)[indices], hashed=True, null=_nulls(encoded.indices))
+
+
+def json_texts(array: pa.Array) -> pa.Array:
+    """Return nested values and decimals as text."""
+    texts = [None if v is None else json.dumps(v, default=str, sort_keys=True) for v in array.to_pylist()]
+    return pa.array(texts, pa.string())
 
 
 def _nulls(array: pa.Array) -> NDArray[np.bool_] | None:

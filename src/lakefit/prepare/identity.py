@@ -27,7 +27,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from lakefit.prepare.hashing import Hashes, words_of
+from lakefit.prepare.hashing import Hashes, json_texts, words_of
 
 _P1, _P2, _P3 = np.uint64(0x9E3779B185EBCA87), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)
 _P4, _P5 = np.uint64(0x85EBCA77C2B2AE63), np.uint64(0x27D4EB2F165667C5)
@@ -71,7 +71,7 @@ def _word(value: Column, of_type: DataType) -> Column:
 def identities(columns: Sequence[pa.Array], rows: int) -> tuple[Hashes, Hashes]:
     """Return both halves of the identity of each row: what Spark makes of `identity_columns`.
 
-    columns: without nested values, decimals and dictionaries.
+    Of nested values and decimals, which Spark hashes in other ways, the JSON text is hashed.
     """
     nulls = [pc.is_null(column).to_numpy(zero_copy_only=False) if column.null_count else None for column in columns]
     words: list[tuple[Hashes, NDArray[np.bool_] | None]] = []
@@ -96,6 +96,8 @@ def identities(columns: Sequence[pa.Array], rows: int) -> tuple[Hashes, Hashes]:
 
 
 def _words(column: pa.Array) -> Hashes:
+    if pa.types.is_nested(column.type) or pa.types.is_decimal(column.type):
+        column = json_texts(column)
     if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
         encoded = column.dictionary_encode()
         if not len(encoded.dictionary):

@@ -50,6 +50,15 @@ def own_session(spark: SparkSession) -> SparkSession:
     return session
 
 
+def block_session(spark: SparkSession) -> SparkSession:
+    """Return a session for jobs whose rows are numbers of tasks and blocks: few, so that neither code made for them nor
+    a second plan while they run is worth its time."""
+    session = spark.newSession()
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
+    session.conf.set("spark.sql.adaptive.enabled", "false")
+    return session
+
+
 def cleaned_rows(
     spark: SparkSession,
     pipeline: Pipeline,

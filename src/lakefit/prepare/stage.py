@@ -68,6 +68,7 @@ from lakefit.prepare.reader import cleaned_columns, why_spark
 from lakefit.prepare.rows import (
     SPARK_ERRORS,
     DamagedError,
+    block_session,
     check_identities,
     cleaned_rows,
     reading_problem,
@@ -193,7 +194,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
         label=learned.label,
         weighted=job.pipeline.label.weight is not None,
     )
-    files = _write(spark, plan)
+    files = _write(block_session(spark), plan)
     check_written(job.pipeline, job.source, files)
     return _manifest(job, folder, learned, ledger, summaries, files, outcomes)
 
@@ -290,7 +291,7 @@ def _read_by_arrow(spark: SparkSession, job: Job, bits: int) -> _Read:
     assert isinstance(schema, StructType)
     types = {field.name: field.dataType for field in schema.fields}
     with _changes_named(job.inputs):
-        blocks = read_blocks(spark, pipeline, files, _keying(pipeline, tuple(types), bits))
+        blocks = read_blocks(block_session(spark), pipeline, files, _keying(pipeline, tuple(types), bits))
     return _Read(blocks, types, None)
 
 
