@@ -141,14 +141,14 @@ def _all(column: pa.ChunkedArray, value: pa.Scalar) -> bool:
 
 
 def _with_empty(table: pa.Table) -> pa.Table:
-    """Undo `_without_empty`."""
+    """Undo `_without_empty`; the hidden columns come last."""
+    columns = {name: table[name] for name in table.column_names if name not in _NOTHING and name not in _KEYS}
+    here = set(table.column_names)
     for name, nothing in _NOTHING.items():
-        if name not in table.column_names:
-            table = table.append_column(name, pa.repeat(nothing, len(table)))
+        columns[name] = table[name] if name in here else pa.repeat(nothing, len(table))
     for key, row in _KEYS.items():
-        if key not in table.column_names:
-            table = table.append_column(key, table[row])
-    return table
+        columns[key] = table[key] if key in here else table[row]
+    return pa.table(columns)
 
 
 def bucket_of(key_high: Hashes, bits: int) -> NDArray[np.int64]:
@@ -186,5 +186,4 @@ def from_cell(cell: pa.BinaryScalar) -> pa.Table:
 def from_cells(cells: pa.ChunkedArray) -> pa.Table:
     """Return the rows of all blocks in a column of IPC streams, as one table of unified dictionaries."""
     tables = [_with_empty(from_cell(cell)) for cell in cells]
-    names = tables[0].column_names
-    return pa.concat_tables([table.select(names) for table in tables]).unify_dictionaries().combine_chunks()
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()

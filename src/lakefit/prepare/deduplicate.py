@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lakefit.prepare.blocks import KEY_HIGH, KEY_LOW, ROW_HIGH, ROW_LOW
+from lakefit.prepare.arrays import one_array
+from lakefit.prepare.blocks import FILE, KEY_HIGH, KEY_LOW, ROW_HIGH, ROW_LOW
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
 
 OCCURRENCE = "_occurrence"
@@ -71,8 +72,9 @@ def _order_of_tied(table: pa.Table, run: NDArray[np.int64], how: Deduplication) 
         columns["nulls"] = np.sum([pc.is_null(table[name]).to_numpy() for name in how.content], axis=0)
         order += [("nulls", "ascending")]
     columns["content"] = hash_rows([table[name] for name in how.content], len(table), HIGH_SEED)
-    columns |= {"hi": table[ROW_HIGH], "lo": table[ROW_LOW]}
-    order += [(name, "ascending") for name in ("content", "hi", "lo")]
+    # Of equal rows it decides no more than which file the ledger counts as whose.
+    columns |= {"hi": table[ROW_HIGH], "lo": table[ROW_LOW], "file": one_array(table[FILE]).cast(pa.string())}
+    order += [(name, "ascending") for name in ("content", "hi", "lo", "file")]
     found: NDArray[np.int64] = pc.sort_indices(pa.table(columns), sort_keys=order).to_numpy().astype(np.int64)
     return found
 
