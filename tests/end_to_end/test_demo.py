@@ -159,20 +159,22 @@ def test_the_exported_model_loads_without_lakefit_and_takes_nulls(demo: Demo) ->
     script = """
 import json, sys
 import keras, numpy as np, tensorflow as tf
-folder = sys.argv[1]
+folder, means = sys.argv[1], json.loads(sys.argv[2])
 model = keras.saving.load_model(folder + "/model.keras", safe_mode=True)
 loaded = tf.saved_model.load(folder + "/saved_model")
 text = {"carrier": ["UA", ""], "origin": ["JFK", "?"], "dest": ["BOS", "nowhere"], "month": ["7", ""],
         "weekday": ["2", "9"], "hour": ["17", ""]}
 rows = {t.name: tf.constant([[v] for v in text[t.name]]) if t.name in text
-        else tf.constant([[3.0], [float("nan")]], tf.float64) for t in model.inputs}
+        else tf.constant([[means[t.name]], [float("nan")]], tf.float64) for t in model.inputs}
 a, b = model(rows).numpy(), loaded.serve(rows).numpy()
 assert "lakefit" not in sys.modules
 assert np.allclose(a, b, atol=1e-6), (a, b)
 print(json.dumps(a[:, 0].tolist()))
 """
+    manifest = json.loads((demo.path("dataset") / "manifest.json").read_text())
+    means = json.dumps({name: column["mean"] for name, column in manifest["statistics"].items()})
     done = subprocess.run(
-        [sys.executable, "-c", script, str(demo.path("artifact"))], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, str(demo.path("artifact")), means], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout.splitlines()[-1])
