@@ -48,8 +48,9 @@ test: check  ## the checks and the test suite; what CI runs
 test-all: check  ## the same with the long versions of tests
 	$(PYTEST) -m "not fault"
 
-fault: $(STAMP)  ## kill runs at random moments and compare what they end with (KILLS=20)
-	KILLS=$(KILLS) $(PY) -m pytest -m fault
+fault: $(STAMP)  ## disturb runs in every way, KILLS times each (20), and log it in build/fault.log
+	@mkdir -p build
+	@bash -o pipefail -c 'KILLS=$(KILLS) $(PY) -m pytest -m fault -s 2>&1 | tee build/fault.log'
 
 check: $(STAMP)  ## lint, format, types, import borders, freshness of the locks
 	$(VENV)/bin/ruff check

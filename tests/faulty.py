@@ -18,8 +18,9 @@ import pytest
 from lakefit.cli import main
 from shop import events, parquet_bytes, write_shop
 
-MANY = pytest.param(int(os.environ.get("KILLS", "20")), marks=pytest.mark.fault, id="many")
+KILLS = int(os.environ.get("KILLS", "20"))
 """The long version's number of cases: `make fault KILLS=n`."""
+MANY = pytest.param(KILLS, marks=pytest.mark.fault, id="many")
 
 PLAIN = """
 name: shop
@@ -112,7 +113,7 @@ class Shop:
 
     def killed_at(self, pattern: str) -> None:
         """Start a run that is killed before it renames anything to a path that matches; its JVM ends by itself."""
-        self.env = killed_before_rename_to(pattern, self.folder)
+        self.env = hooked(self.folder, KILLED_BEFORE_RENAME_TO=pattern)
         process = self.start()
         process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL, self.errors
@@ -163,21 +164,43 @@ def _files(dataset: Path) -> list[dict[str, str]]:
 
 
 HOOK = """
-import os, re, signal, sys
+import os, re, signal, sys, time
+
+armed = os.environ["FAULTS"]
+
+def claimed(fault):
+    try:
+        os.unlink(os.path.join(armed, fault))
+    except OSError:
+        return False
+    return True
 
 def hook(event, arguments):
-    if event == "os.rename" and re.search(os.environ["KILLED_BEFORE_RENAME_TO"], str(arguments[1])):
+    if event != "os.rename":
+        return
+    source, target = map(str, arguments[:2])
+    if re.search(os.environ.get("KILLED_BEFORE_RENAME_TO", "^$"), target):
         os.kill(os.getpid(), signal.SIGKILL)
+    # Not where a run has ended, whose attempts may still be at it.
+    part = re.search(r"/part-\\d+[.]parquet$", target)
+    if part and os.path.isdir(os.path.join(os.path.dirname(target), "../.scratch")):
+        with open(os.path.join(armed, "written"), "a") as written:
+            written.write(target + "\\n")
+        if claimed("slow"):
+            time.sleep(60)
+        if claimed("killed after its file was written"):
+            os.link(source, target)
+            os.kill(os.getpid(), signal.SIGKILL)
 
-if "KILLED_BEFORE_RENAME_TO" in os.environ:
-    sys.addaudithook(hook)
+sys.addaudithook(hook)
 """
+"""What goes wrong inside Python processes; files in the folder FAULTS say what, each once."""
 
 
-def killed_before_rename_to(pattern: str, folder: Path) -> dict[str, str]:
-    """Return an environment in which Python kills itself before it renames anything to a path that matches."""
+def hooked(folder: Path, **environment: str) -> dict[str, str]:
+    """Return an environment in which Python processes do what HOOK says, armed by files in `folder`/hooks."""
     hooks = folder / "hooks"
     hooks.mkdir(exist_ok=True)
     (hooks / "sitecustomize.py").write_text(HOOK, encoding="utf-8")
     path = os.pathsep.join([str(hooks), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "KILLED_BEFORE_RENAME_TO": pattern}
+    return {**os.environ, "PYTHONPATH": path, "FAULTS": str(hooks), **environment}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from faulty import Shop, dice
+from faulty import KILLS, Shop, dice
 from shop import events
 
 ROWS = 6_000
@@ -75,8 +74,6 @@ def test_a_run_killed_in_prepare_stopped_and_killed_in_train_ends_as_one_never_k
 
 @pytest.mark.fault
 def test_runs_killed_at_random_instants_end_as_one_never_killed(tmp_path: Path) -> None:
-    """`make fault KILLS=n`; the seed is printed, so that a failure can be repeated."""
-    kills = int(os.environ.get("KILLS", "20"))
     random = dice()
     whole = Run(tmp_path / "whole")
     began = time.monotonic()
@@ -84,10 +81,10 @@ def test_runs_killed_at_random_instants_end_as_one_never_killed(tmp_path: Path) 
     seconds = time.monotonic() - began
     done = 0
     round_number = 0
-    while done < kills:
+    while done < KILLS:
         round_number += 1
         shop = Run(tmp_path / f"killed-{round_number}")
-        for _ in range(min(3, kills - done)):
+        for _ in range(min(3, KILLS - done)):
             instant = random.uniform(0.5, seconds)
             running = shop.kill(lambda elapsed, instant=instant: elapsed > instant)  # type: ignore[misc]
             done += 1

@@ -1,16 +1,19 @@
 """Pipeline files with anything done to them: a valid pipeline, or errors that say where, never a stack trace."""
 
-import os
+import contextlib
 import re
+import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faulty import PLAIN
+from faulty import KILLS, PLAIN, Shop
 from lakefit.cli import main
 from lakefit.errors import InputError
 from lakefit.run.validate import validate
@@ -100,9 +103,7 @@ def problems_of(text: bytes) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize(
-    "examples", [300, pytest.param(200 * int(os.environ.get("KILLS", "20")), marks=pytest.mark.fault)]
-)
+@pytest.mark.parametrize("examples", [300, pytest.param(200 * KILLS, marks=pytest.mark.fault)])
 def test_a_mutated_pipeline_file_is_valid_or_has_located_errors(
     folder: Path, monkeypatch: pytest.MonkeyPatch, examples: int
 ) -> None:
@@ -117,6 +118,29 @@ def test_a_mutated_pipeline_file_is_valid_or_has_located_errors(
             assert re.match(r"mutated\.yaml:\d+:\d+: .", problem)
 
     check()
+
+
+@pytest.mark.fault
+def test_a_mutated_pipeline_file_that_is_valid_ends_by_errors_of_ours_alone(spark: Any, tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "shop", 200)
+    ended: Counter[int] = Counter()
+
+    @settings(max_examples=50 * KILLS, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(st.sampled_from([file for file in FILES if file is not FLIGHTS]), mutations())
+    def check(text: str, change: Mutation) -> None:
+        with contextlib.chdir(shop.folder):
+            if sum(ended.values()) >= KILLS or problems_of(change(text).encode(errors="surrogatepass")):
+                return
+        shutil.move(shop.folder / "mutated.yaml", shop.folder / "shop.yaml")
+        code = shop.here()
+        ended[code] += 1
+        assert code in (0, 2, 3, 5), shop.said
+        assert "a fault of Lakefit" not in shop.said
+        assert "Traceback" not in shop.said
+
+    check()
+    print(f"\nvalid mutated pipeline files ended with exit codes {dict(ended)}")
+    assert ended[0]
 
 
 @pytest.mark.parametrize(

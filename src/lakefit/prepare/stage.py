@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,11 +148,19 @@ def _attempt(spark: SparkSession, job: Job) -> Manifest:
         scratch = folder / ".scratch"
         scratch.mkdir()
         manifest = _make(spark, job, folder, scratch)
-        for left in scratch.iterdir():
-            left.unlink()
-        scratch.rmdir()
+        shutil.rmtree(scratch)
+        _remove_unlisted(folder, manifest)
         write_json(folder / MANIFEST, manifest.model_dump(mode="json", by_alias=True))
     return manifest
+
+
+def _remove_unlisted(folder: Path, manifest: Manifest) -> None:
+    """Remove what attempts left that were killed, or slower than another one of their task."""
+    listed = {file.path for split in manifest.splits.values() for file in split.files}
+    listed |= {file.path for file in (*manifest.duplicates, *manifest.rejects)}
+    for path in folder.rglob("*"):
+        if path.is_file() and str(path.relative_to(folder)) not in listed:
+            path.unlink()
 
 
 def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifest:

@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,8 @@ class _Output:
         rest = table.slice(rows)
         self._pending, self._pending_rows = ([rest] if len(rest) else []), len(rest)
         if self._writer is None:
-            os.makedirs(os.path.dirname(self._temporary), exist_ok=True)
+            # Not its parents: an attempt that comes too late would make the staging folder again.
+            Path(self._temporary).parent.mkdir(exist_ok=True)
             self._writer = pq.ParquetWriter(
                 self._temporary, group.schema, compression="snappy", use_dictionary=_dictionary_columns(group.schema)
             )
