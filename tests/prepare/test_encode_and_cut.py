@@ -55,6 +55,23 @@ def test_a_category_without_vocabulary_knows_missing_and_unknown() -> None:
     assert encode(table, Features(numeric=(), categorical=(empty,)))["city"].to_pylist() == [1, 0]
 
 
+some_integers = st.integers(-3, 9) | st.integers(-(2**63), 2**63 - 1) | st.sampled_from([10**5, 2**17, 2**18])
+
+
+@given(
+    st.lists(st.none() | some_integers, max_size=20), st.lists(some_integers.map(str) | st.sampled_from(["x", "01"]))
+)
+def test_integers_are_the_categories_that_their_text_is(values: list[int | None], vocabulary: list[str]) -> None:
+    words = tuple(dict.fromkeys(vocabulary))
+    feature = CITY.model_copy(update={"vocabulary": words, "counts": (1,) * len(words)})
+    features = Features(numeric=(), categorical=(feature,))
+    column = pa.array([0, *values, 0], pa.int64()).slice(1, len(values))
+    of_integers, of_texts = (
+        encode(pa.table({"city": each}), features)["city"] for each in (column, column.cast(pa.string()))
+    )
+    assert of_integers.equals(of_texts)
+
+
 def test_the_model_takes_float64_decimal_text_padded_lists_and_seconds() -> None:
     table = pa.table(
         {

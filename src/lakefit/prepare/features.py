@@ -1,5 +1,7 @@
 """From cleaned rows to the model's numbers: the model's input contract, then what was learned."""
 
+import re
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import farmhash
@@ -22,6 +24,11 @@ from lakefit.prepare.staged import as_numbers
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 Floats: TypeAlias = NDArray[np.float64]
+
+# As the text of an integer is: nothing else equals it.
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+# A table of so many indices stays in a core's cache.
+_NEAR = 1 << 17
 
 
 def as_text(column: Column) -> pa.Array:
@@ -131,6 +138,12 @@ def hash_index(text: str, buckets: int) -> int:
 
 
 def _indices(column: pa.Array, feature: CategoricalFeature) -> pa.Array:
+    near = _near_integers(feature.vocabulary) if pa.types.is_signed_integer(column.type) else None
+    if feature.hash_buckets is None and near is not None:
+        low, table = near
+        values = pc.fill_null(column, 0).to_numpy().astype(np.int64)
+        found = table[np.clip(values, low, low + len(table) - 1) - low]
+        return pa.array(np.where(pc.is_null(column).to_numpy(False), 0, found) if column.null_count else found)
     # Each distinct value is looked up once.
     encoded = column.dictionary_encode()
     texts = as_text(encoded.dictionary)
@@ -140,6 +153,23 @@ def _indices(column: pa.Array, feature: CategoricalFeature) -> pa.Array:
         found = pc.index_in(texts, value_set=pa.array(feature.vocabulary, pa.string()))
         places = pc.add(pc.fill_null(found, -1), pa.scalar(2, pa.int32()))
     return pc.fill_null(places.take(encoded.indices), 0)
+
+
+@lru_cache(maxsize=1024)
+def _near_integers(vocabulary: tuple[str, ...]) -> tuple[int, NDArray[np.int32]] | None:
+    """Return the indices of all integers from one below the vocabulary's to one above, and the first of these.
+
+    None where it holds something else, or integers too far apart.
+    """
+    if not vocabulary or not all(_INTEGER.fullmatch(text) for text in vocabulary):
+        return None
+    numbers = np.array([int(text) for text in vocabulary], object)
+    low, high = min(numbers) - 1, max(numbers) + 1
+    if high - low > _NEAR or low < -(2**63) or high >= 2**63:
+        return None
+    table = np.ones(high - low + 1, np.int32)
+    table[(numbers - low).astype(np.int64)] = 2 + np.arange(len(numbers), dtype=np.int32)
+    return low, table
 
 
 def _list_indices(lists: pa.ListArray, feature: MultiValuedFeature) -> NDArray[np.int32]:

@@ -106,9 +106,8 @@ def count_bins_of(values: Floats, prefixes: Sequence[Prefix]) -> list[tuple[Hash
         mine = [prefix for prefix in prefixes if prefix.bits == length]
         wanted = np.array(sorted({prefix.value for prefix in mine}), np.uint64)
         if length:
-            head = bits >> np.uint64(64 - length)
-            place = np.minimum(np.searchsorted(wanted, head), len(wanted) - 1)
-            hit = wanted[place] == head
+            place = _places(bits >> np.uint64(64 - length), wanted, length)
+            hit = np.flatnonzero(place >= 0)
             found, place = bits[hit] << np.uint64(length), place[hit]
         else:
             found, place = bits, np.zeros(len(bits), np.int64)
@@ -116,6 +115,16 @@ def count_bins_of(values: Floats, prefixes: Sequence[Prefix]) -> list[tuple[Hash
             rest = found[place == np.searchsorted(wanted, np.uint64(prefix.value))] >> np.uint64(64 - prefix.next_bits)
             answers[prefix] = _counted(rest, prefix.next_bits)
     return [answers[prefix] for prefix in prefixes]
+
+
+def _places(heads: Hashes, wanted: Hashes, length: int) -> Integers:
+    """Return where each head of `length` bits is among those wanted (ascending), -1 where it is not."""
+    if length <= FIRST_BITS:
+        table = np.full(1 << length, -1)
+        table[wanted] = np.arange(len(wanted))
+        return table[heads]
+    place = np.minimum(np.searchsorted(wanted, heads), len(wanted) - 1)
+    return np.where(wanted[place] == heads, place, -1)
 
 
 def _counted(bits: Hashes, length: int) -> tuple[Hashes, Integers]:
