@@ -100,31 +100,34 @@ def first_bins(values: Floats, rows: Integers | None = None) -> Integers:
 
 def count_bins_of(values: Floats, prefixes: Sequence[Prefix]) -> list[tuple[Hashes, Integers]]:
     """Return what `CountBins` asks for, of one array without NaN; the prefixes are of one column, in order."""
-    bits = ordered_bits(values)
     answers: dict[Prefix, tuple[Hashes, Integers]] = {}
     for length in {prefix.bits for prefix in prefixes}:
         mine = [prefix for prefix in prefixes if prefix.bits == length]
         wanted = np.array(sorted({prefix.value for prefix in mine}), np.uint64)
-        if length:
-            place = _places(bits >> np.uint64(64 - length), wanted, length)
-            hit = np.flatnonzero(place >= 0)
-            found, place = bits[hit] << np.uint64(length), place[hit]
-        else:
-            found, place = bits, np.zeros(len(bits), np.int64)
+        place = _places(values, wanted, length)
+        hit = np.flatnonzero(place >= 0)
+        found, place = ordered_bits(values[hit]) << np.uint64(length), place[hit]
         for prefix in mine:
             rest = found[place == np.searchsorted(wanted, np.uint64(prefix.value))] >> np.uint64(64 - prefix.next_bits)
             answers[prefix] = _counted(rest, prefix.next_bits)
     return [answers[prefix] for prefix in prefixes]
 
 
-def _places(heads: Hashes, wanted: Hashes, length: int) -> Integers:
-    """Return where each head of `length` bits is among those wanted (ascending), -1 where it is not."""
-    if length <= FIRST_BITS:
-        table = np.full(1 << length, -1)
-        table[wanted] = np.arange(len(wanted))
-        return table[heads]
+def _places(values: Floats, wanted: Hashes, length: int) -> NDArray[np.int32]:
+    """Return where the first `length` bits of each value are among those wanted (ascending), -1 where they are not."""
+    if not length:
+        return np.zeros(len(values), np.int32)
+    if length == FIRST_BITS:
+        # Of the bits as they are, so that only the values that are wanted need to be ordered.
+        heads = np.arange(1 << length, dtype=np.uint64) << np.uint64(64 - length)
+        table = _search(ordered_bits(heads.view(np.float64)) >> np.uint64(64 - length), wanted)
+        return np.take(table, np.ascontiguousarray(values).view(np.uint64) >> np.uint64(64 - length))
+    return _search(ordered_bits(values) >> np.uint64(64 - length), wanted)
+
+
+def _search(heads: Hashes, wanted: Hashes) -> NDArray[np.int32]:
     place = np.minimum(np.searchsorted(wanted, heads), len(wanted) - 1)
-    return np.where(wanted[place] == heads, place, -1)
+    return np.where(wanted[place] == heads, place, -1).astype(np.int32)
 
 
 def _counted(bits: Hashes, length: int) -> tuple[Hashes, Integers]:

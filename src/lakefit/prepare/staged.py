@@ -103,7 +103,8 @@ class Staged:
     def most_frequent(self, column: str) -> float:
         """Return the most frequent value of a numeric column with values; of equally frequent ones the smallest."""
         if self.rows <= LOCAL_ROWS:
-            values, counts = np.unique(np.concatenate(list(known_values(self.files, column))), return_counts=True)
+            all_values = [values for _, values in known_values(self.files, [column])]
+            values, counts = np.unique(np.concatenate(all_values), return_counts=True)
             return float(values[np.argmax(counts)])
         rows = self.spark.read.parquet(*self.files).where(F.col(f"`{column}`").isNotNull())
         counted = rows.groupBy(F.col(f"`{column}`").cast("double").alias("value")).count()
@@ -154,11 +155,13 @@ def is_number(arrow_type: pa.DataType) -> bool:
     )
 
 
-def known_values(files: Iterable[str], column: str) -> Iterator[Floats]:
-    """Yield a staged column's values without nulls, a file at a time."""
+def known_values(files: Iterable[str], columns: Iterable[str]) -> Iterator[tuple[str, Floats]]:
+    """Yield staged columns and their values without nulls, a file at a time."""
     for path in files:
-        values = as_numbers(pq.read_table(path, columns=[column])[column])
-        yield values[~np.isnan(values)]
+        with pq.ParquetFile(path, memory_map=True) as file:
+            for column in columns:
+                values = as_numbers(file.read([column], use_threads=False)[column])
+                yield column, values[~np.isnan(values)]
 
 
 def _in_task(
@@ -216,21 +219,18 @@ def _bins_of_files(files: Sequence[str], prefixes: Sequence[Prefix], transforms:
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, prefix in enumerate(prefixes):
         places[prefix.column].append(place)
-    for column, mine in places.items():
-        for values in known_values(files, column):
-            derived = transforms[column](values)[:, 0] if column in transforms else values
-            counted = count_bins_of(derived, [prefixes[place] for place in mine])
-            for place, (bins, rows) in zip(mine, counted, strict=True):
-                asked = np.full(len(bins), place, np.int32)
-                parts.append(pa.table({"prefix": asked, "bin": bins, "rows": rows}))
+    for column, values in known_values(files, places):
+        derived = transforms[column](values)[:, 0] if column in transforms else values
+        counted = count_bins_of(derived, [prefixes[place] for place in places[column]])
+        for place, (bins, rows) in zip(places[column], counted, strict=True):
+            asked = np.full(len(bins), place, np.int32)
+            parts.append(pa.table({"prefix": asked, "bin": bins, "rows": rows}))
     return bytes(to_cell(pa.concat_tables(parts))[0].as_buffer())
 
 
 def _histograms_of_files(files: Sequence[str], edges: Mapping[str, Sequence[float]]) -> bytes:
-    parts = []
-    for column, at in edges.items():
-        counts = np.zeros(len(at) + 1, np.int64)
-        for values in known_values(files, column):
-            counts += np.bincount(np.searchsorted(np.array(at), values, side="right"), minlength=len(at) + 1)
-        parts.append(counts)
-    return np.concatenate(parts).tobytes()
+    counts = {column: np.zeros(len(at) + 1, np.int64) for column, at in edges.items()}
+    for column, values in known_values(files, edges):
+        bins = np.searchsorted(np.array(edges[column]), values, side="right")
+        counts[column] += np.bincount(bins, minlength=len(counts[column]))
+    return np.concatenate(list(counts.values())).tobytes()

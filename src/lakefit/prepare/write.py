@@ -88,7 +88,7 @@ def _encoded(rows: pa.Table, plan: WritePlan, beyond: dict[str, tuple[int, float
 def _rows_of_range(number: int, plan: WritePlan, kind: str) -> Iterator[pa.Table]:
     """Yield the staged rows of the range in hash order, a bounded number at a time."""
     for path in files_of_range(plan.staged[kind], number, plan.bucket_bits, plan.range_bits):
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, memory_map=True) as file:
             columns = plan.kept_columns if kind in SPLITS else None
             for batch in file.iter_batches(batch_size=_READ_ROWS, columns=columns):
                 rows = pa.Table.from_batches([batch])
