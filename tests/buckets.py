@@ -15,7 +15,7 @@ from lakefit.config.features import Features as FeaturesSection
 from lakefit.config.rows import SPLITS, Label, Split
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.statistics import ColumnStatistics
-from lakefit.prepare.blocks import Keying, make_blocks
+from lakefit.prepare.blocks import FLUSH_BYTES, Keying, make_blocks
 from lakefit.prepare.bucket import STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.hashing import hash_rows
@@ -104,9 +104,10 @@ def batches_of(rows: Sequence[Row], size: int) -> list[pa.RecordBatch]:
 
 @dataclass(frozen=True)
 class Setup:
-    """How a dataset is made; the first three must not show in it."""
+    """How a dataset is made; the first four must not show in it."""
 
     bucket_bits: int = 2
+    partition_bits: int = 2
     batch_rows: int = 50
     tasks: int = 1
     key: tuple[str, ...] = ("key",)
@@ -131,9 +132,9 @@ class Made:
     files: dict[str, bytes]
 
 
-def blocks_of(rows: Sequence[Row], setup: Setup) -> list[pa.RecordBatch]:
+def blocks_of(rows: Sequence[Row], setup: Setup, flush_bytes: int = FLUSH_BYTES) -> list[pa.RecordBatch]:
     """Return the blocks of all map tasks."""
-    keying = Keying(COLUMNS, setup.key or COLUMNS, setup.bucket_bits)
+    keying = Keying(COLUMNS, setup.key or COLUMNS, min(setup.partition_bits, setup.bucket_bits), flush_bytes)
     tasks = [rows[task :: setup.tasks] for task in range(setup.tasks)]
     parts = [make_blocks(batches_of(part, setup.batch_rows), keying) for part in tasks if part]
     return list(itertools.chain.from_iterable(parts))
@@ -157,10 +158,10 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup) -> Made:
         features=setup.features,
         label=Label(expression="label"),
     )
-    by_bucket: dict[int, list[pa.RecordBatch]] = {}
+    partitions: dict[int, list[pa.RecordBatch]] = {}
     for block in blocks_of(rows, setup):
-        by_bucket.setdefault(block["bucket"][0].as_py(), []).append(block)
-    finished = [batch for number in sorted(by_bucket) for batch in finish_buckets(by_bucket[number], plan)]
+        partitions.setdefault(block["partition"][0].as_py(), []).append(block)
+    finished = [batch for number in sorted(partitions) for batch in finish_buckets(partitions[number], plan)]
     results = pa.Table.from_batches(finished)
     summaries = [json.loads(text) for text in results["summary"].to_pylist()]
     staged = {

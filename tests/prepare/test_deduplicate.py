@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from buckets import COLUMNS, Row, batches_of
 from lakefit.prepare.blocks import FILE, Keying, flattened, keyed
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, occurrences, row_order
+from lakefit.prepare.spill import Rows
 
 Key = tuple[Any, Any]
 values = st.tuples(
@@ -32,7 +33,7 @@ def sorted_table(rows: Sequence[Row], how: Deduplication, key: tuple[str, ...] =
 
 
 def sorted_as(table: pa.Table, how: Deduplication) -> pa.Table:
-    table = table.take(pa.array(row_order(table, how)))
+    table = table.take(pa.array(row_order(Rows([table]), how)))
     return table.append_column(OCCURRENCE, occurrences(table))
 
 

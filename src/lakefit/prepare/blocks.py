@@ -1,6 +1,6 @@
-"""Rows to Arrow blocks, one per hash bucket: what Spark shuffles instead of rows."""
+"""Rows to Arrow blocks, one per partition of their hashes: what Spark shuffles instead of rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -21,10 +21,10 @@ ROW_HIGH, ROW_LOW = "_row_hi", "_row_lo"
 FILE, RECORD, HEADER = "_file", "_record", "_header"
 NOT_FINITE, UNPARSABLE, CORRECTED = "_not_finite", "_unparsable", "_corrected"
 
-BLOCKS_SCHEMA = "bucket INT, rows BIGINT, hi_sum DECIMAL(20, 0), lo_sum DECIMAL(20, 0), block BINARY"
+BLOCKS_SCHEMA = "partition INT, rows BIGINT, hi_sum DECIMAL(20, 0), lo_sum DECIMAL(20, 0), block BINARY"
 _ARROW_SCHEMA = pa.schema(
     [
-        ("bucket", pa.int32()),
+        ("partition", pa.int32()),
         ("rows", pa.int64()),
         ("hi_sum", pa.decimal128(20, 0)),
         ("lo_sum", pa.decimal128(20, 0)),
@@ -41,17 +41,20 @@ _NOTHING = {
     RULE: pa.scalar(None, pa.int32()),
 }
 _KEYS = {KEY_HIGH: ROW_HIGH, KEY_LOW: ROW_LOW}
-# A map task gathers this many bytes before it cuts blocks: what it holds at a time, and what makes blocks large.
 FLUSH_BYTES = 96 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Keying:
-    """How rows are keyed: the key's columns (all of `content` where there is no key) and the bits of a bucket."""
+    """How rows are keyed: the key's columns (all of `content` where there is no key) and the bits of a partition.
+
+    flush_bytes: a map task gathers so many before it cuts blocks: what it holds at a time, and what makes blocks large.
+    """
 
     content: tuple[str, ...]
     key: tuple[str, ...]
-    bucket_bits: int
+    partition_bits: int
+    flush_bytes: int = FLUSH_BYTES
 
 
 def make_blocks(batches: Iterable[pa.RecordBatch], keying: Keying) -> Iterator[pa.RecordBatch]:
@@ -66,7 +69,7 @@ def cut_blocks(tables: Iterable[pa.Table], keying: Keying) -> Iterator[pa.Record
     for table in tables:
         held.append(table)
         size += table.nbytes
-        if size >= FLUSH_BYTES:
+        if size >= keying.flush_bytes:
             yield from _cut(held, keying)
             held, size = [], 0
     if held:
@@ -74,20 +77,28 @@ def cut_blocks(tables: Iterable[pa.Table], keying: Keying) -> Iterator[pa.Record
 
 
 def _cut(tables: list[pa.Table], keying: Keying) -> Iterator[pa.RecordBatch]:
-    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-    buckets = bucket_of(table[KEY_HIGH].to_numpy(), keying.bucket_bits)
-    order = np.argsort(buckets, kind="stable")
-    table = _without_empty(table).take(pa.array(order))
-    sorted_buckets = buckets[order]
-    present, starts = np.unique(sorted_buckets, return_index=True)
-    ends = np.append(starts[1:], len(sorted_buckets))
-    for bucket, start, end in zip(present, starts, ends, strict=True):
-        rows = table.slice(start, end - start)
+    table = one_table(tables)
+    partitions = bucket_of(table[KEY_HIGH].to_numpy(), keying.partition_bits)
+    for partition, rows in cut_by(_without_empty(table), partitions):
         hi, lo = identity_sums(rows)
-        values = [int(bucket), len(rows), Decimal(hi), Decimal(lo)]
+        values = [partition, len(rows), Decimal(hi), Decimal(lo)]
         arrays = [pa.array([value], field.type) for value, field in zip(values, _ARROW_SCHEMA, strict=False)]
         arrays.append(to_cell(rows))
         yield pa.RecordBatch.from_arrays(arrays, schema=_ARROW_SCHEMA)
+
+
+def cut_by(table: pa.Table, numbers: NDArray[np.int64]) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the rows of each number, ascending."""
+    order = np.argsort(numbers, kind="stable")
+    table = table.take(pa.array(order))
+    present, starts = np.unique(numbers[order], return_index=True)
+    for number, start, end in zip(present, starts, [*starts[1:], len(order)], strict=True):
+        yield int(number), table.slice(start, end - start)
+
+
+def one_table(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of all tables with one chunk and one dictionary a column."""
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
 def flattened(table: pa.Table) -> pa.Table:
@@ -183,7 +194,6 @@ def from_cell(cell: pa.BinaryScalar) -> pa.Table:
     return pa.ipc.open_stream(cell.as_buffer()).read_all()
 
 
-def from_cells(cells: pa.ChunkedArray) -> pa.Table:
-    """Return the rows of all blocks in a column of IPC streams, as one table of unified dictionaries."""
-    tables = [_with_empty(from_cell(cell)) for cell in cells]
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+def rows_of(cells: pa.ChunkedArray) -> Iterator[pa.Table]:
+    """Yield the rows of each block in a column of IPC streams."""
+    return (_with_empty(from_cell(cell)) for cell in cells)

@@ -28,10 +28,11 @@ from lakefit.prepare.blocks import (
     ROW_HIGH,
     ROW_LOW,
     UNPARSABLE,
-    from_cells,
+    rows_of,
 )
 from lakefit.prepare.clean import LABEL, RULE, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, occurrences, row_order
+from lakefit.prepare.spill import Partition, Rows
 from lakefit.prepare.split import IN_GAP, NO_SPLIT, assign_split, check_keys, group_of
 from lakefit.prepare.staged import SPLIT
 from lakefit.prepare.tally import RESULT_FIELDS, tally
@@ -85,48 +86,52 @@ class BucketPlan:
 
 def finish_buckets(batches: Iterable[pa.RecordBatch], plan: BucketPlan) -> Iterator[pa.RecordBatch]:
     """Finish the buckets of a partition (rows of `blocks.BLOCKS_SCHEMA`); yield one row of `RESULT_SCHEMA` for each."""
-    arrived = [batch for batch in batches if batch.num_rows]
-    if not arrived:
-        return
-    blocks = pa.Table.from_batches(arrived)
-    for bucket in sorted(set(blocks["bucket"].to_pylist())):
-        mine = blocks.filter(pc.equal(blocks["bucket"], bucket))
-        summary, tallied = _finish(bucket, mine, plan)
-        first = {"bucket": pa.array([bucket], pa.int32()), "summary": pa.array([json.dumps(summary)])}
-        yield pa.RecordBatch.from_pydict({**first, **tallied})
+    arrived = [0, 0, 0]
+    with Partition(plan.bucket_bits) as partition:
+        for batch in batches:
+            for rows in rows_of(batch["block"]):
+                partition.add(rows)
+            for place, name in enumerate(("rows", "hi_sum", "lo_sum")):
+                arrived[place] += sum(int(value) for value in batch[name].to_pylist())
+        for bucket, found in partition.buckets():
+            summary, tallied = _finish(bucket, found, plan)
+            # What the blocks counted is of the partition: its first bucket says it.
+            summary["arrived"] = [arrived[0], *(half % (1 << 64) for half in arrived[1:])]
+            arrived = [0, 0, 0]
+            first = {"bucket": pa.array([bucket], pa.int32()), "summary": pa.array([json.dumps(summary)])}
+            yield pa.RecordBatch.from_pydict({**first, **tallied})
 
 
-def _finish(bucket: int, blocks: pa.Table, plan: BucketPlan) -> tuple[dict[str, Any], dict[str, pa.Array]]:
-    table = from_cells(blocks["block"])
-    order = row_order(table, plan.deduplication)
+def _finish(bucket: int, found: Rows, plan: BucketPlan) -> tuple[dict[str, Any], dict[str, pa.Array]]:
+    order = row_order(found, plan.deduplication)
     # The fate of a row is decided by a few columns; the others are copied once, to where the row goes.
     values = set(plan.columns) - set(plan.judging)
-    rows = table.select([name for name in table.column_names if name not in values]).take(pa.array(order))
+    rows = found.take(order, [name for name in found.names if name not in values])
     rows = rows.combine_chunks().append_column(OCCURRENCE, occurrences(rows))
     rows = rows.append_column(IDENTITY, _identity(rows))
     state, first, rule = _judge(rows, plan)
     split = _split(rows, state, rule, plan)
+    hidden = [name for name in rows.column_names if name not in plan.judging]
 
-    def whole(places: NDArray[np.int64]) -> pa.Table:
-        """Return rows by their places in `rows`, with all their values."""
-        narrow = rows.take(pa.array(places))
-        wide = table.select(list(plan.columns)).take(pa.array(order[places]))
-        hidden = [name for name in narrow.column_names if name not in plan.judging]
-        return pa.table({**{name: narrow[name] for name in hidden}, **{name: wide[name] for name in plan.columns}})
+    def whole(places: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """Yield rows by their places in `rows`, with all their values, so many at a time as memory is meant for."""
+        for some in found.slices(places):
+            narrow, wide = rows.select(hidden).take(pa.array(some)), found.take(order[some], plan.columns)
+            yield some, pa.table({**{n: narrow[n] for n in hidden}, **{n: wide[n] for n in plan.columns}})
 
     of_split = {name: np.flatnonzero((state == _KEPT) & (split == number)) for number, name in enumerate(SPLITS)}
-    kept = {name: _kept_rows(whole(places), number, plan) for number, (name, places) in enumerate(of_split.items())}
-    files = {name: _stage(kept[name], name, bucket, plan) for name in SPLITS}
-    duplicates = np.flatnonzero(state == _DUPLICATE)
-    files["duplicates"] = _stage(
-        _duplicate_rows(whole(duplicates), rows, first[duplicates], plan), "duplicates", bucket, plan
-    )
-    rejects = np.flatnonzero(state == _REJECTED)
-    files["rejects"] = _stage(_rejected_rows(whole(rejects), rule[rejects], plan), "rejects", bucket, plan)
+    kept = {
+        name: pa.concat_tables([_kept_rows(part, number, plan) for _, part in whole(places)])
+        for number, (name, places) in enumerate(of_split.items())
+    }
+    duplicates, rejects = np.flatnonzero(state == _DUPLICATE), np.flatnonzero(state == _REJECTED)
+    files = {name: _stage([kept[name]], name, bucket, plan) for name in SPLITS}
+    found_twice = (_duplicate_rows(part, rows, first[some], plan) for some, part in whole(duplicates))
+    files["duplicates"] = _stage(found_twice, "duplicates", bucket, plan)
+    rejected = (_rejected_rows(part, rule[some], plan) for some, part in whole(rejects))
+    files["rejects"] = _stage(rejected, "rejects", bucket, plan)
     tallied = tally(kept["train"], plan.tallied, plan.features, plan.bucket_bits)
-    sums = [sum(int(value) for value in blocks[name].to_pylist()) % (1 << 64) for name in ("hi_sum", "lo_sum")]
     summary = {
-        "arrived": [sum(blocks["rows"].to_pylist()), *sums],
         "headers": int((state == _HEADER).sum()),
         "not_finite": int(pc.sum(pc.fill_null(rows[NOT_FINITE], 0)).as_py() or 0),
         "unparsable": _counted(rows[UNPARSABLE], 2),
@@ -223,14 +228,20 @@ def _rejected_rows(found: pa.Table, rule: NDArray[np.int32], plan: BucketPlan) -
     return found.add_column(2, "_rule", pa.array(rules, pa.int32()))
 
 
-def _stage(rows: pa.Table, kind: str, bucket: int, plan: BucketPlan) -> str | None:
+def _stage(parts: Iterable[pa.Table], kind: str, bucket: int, plan: BucketPlan) -> str | None:
     """Write a bucket's rows under a name of this attempt's own; return it, or None where there are no rows."""
-    if not len(rows):
-        return None
     name = os.path.join(plan.staging, f"{kind}-{bucket:05d}-{uuid.uuid4().hex}.parquet")
-    # Read once or twice within the minute: compressing it would take longer than writing it.
-    pq.write_table(rows, name, compression="none", use_dictionary=False, write_statistics=False)
-    return name
+    writer = None
+    for rows in parts:
+        if len(rows):
+            # Read once or twice within the minute: compressing it would take longer than writing it.
+            writer = writer or pq.ParquetWriter(
+                name, rows.schema, compression="none", use_dictionary=False, write_statistics=False
+            )
+            writer.write_table(rows)
+    if writer is not None:
+        writer.close()
+    return name if writer is not None else None
 
 
 def _label_counts(label: pa.ChunkedArray, kind: str) -> dict[str, Any]:

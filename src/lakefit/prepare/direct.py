@@ -45,8 +45,6 @@ from lakefit.prepare.reader import cleaned_columns, raw_columns
 
 NOT_PLAIN = "LAKEFIT-NOT-PLAIN"
 """Begins what a task says when it meets bytes that only Spark reads."""
-# About so many bytes a task: its rows make one round of blocks.
-TASK_BYTES = 64 << 20
 _BATCH_ROWS = 1 << 16
 
 
@@ -84,7 +82,7 @@ def read_blocks(spark: SparkSession, pipeline: Pipeline, files: Sequence[InputFi
         csv = plain_csv(table, columns, tuple(sorted(set(headers))) if table.header else ())
     cores = spark.sparkContext.defaultParallelism
     plan = DirectPlan(
-        tasks=tuple(_tasks(files, csv is None, cores)),
+        tasks=tuple(_tasks(files, csv is None, cores, keying.flush_bytes * 2 // 3)),
         columns=columns,
         csv=csv,
         kept=tuple(cleaned_columns(pipeline, files)),
@@ -96,11 +94,14 @@ def read_blocks(spark: SparkSession, pipeline: Pipeline, files: Sequence[InputFi
     return numbers.mapInArrow(partial(_blocks, plan=plan), BLOCKS_SCHEMA)
 
 
-def _tasks(files: Sequence[InputFile], row_groups: bool, cores: int) -> Iterator[tuple[Range, ...]]:
-    """Yield the ranges of each task: large files are cut, small ones read together."""
+def _tasks(files: Sequence[InputFile], row_groups: bool, cores: int, task_bytes: int) -> Iterator[tuple[Range, ...]]:
+    """Yield the ranges of each task: large files are cut, small ones read together.
+
+    task_bytes: at most about so many of the files; their rows make one round of blocks.
+    """
     total = sum(file.size for file in files)
     # A few tasks a core even out.
-    target = min(TASK_BYTES, max(1 << 20, total // (2 * cores) + 1))
+    target = min(task_bytes, max(1 << 20, total // (2 * cores) + 1))
     task: list[Range] = []
     size = 0
     for file in files:
