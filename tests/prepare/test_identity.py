@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import functions as F
 
 from lakefit.prepare.identity import identities, identity_columns
 
@@ -33,7 +32,7 @@ row = st.tuples(*(st.none() | values for _, values in TYPES.values()))
 
 def of_spark(spark: Any, table: pa.Table) -> list[tuple[int, int]]:
     frame = spark.createDataFrame(table).coalesce(1)
-    hi, lo = identity_columns([(F.col(field.name), field.dataType) for field in frame.schema.fields])
+    hi, lo = identity_columns({field.name: field.dataType for field in frame.schema.fields})
     return [(row[0] % 2**64, row[1] % 2**64) for row in frame.select(hi, lo).collect()]
 
 

@@ -42,7 +42,8 @@ def spark_session() -> Iterator[SparkSession]:
     for key, value in spark_defaults().items():
         builder = builder.config(key, value)
     # G1, the default, spends more on short pauses than a batch job on few cores has of them.
-    options = f"-XX:+UseParallelGC -Dlog4j2.configurationFile=file:{log4j}"
+    # The stack is for plans of thousands of columns, which Java writes recursively.
+    options = f"-XX:+UseParallelGC -Xss16m -Dlog4j2.configurationFile=file:{log4j}"
     builder = builder.config("spark.driver.extraJavaOptions", options)
     with _scratch_folder() as scratch:
         builder = builder.config("spark.sql.warehouse.dir", f"file://{scratch}/warehouse")

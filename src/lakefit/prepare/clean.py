@@ -147,32 +147,46 @@ def _column(name: str) -> Column:
 def _normal(frame: DataFrame, names: set[str] | None = None) -> DataFrame:
     """Make "", NaN and infinities NULL and -0.0 0.0 in the columns of these lower-case names (None: in all)."""
     changes: dict[str, Column] = {}
-    not_finite: Column = F.col(f"{MARKS}.not_finite")
+    not_finite = F.col(f"{MARKS}.not_finite")
+    strange_floats: list[str] = []
     for field in frame.schema.fields:
         if field.name in (ROW, MARKS) or (names is not None and field.name.lower() not in names):
             continue
-        column = _column(field.name)
+        name = quoted(field.name)
+        # As text what thousands of columns have: to build each expression from Python takes milliseconds.
         if isinstance(field.dataType, StringType):
-            changes[field.name] = F.nullif(column, F.lit(""))
+            changes[field.name] = F.expr(f"nullif({name}, '') AS {name}")
         elif isinstance(field.dataType, (DoubleType, FloatType)):
-            not_finite = not_finite + F.coalesce((~_is_finite(column)).cast("int"), F.lit(0))
-            changes[field.name] = _finite(column, field.dataType)
+            # Spark orders NaN above infinity. x + 0 turns -0.0 into 0.0 and leaves every other number as it is.
+            finite = f"abs({name}) < double('infinity')"
+            strange_floats.append(f"coalesce(CAST(NOT {finite} AS INT), 0)")
+            zero = f"CAST(0 AS {field.dataType.simpleString()})"
+            changes[field.name] = F.expr(f"IF({finite}, {name} + {zero}, NULL) AS {name}")
         elif isinstance(field.dataType, ArrayType) and isinstance(field.dataType.elementType, (DoubleType, FloatType)):
-            of_type = field.dataType.elementType
+            column, of_type = _column(field.name), field.dataType.elementType
             strange = F.size(F.filter(column, lambda item: ~_is_finite(item)))
             not_finite = not_finite + F.when(column.isNotNull(), strange).otherwise(F.lit(0))
-            changes[field.name] = _finite_items(column, of_type)
+            changes[field.name] = _finite_items(column, of_type).alias(field.name)
     if not changes:
         return frame
-    return frame.withColumns({**changes, MARKS: F.col(MARKS).withField("not_finite", not_finite)})
+    if strange_floats:
+        not_finite = not_finite + F.expr(_sum(strange_floats))
+    changes[MARKS] = F.col(MARKS).withField("not_finite", not_finite).alias(MARKS)
+    # withColumns compares each name with each.
+    return frame.select(*(changes.get(name, quoted(name)) for name in frame.columns))
+
+
+def _sum(terms: Sequence[str]) -> str:
+    """Add as a tree: Spark walks expressions recursively, and a chain of a thousand columns exhausts its stack."""
+    middle = len(terms) // 2
+    return f"({_sum(terms[:middle])} + {_sum(terms[middle:])})" if middle else terms[0]
 
 
 def _is_finite(number: Column) -> Column:
-    return F.abs(number) < F.lit(float("inf"))  # Spark orders NaN above infinity.
+    return F.abs(number) < F.lit(float("inf"))
 
 
 def _finite(number: Column, of_type: DataType) -> Column:
-    # x + 0 turns -0.0 into 0.0 and leaves every other number as it is.
     return F.when(_is_finite(number), number + F.lit(0.0).cast(of_type))
 
 

@@ -54,8 +54,7 @@ def read_rows(spark: SparkSession, name: str, table: Table, files: Sequence[Inpu
     columns = [column for column in frame.columns if column not in _HIDDEN]
     types = {field.name: field.dataType for field in frame.schema.fields}
     record = F.col(_RECORD)
-    values = [(record, types[_RECORD]), *((F.col(quoted(column)), types[column]) for column in columns)]
-    hi, lo = identity_columns(values)
+    hi, lo = identity_columns({name: types[name] for name in (_RECORD, *columns)})
     row = F.struct(
         hi.alias("hi"),
         lo.alias("lo"),
@@ -63,7 +62,7 @@ def read_rows(spark: SparkSession, name: str, table: Table, files: Sequence[Inpu
         record.alias("record"),
         F.col(_HEADER).alias("header"),
     )
-    return frame.select(*(F.col(quoted(column)) for column in columns), row.alias(ROW))
+    return frame.select(*map(quoted, columns), row.alias(ROW))
 
 
 def read_side_table(spark: SparkSession, name: str, table: Table, files: Sequence[InputFile]) -> DataFrame:
@@ -217,7 +216,7 @@ def _parsed(lines: DataFrame, name: str, table: Table, columns: Mapping[str, str
     text = F.make_valid_utf8("value")
     marked = parsed.select(good.alias("parsed"), F.when(bad, text).alias(_RECORD), _FILE, _HEADER)
     kept = [column for column in columns if not column.startswith("_lakefit_extra_")]
-    return marked.select(*(F.col(f"parsed.{quoted(column)}") for column in kept), *_HIDDEN)
+    return marked.select(*(f"parsed.{quoted(column)}" for column in kept), *_HIDDEN)
 
 
 def _parser(table: Table, columns: Mapping[str, str]) -> Column:
@@ -322,7 +321,7 @@ def _loaded(reader: DataFrameReader, format_name: str, files: Sequence[InputFile
 
 def _with_file(frame: DataFrame, known_as: str | None = None) -> DataFrame:
     return frame.select(
-        *(F.col(quoted(name)) for name in frame.columns),
+        *map(quoted, frame.columns),
         F.lit(None).cast("string").alias(_RECORD),
         F.lit(False).alias(_HEADER),
         (F.col("_metadata.file_path") if known_as is None else F.lit(known_as)).alias(_FILE),
