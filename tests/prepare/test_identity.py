@@ -61,6 +61,13 @@ def test_many_columns_and_rows_agree_too(spark: Any) -> None:
     assert len(set(of_numpy(table))) == len(table)
 
 
+def test_long_texts_agree_too(spark: Any) -> None:
+    draw = np.random.Generator(np.random.PCG64(5))
+    lengths = [*range(4_090, 4_140), (1 << 20) + 7, 3_000_001]
+    table = pa.table({"text": [bytes(draw.integers(32, 127, length, np.uint8)).decode() for length in lengths]})
+    assert of_numpy(table) == of_spark(spark, table)
+
+
 @pytest.mark.parametrize(
     ("of_type", "one", "other"),
     [

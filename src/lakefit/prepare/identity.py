@@ -39,6 +39,8 @@ _SHORT = np.uint64((42 + int(_P5)) % 2**64)
 # So many columns share a word that says which are NULL; a BIGINT has a sign.
 _MASKED = 63
 _BLOCK = 1 << 14
+_LONG = 1 << 12
+_LONG_PIECE = 1 << 20
 
 
 def identity_columns(values: Mapping[str, DataType]) -> tuple[Column, Column]:
@@ -164,6 +166,9 @@ def hash_texts(texts: pa.Array) -> Hashes:
     hashes = np.empty(len(texts), np.uint64)
     for length in np.unique(lengths):
         mine = np.flatnonzero(lengths == length)
+        if length > _LONG:
+            hashes[mine] = [_hash_one(data[offsets[i] : offsets[i + 1]]) for i in mine]
+            continue
         # Some texts of one length at a time: rows of a matrix of bytes.
         for some in np.array_split(mine, max(1, len(mine) * int(length) >> 24)):
             hashes[some] = _hash_bytes(data[offsets[some][:, None] + np.arange(length)])
@@ -174,18 +179,35 @@ def _rotl(x: Hashes, bits: int) -> Hashes:
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
-def _hash_bytes(data: NDArray[np.uint8]) -> Hashes:
-    """Return XXH64 of each row of bytes, all of one length."""
+def _hash_one(data: NDArray[np.uint8]) -> int:
+    """Return XXH64 of one long text: numbers of Python's are faster than arrays of one."""
+    p1, p2, ones = int(_P1), int(_P2), (1 << 64) - 1
+    lanes = [int(seed) for seed in _LANES]
+    whole = len(data) // 32 * 32
+    for start in range(0, whole, _LONG_PIECE):
+        words = data[start : min(start + _LONG_PIECE, whole)].view("<u8").reshape(-1, 4)
+        for place, lane in enumerate(lanes):
+            for word in words[:, place].tolist():
+                lane = (lane + word * p2) & ones
+                lane = (((lane << 31) | (lane >> 33)) * p1) & ones
+            lanes[place] = lane
+    return int(_hash_bytes(data[None, :], [np.array([lane], np.uint64) for lane in lanes])[0])
+
+
+def _hash_bytes(data: NDArray[np.uint8], lanes: list[Hashes] | None = None) -> Hashes:
+    """Return XXH64 of each row of bytes, all of one length. lanes: where these have been computed."""
     rows, length = data.shape
     h: Hashes
     at = 0
     if length >= 32:
-        lanes = [np.full(rows, seed) for seed in _LANES]
-        while at <= length - 32:
-            for place in range(4):
-                word = _read(data, at + 8 * place, "<u8")
-                lanes[place] = _rotl(lanes[place] + word * _P2, 31) * _P1
-            at += 32
+        if lanes is None:
+            lanes = [np.full(rows, seed) for seed in _LANES]
+            while at <= length - 32:
+                for place in range(4):
+                    word = _read(data, at + 8 * place, "<u8")
+                    lanes[place] = _rotl(lanes[place] + word * _P2, 31) * _P1
+                at += 32
+        at = length // 32 * 32
         h = _rotl(lanes[0], 1) + _rotl(lanes[1], 7) + _rotl(lanes[2], 12) + _rotl(lanes[3], 18)
         for lane in lanes:
             h = (h ^ (_rotl(lane * _P2, 31) * _P1)) * _P1 + _P4
