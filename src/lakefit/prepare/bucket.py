@@ -35,7 +35,7 @@ from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key,
 from lakefit.prepare.spill import Partition, Rows
 from lakefit.prepare.split import IN_GAP, NO_SPLIT, assign_split, check_keys, group_of
 from lakefit.prepare.staged import SPLIT
-from lakefit.prepare.tally import RESULT_FIELDS, tally
+from lakefit.prepare.tally import RESULT_FIELDS, sum_counts, tally
 
 IDENTITY = "_row"
 GROUP = "_group"
@@ -93,13 +93,14 @@ def finish_buckets(batches: Iterable[pa.RecordBatch], plan: BucketPlan) -> Itera
                 partition.add(rows)
             for place, name in enumerate(("rows", "hi_sum", "lo_sum")):
                 arrived[place] += sum(int(value) for value in batch[name].to_pylist())
-        for bucket, found in partition.buckets():
-            summary, tallied = _finish(bucket, found, plan)
-            # What the blocks counted is of the partition: its first bucket says it.
-            summary["arrived"] = [arrived[0], *(half % (1 << 64) for half in arrived[1:])]
-            arrived = [0, 0, 0]
-            first = {"bucket": pa.array([bucket], pa.int32()), "summary": pa.array([json.dumps(summary)])}
-            yield pa.RecordBatch.from_pydict({**first, **tallied})
+        finished = [(bucket, *_finish(bucket, found, plan)) for bucket, found in partition.buckets()]
+    sum_counts([tallied for _, _, tallied in finished])
+    for bucket, summary, tallied in finished:
+        # What the blocks counted is of the partition: its first bucket says it.
+        summary["arrived"] = [arrived[0], *(half % (1 << 64) for half in arrived[1:])]
+        arrived = [0, 0, 0]
+        first = {"bucket": pa.array([bucket], pa.int32()), "summary": pa.array([json.dumps(summary)])}
+        yield pa.RecordBatch.from_pydict({**first, **tallied})
 
 
 def _finish(bucket: int, found: Rows, plan: BucketPlan) -> tuple[dict[str, Any], dict[str, pa.Array]]:

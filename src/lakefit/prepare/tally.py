@@ -104,6 +104,17 @@ def tally(training: pa.Table, columns: Sequence[str], features: Features, bucket
     }
 
 
+def sum_counts(tallies: Sequence[dict[str, pa.Array]]) -> None:
+    """Put the counts of all buckets of a partition into the first one's: the driver gets each value once."""
+    for name in ("numbers", "texts", "codes", "learned", "bins") if len(tallies) > 1 else ():
+        counts = pa.concat_tables([from_cell(one[name][0]) for one in tallies])
+        summed = counts.group_by(["column", "value"]).aggregate([("rows", "sum")])
+        nothing = to_cell(counts.slice(0, 0))
+        for one in tallies:
+            one[name] = nothing
+        tallies[0][name] = to_cell(summed.rename_columns(["column", "value", "rows"]).cast(counts.schema))
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """The tallies of all buckets, merged.
