@@ -15,7 +15,7 @@ from lakefit.config.features import Features as FeaturesSection
 from lakefit.config.rows import SPLITS, Label, Split
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.statistics import ColumnStatistics
-from lakefit.prepare.blocks import FLUSH_BYTES, Keying, make_blocks
+from lakefit.prepare.blocks import FILE, FLUSH_BYTES, HEADER, NOT_FINITE, RECORD, ROW_HIGH, ROW_LOW, Keying, make_blocks
 from lakefit.prepare.bucket import STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.hashing import hash_rows
@@ -89,14 +89,16 @@ def batches_of(rows: Sequence[Row], size: int) -> list[pa.RecordBatch]:
     record = pa.array([row.record for row in rows], pa.string())
     raw = [record, *table.columns]
     halves = [pa.array(hash_rows(raw, len(rows), seed).view(np.int64)) for seed in (1, 2)]
-    file = pa.array([row.file for row in rows], pa.string())
-    header = pa.array([row.header for row in rows], pa.bool_())
-    struct = pa.StructArray.from_arrays([*halves, file, record, header], ["hi", "lo", "file", "record", "header"])
-    table = table.append_column("_row", struct)
-    texts = pa.nulls(len(rows), pa.string())
-    not_finite = pa.array([row.not_finite for row in rows], pa.int32())
-    marks = pa.StructArray.from_arrays([not_finite, texts, texts], ["not_finite", "unparsable", "corrected"])
-    table = table.append_column("_marks", marks)
+    hidden = {
+        ROW_HIGH: halves[0],
+        ROW_LOW: halves[1],
+        FILE: pa.array([row.file for row in rows], pa.string()),
+        RECORD: record,
+        HEADER: pa.array([row.header for row in rows], pa.bool_()),
+        NOT_FINITE: pa.array([row.not_finite for row in rows], pa.int32()),
+    }
+    for name, values in hidden.items():
+        table = table.append_column(name, values)
     table = table.append_column("_rule", pa.array([row.rule for row in rows], pa.int32()))
     table = table.append_column("_label", pa.array([row.label for row in rows], pa.float64()))
     return [batch for batch in table.to_batches(max_chunksize=size) if batch.num_rows]
@@ -136,7 +138,7 @@ def blocks_of(rows: Sequence[Row], setup: Setup, flush_bytes: int = FLUSH_BYTES)
     """Return the blocks of all map tasks."""
     keying = Keying(COLUMNS, setup.key or COLUMNS, min(setup.partition_bits, setup.bucket_bits), flush_bytes)
     tasks = [rows[task :: setup.tasks] for task in range(setup.tasks)]
-    parts = [make_blocks(batches_of(part, setup.batch_rows), keying) for part in tasks if part]
+    parts = [make_blocks(batches_of(part, setup.batch_rows), keying, {}) for part in tasks if part]
     return list(itertools.chain.from_iterable(parts))
 
 

@@ -20,7 +20,7 @@ from lakefit.config.features import Categorical, Features, Numeric
 from lakefit.config.rows import SPLITS, Split
 from lakefit.errors import InputError
 from lakefit.prepare import spill
-from lakefit.prepare.blocks import KEY_HIGH, bucket_of, rows_of
+from lakefit.prepare.blocks import KEY_HIGH, bucket_of, columns_of, rows_of
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
 
 
@@ -230,6 +230,31 @@ def test_blocks_hold_the_same_rows_a_partition_for_any_cut(bits: int, tasks: int
     assert whole == by_partition(13)
     assert sum(sum(rows.values()) for rows in whole.values()) == len(ROWS)
     assert len(whole) > 0.8 * (1 << bits)
+
+
+TYPES = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.date32(), pa.timestamp("us")]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data(), st.sampled_from(TYPES), st.integers(1, 5), st.integers(0, 1_200), st.booleans())
+def test_columns_in_one_list_a_row_are_the_columns(
+    data: st.DataObject, of_type: pa.DataType, width: int, rows: int, nulls: bool
+) -> None:
+    dice = np.random.default_rng(data.draw(st.integers(0, 9)))
+    offset = data.draw(st.integers(0, rows))
+    words = dice.integers(-128, 128, (rows, width)).astype(f"i{of_type.byte_width}")
+    mask = dice.random((rows, width)) < 0.2 if nulls else np.zeros((rows, width), bool)
+    bits = pa.array(words.ravel()).type  # floats that are no number differ from themselves
+    items = [pa.array(words[:, i], mask=mask[:, i]) for i in range(width)]
+    flat = pa.array(words.ravel(), mask=mask.ravel()).view(of_type)
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(0, rows * width + 1, width), pa.int32()), flat)
+    names = [f"c{i}" for i in range(width)]
+    columns = columns_of(lists.slice(offset), names)
+    assert list(columns) == names
+    for name, expected in zip(names, items, strict=True):
+        columns[name].validate(full=True)
+        assert columns[name].type == of_type
+        assert columns[name].view(bits).equals(expected.slice(offset))
 
 
 def test_a_large_input_is_cut_into_blocks_as_it_arrives() -> None:
