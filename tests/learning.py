@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lakefit.config.features import Features as Section
 from lakefit.config.features import with_groups_listed
 from lakefit.prepare.blocks import KEY_HIGH
 from lakefit.prepare.hashing import mix64
 from lakefit.prepare.learn import Learner
-from lakefit.prepare.staged import SPLIT, Staged, is_number
+from lakefit.prepare.staged import SPLIT, Staged, is_number, write_staged
 from lakefit.prepare.tally import tally, total
 
 NO_SPARK: Any = None
@@ -39,9 +38,10 @@ def learner(table: pa.Table, features: Section, folder: Path, bucket_bits: int =
             else [True] * len(staged)
         )
         rows = staged.filter(pa.array(mine))
-        files.append(str(folder / f"{bucket_bits}-{bucket}.parquet"))
+        file = str(folder / f"{bucket_bits}-{bucket}.arrow")
         rows = rows.filter(pc.equal(rows[SPLIT], 0))
-        pq.write_table(rows, files[-1])
+        if write_staged(file, [rows]):
+            files.append(file)
         tallied = tally(rows, table.column_names, features, bucket_bits)
         results.append(pa.RecordBatch.from_pydict(tallied))
     numbers = [field.name for field in table.schema if is_number(field.type)]

@@ -32,7 +32,9 @@ def refused(shop: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str
         assert code == 2, said
         assert "Traceback" not in said
         assert said.rstrip().splitlines()[-1].startswith("Once that is mended: lakefit")
-        left = [p for p in (shop / "lake").rglob("*") if p.suffix == ".parquet" or p.name.startswith(".staging")]
+        left = [
+            p for p in (shop / "lake").rglob("*") if p.suffix in (".parquet", ".arrow") or p.name.startswith(".staging")
+        ]
         assert not left
         return said
 

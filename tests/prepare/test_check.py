@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pyspark.sql.types import ArrayType, DataType, LongType, StringType, StructField, StructType
 
@@ -20,6 +19,7 @@ from lakefit.prepare.check import check_splits, check_written
 from lakefit.prepare.clean import LABEL, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE
 from lakefit.prepare.rows import kind_of_type
+from lakefit.prepare.staged import write_staged
 from lakefit.prepare.write import WritePlan, write_file
 from shop import write_shop
 
@@ -152,8 +152,8 @@ def files_of(folder: Path, label: float, weight: float) -> list[dict[str, Any]]:
         }
     )  # fmt: skip
     folder.mkdir()
-    pq.write_table(rows, folder / "staged.parquet")
-    staged = {kind: ((0, str(folder / "staged.parquet")),) if kind == "test" else () for kind in STAGED}
+    write_staged(str(folder / "staged.arrow"), [rows])
+    staged = {kind: ((0, str(folder / "staged.arrow")),) if kind == "test" else () for kind in STAGED}
     label_feature = LabelFeature(kind="regression", weighted=True)
     plan = WritePlan(str(folder), staged, 2, 0, 10, Features(), label_feature, weighted=True)
     return [entry for file in plan.files if (entry := write_file(*file, plan)) is not None]

@@ -1,4 +1,4 @@
-"""What happens to a bucket after the shuffle: deduplicate, reject, split, count, stage. Arrow in, Parquet out."""
+"""What happens to a bucket after the shuffle: deduplicate, reject, split, count, stage. Arrow in, Arrow out."""
 
 import json
 import os
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lakefit.config.features import Features
@@ -34,7 +33,7 @@ from lakefit.prepare.clean import LABEL, RULE, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, occurrences, row_order
 from lakefit.prepare.spill import Partition, Rows
 from lakefit.prepare.split import IN_GAP, NO_SPLIT, assign_split, check_keys, group_of
-from lakefit.prepare.staged import SPLIT
+from lakefit.prepare.staged import SPLIT, write_staged
 from lakefit.prepare.tally import RESULT_FIELDS, sum_counts, tally
 
 IDENTITY = "_row"
@@ -231,18 +230,8 @@ def _rejected_rows(found: pa.Table, rule: NDArray[np.int32], plan: BucketPlan) -
 
 def _stage(parts: Iterable[pa.Table], kind: str, bucket: int, plan: BucketPlan) -> str | None:
     """Write a bucket's rows under a name of this attempt's own; return it, or None where there are no rows."""
-    name = os.path.join(plan.staging, f"{kind}-{bucket:05d}-{uuid.uuid4().hex}.parquet")
-    writer = None
-    for rows in parts:
-        if len(rows):
-            # Read once or twice within the minute: compressing it would take longer than writing it.
-            writer = writer or pq.ParquetWriter(
-                name, rows.schema, compression="none", use_dictionary=False, write_statistics=False
-            )
-            writer.write_table(rows)
-    if writer is not None:
-        writer.close()
-    return name if writer is not None else None
+    name = os.path.join(plan.staging, f"{kind}-{bucket:05d}-{uuid.uuid4().hex}.arrow")
+    return name if write_staged(name, parts) else None
 
 
 def _label_counts(label: pa.ChunkedArray, kind: str) -> dict[str, Any]:

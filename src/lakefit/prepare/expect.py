@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import reduce
@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -24,7 +23,7 @@ from lakefit.dataset.manifest import Outcome
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import ContractError, InputError
 from lakefit.prepare.blocks import RECORD
-from lakefit.prepare.staged import LOCAL_ROWS, Staged, as_numbers, is_number
+from lakefit.prepare.staged import LOCAL_ROWS, Staged, as_numbers, is_number, read_staged
 
 SHOWN = 5
 
@@ -135,12 +134,13 @@ def _columns(rows: Staged, columns: Sequence[str], expectation: Expectation) -> 
     """Return the columns of every staged file; a column that is not there is refused."""
     tables = []
     for path in rows.files:
-        names = pq.read_schema(path).names
+        table = read_staged(path)
+        names = table.column_names
         missing = [column for column in columns if column not in names]
         if missing:
             raise InputError(f"expect: {expectation.text}: unknown column {missing[0]!r}.")
-        table = pq.read_table(path, columns=list(dict.fromkeys([*columns, *({RECORD} & set(names))])))
-        tables.append(table.filter(pc.is_null(table[RECORD])).select(list(columns)) if RECORD in names else table)
+        selected = table.select(list(columns))
+        tables.append(selected.filter(pc.is_null(table[RECORD])) if RECORD in names else selected)
     return tables
 
 
@@ -148,9 +148,10 @@ def _frame(rows: Staged, columns: Sequence[str]) -> DataFrame:
     """Return the columns of all staged rows that have values, as a DataFrame."""
     rejects = [path for path in rows.files if os.path.basename(path).startswith("rejects-")]
     others = [path for path in rows.files if path not in rejects]
-    parts = [rows.spark.read.parquet(*others)] if others else []
+    parts = [replace(rows, files=tuple(others)).frame(columns)] if others else []
     if rejects:
-        parts.append(rows.spark.read.parquet(*rejects).where(F.col(RECORD).isNull()))
+        with_record = replace(rows, files=tuple(rejects)).frame(list(dict.fromkeys([*columns, RECORD])))
+        parts.append(with_record.where(F.col(RECORD).isNull()))
     selected = [part.select(*[F.col(quoted(name)) for name in columns]) for part in parts]
     return reduce(DataFrame.unionByName, selected)
 

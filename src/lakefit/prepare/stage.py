@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
@@ -96,7 +95,7 @@ from lakefit.prepare.rows import (
     value_columns,
     value_problem,
 )
-from lakefit.prepare.staged import LOCAL_ROWS, SPLIT, Staged
+from lakefit.prepare.staged import LOCAL_ROWS, SPLIT, Staged, read_staged
 from lakefit.prepare.tally import total
 from lakefit.prepare.write import WritePlan, range_bits, write_file
 
@@ -600,11 +599,11 @@ def _check_groups(job: Job, staged: Staged) -> None:
     if by is None or not staged.rows:
         return
     if staged.rows <= LOCAL_ROWS:
-        parts = [pq.read_table(path, columns=[GROUP, SPLIT]) for path in staged.files]
+        parts = [read_staged(path, [GROUP, SPLIT]) for path in staged.files]
         ranges = pa.concat_tables(parts).group_by(GROUP).aggregate([(SPLIT, "min"), (SPLIT, "max")])
         torn = pc.sum(pc.not_equal(ranges[f"{SPLIT}_min"], ranges[f"{SPLIT}_max"])).as_py()
     else:
-        by_group = staged.spark.read.parquet(*staged.files).groupBy(GROUP)
+        by_group = staged.frame([GROUP, SPLIT]).groupBy(GROUP)
         ranges_by_group = by_group.agg(F.min(SPLIT).alias("low"), F.max(SPLIT).alias("high"))
         torn = ranges_by_group.where("low < high").count()
     if torn:

@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from lakefit.dataset.transform import SMALLEST
 from lakefit.prepare.arrays import one_array
@@ -35,6 +35,8 @@ from lakefit.prepare.statistics import (
 SPLIT = "_split"
 # So many rows are looked through here sooner than Spark starts a job.
 LOCAL_ROWS = 2_000_000
+# So many rows of a staged file are handed on at a time.
+STAGED_ROWS = 65_536
 Transform = Callable[[Floats], Floats]
 """From a column's values without NaN, (rows,), to derived ones, (rows, k); picklable."""
 
@@ -57,10 +59,19 @@ class Staged:
             # Arrow and numpy let go of the interpreter in all that takes long here.
             with ThreadPoolExecutor(threads) as pool:
                 return list(pool.map(task, [self.files[thread::threads] for thread in range(threads)]))
-        tasks = min(len(self.files), 2 * self.spark.sparkContext.defaultParallelism)
-        numbers = self.spark.range(0, len(self.files), 1, numPartitions=tasks)
+        numbers = self.spark.range(0, len(self.files), 1, numPartitions=self._tasks)
         results = numbers.mapInArrow(partial(_in_task, files=self.files, task=task), "result BINARY").toArrow()
         return [bytes(result) for result in results["result"].to_pylist()]
+
+    def frame(self, columns: Sequence[str]) -> DataFrame:
+        """Return columns of all rows, of one file or more, as a DataFrame; unsigned integers as signed ones."""
+        schema = from_arrow_schema(_signed(read_staged(self.files[0], columns)).schema, prefer_timestamp_ntz=True)
+        numbers = self.spark.range(0, len(self.files), 1, numPartitions=self._tasks)
+        return numbers.mapInArrow(partial(_rows_in_task, files=self.files, columns=tuple(columns)), schema)
+
+    @property
+    def _tasks(self) -> int:
+        return min(len(self.files), 2 * self.spark.sparkContext.defaultParallelism)
 
     def moments(self, transforms: Mapping[str, Transform], width: int) -> dict[str, list[Summary]]:
         """Return the summaries of each column's derived columns, `width` of them each."""
@@ -106,11 +117,36 @@ class Staged:
             all_values = [values for _, values in known_values(self.files, [column])]
             values, counts = np.unique(np.concatenate(all_values), return_counts=True)
             return float(values[np.argmax(counts)])
-        rows = self.spark.read.parquet(*self.files).where(F.col(f"`{column}`").isNotNull())
+        rows = self.frame([column]).where(F.col(f"`{column}`").isNotNull())
         counted = rows.groupBy(F.col(f"`{column}`").cast("double").alias("value")).count()
         first = counted.orderBy(F.desc("count"), F.asc("value")).first()
         assert first is not None, "the column has values"
         return float(first["value"])
+
+
+def write_staged(path: str, parts: Iterable[pa.Table]) -> bool:
+    """Write rows as an Arrow file; return False, and write none, where there are no rows.
+
+    What is read once or twice within the minute: Parquet takes four times as long, and as long again to read.
+    """
+    sink = writer = None
+    for rows in parts:
+        if len(rows):
+            if writer is None:
+                sink = pa.OSFile(path, "wb")
+                writer = pa.ipc.new_file(sink, rows.schema)
+            writer.write_table(rows, STAGED_ROWS)
+    if writer is None or sink is None:
+        return False
+    writer.close()
+    sink.close()
+    return True
+
+
+def read_staged(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return rows, up to `STAGED_ROWS` a chunk, mapped into memory: what is not looked at is not read."""
+    rows = pa.ipc.open_file(pa.memory_map(path)).read_all()
+    return rows if columns is None else rows.select(list(columns))
 
 
 def as_numbers(column: pa.Array | pa.ChunkedArray) -> Floats:
@@ -158,10 +194,10 @@ def is_number(arrow_type: pa.DataType) -> bool:
 def known_values(files: Iterable[str], columns: Iterable[str]) -> Iterator[tuple[str, Floats]]:
     """Yield staged columns and their values without nulls, a file at a time."""
     for path in files:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            for column in columns:
-                values = as_numbers(file.read([column], use_threads=False)[column])
-                yield column, values[~np.isnan(values)]
+        rows = read_staged(path)
+        for column in columns:
+            values = as_numbers(rows[column])
+            yield column, values[~np.isnan(values)]
 
 
 def _in_task(
@@ -172,13 +208,30 @@ def _in_task(
         yield pa.RecordBatch.from_pydict({"result": pa.array([task(mine)], pa.binary())})
 
 
+def _rows_in_task(
+    batches: Iterable[pa.RecordBatch], files: Sequence[str], columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for number in batch["id"].to_pylist():
+            yield from _signed(read_staged(files[number], columns)).to_batches()
+
+
+def _signed(rows: pa.Table) -> pa.Table:
+    """Return the rows with unsigned integers, which Spark does not have, as signed ones."""
+    for place, field in enumerate(rows.schema):
+        if field.type == pa.uint64():
+            chunks = [chunk.view(pa.int64()) for chunk in rows.column(place).chunks]
+            rows = rows.set_column(place, field.name, pa.chunked_array(chunks, pa.int64()))
+    return rows
+
+
 def _moments_of_files(files: Sequence[str], transforms: Mapping[str, Transform], bucket_bits: int) -> bytes:
     parts: list[Moments] = []
     width = 0
     for path in files:
         by_column = []
+        rows = read_staged(path)
         for column, transform in transforms.items():
-            rows = pq.read_table(path, columns=[column, KEY_HIGH])
             values = as_numbers(rows[column])
             known = ~np.isnan(values)
             derived, keys = transform(values[known]), rows[KEY_HIGH].to_numpy()[known]

@@ -19,8 +19,7 @@ from lakefit.prepare.bucket import IDENTITY, STAGED
 from lakefit.prepare.clean import LABEL, WEIGHT
 from lakefit.prepare.deduplicate import OCCURRENCE
 from lakefit.prepare.features import encode, encode_label, label_numbers
-
-_READ_ROWS = 65_536
+from lakefit.prepare.staged import read_staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +87,13 @@ def _encoded(rows: pa.Table, plan: WritePlan, beyond: dict[str, tuple[int, float
 def _rows_of_range(number: int, plan: WritePlan, kind: str) -> Iterator[pa.Table]:
     """Yield the staged rows of the range in hash order, a bounded number at a time."""
     for path in files_of_range(plan.staged[kind], number, plan.bucket_bits, plan.range_bits):
-        with pq.ParquetFile(path, memory_map=True) as file:
-            columns = plan.kept_columns if kind in SPLITS else None
-            for batch in file.iter_batches(batch_size=_READ_ROWS, columns=columns):
-                rows = pa.Table.from_batches([batch])
-                if plan.range_bits > plan.bucket_bits:
-                    mine = bucket_of(rows[KEY_HIGH].to_numpy(), plan.range_bits) == number
-                    rows = rows.filter(pa.array(mine))
-                if len(rows):
-                    yield rows
+        for batch in read_staged(path, plan.kept_columns if kind in SPLITS else None).to_batches():
+            rows = pa.Table.from_batches([batch])
+            if plan.range_bits > plan.bucket_bits:
+                mine = bucket_of(rows[KEY_HIGH].to_numpy(), plan.range_bits) == number
+                rows = rows.filter(pa.array(mine))
+            if len(rows):
+                yield rows
 
 
 def files_of_range(staged: Sequence[tuple[int, str]], number: int, bucket_bits: int, bits_of_range: int) -> list[str]:
