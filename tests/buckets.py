@@ -15,9 +15,10 @@ from lakefit.config.features import Features as FeaturesSection
 from lakefit.config.rows import SPLITS, Label, Split
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.statistics import ColumnStatistics
-from lakefit.prepare.blocks import FILE, FLUSH_BYTES, HEADER, NOT_FINITE, RECORD, ROW_HIGH, ROW_LOW, Keying, make_blocks
+from lakefit.prepare.blocks import FILE, FLUSH_BYTES, HEADER, NOT_FINITE, RECORD, ROW_HIGH, ROW_LOW, Keying
 from lakefit.prepare.bucket import STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.deduplicate import Deduplication
+from lakefit.prepare.from_spark import make_blocks
 from lakefit.prepare.hashing import hash_rows
 from lakefit.prepare.learn import Learner
 from lakefit.prepare.staged import Staged

@@ -20,7 +20,8 @@ from lakefit.config.features import Categorical, Features, Numeric
 from lakefit.config.rows import SPLITS, Split
 from lakefit.errors import InputError
 from lakefit.prepare import spill
-from lakefit.prepare.blocks import KEY_HIGH, bucket_of, columns_of, rows_of
+from lakefit.prepare.blocks import KEY_HIGH, bucket_of, rows_of
+from lakefit.prepare.from_spark import columns_of
 from lakefit.prepare.hashing import HIGH_SEED, hash_rows
 
 

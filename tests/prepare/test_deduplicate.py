@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buckets import COLUMNS, Row, batches_of
-from lakefit.prepare.blocks import FILE, Keying, flattened, keyed
+from lakefit.prepare.blocks import FILE, Keying, keyed
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, occurrences, row_order
+from lakefit.prepare.from_spark import flattened
 from lakefit.prepare.spill import Rows
 
 Key = tuple[Any, Any]

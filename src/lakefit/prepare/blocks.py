@@ -1,16 +1,14 @@
 """Rows to Arrow blocks, one per partition of their hashes: what Spark shuffles instead of rows."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lakefit.dataset.inputs import local_path
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.clean import RULE
 from lakefit.prepare.hashing import Hashes
@@ -32,7 +30,7 @@ _ARROW_SCHEMA = pa.schema(
     ]
 )
 _TEXT = pa.scalar(None, pa.string())
-_NOTHING = {
+NOTHING = {
     RECORD: _TEXT,
     HEADER: pa.scalar(False),
     NOT_FINITE: pa.scalar(0, pa.int32()),
@@ -42,7 +40,6 @@ _NOTHING = {
 }
 _KEYS = {KEY_HIGH: ROW_HIGH, KEY_LOW: ROW_LOW}
 FLUSH_BYTES = 96 << 20
-_CACHED_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,51 +53,6 @@ class Keying:
     key: tuple[str, ...]
     partition_bits: int
     flush_bytes: int = FLUSH_BYTES
-
-
-def make_blocks(
-    batches: Iterable[pa.RecordBatch], keying: Keying, packed: Mapping[str, Sequence[str]]
-) -> Iterator[pa.RecordBatch]:
-    """Turn batches of judged rows, as Spark hands them over, into rows of `BLOCKS_SCHEMA`.
-
-    packed: columns of lists, one a row, and the columns of one type whose values each list holds.
-    """
-    return cut_blocks((keyed(flattened(_unpacked(batch, packed)), keying) for batch in batches), keying)
-
-
-def _unpacked(batch: pa.RecordBatch, packed: Mapping[str, Sequence[str]]) -> pa.Table:
-    columns: dict[str, pa.Array] = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        columns |= columns_of(column, packed[name]) if name in packed else {name: column}
-    return pa.table(columns)
-
-
-def columns_of(lists: pa.ListArray, names: Sequence[str]) -> dict[str, pa.Array]:
-    """Return the columns of rows that stand in one list each, of values of 1 to 8 bytes."""
-    values = lists.flatten()
-    shape = (len(lists), len(names))
-    words = np.frombuffer(
-        values.buffers()[1], f"u{values.type.byte_width}", len(values), values.offset * values.type.byte_width
-    )
-    columns = _transposed(words.reshape(shape))
-    valid = None
-    if values.null_count:
-        bits = _transposed(pc.is_valid(values).to_numpy(zero_copy_only=False).reshape(shape))
-        valid = np.packbits(bits, axis=1, bitorder="little")
-    return {
-        name: pa.Array.from_buffers(
-            values.type, len(lists), [None if valid is None else pa.py_buffer(valid[i]), pa.py_buffer(columns[i])]
-        )
-        for i, name in enumerate(names)
-    }
-
-
-def _transposed(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return the transpose, copied in parts that stay in the cache."""
-    columns = np.empty(rows.shape[::-1], rows.dtype)
-    for start in range(0, len(rows), _CACHED_ROWS):
-        columns[:, start : start + _CACHED_ROWS] = rows[start : start + _CACHED_ROWS].T
-    return columns
 
 
 def cut_blocks(tables: Iterable[pa.Table], keying: Keying) -> Iterator[pa.RecordBatch]:
@@ -142,22 +94,6 @@ def one_table(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
-def flattened(table: pa.Table) -> pa.Table:
-    """Return judged rows as Spark hands them over with every hidden column, the row's identity and file in our types.
-
-    Of the columns of `_NOTHING` those may be missing that say nothing of any row.
-    """
-    files = one_array(table[FILE]).dictionary_encode()
-    paths = pa.array([local_path(uri) for uri in files.dictionary.to_pylist()], pa.string())
-    hidden = {
-        **{name: one_array(table[name]).view(pa.uint64()) for name in (ROW_HIGH, ROW_LOW)},
-        FILE: pa.DictionaryArray.from_arrays(files.indices, paths),
-    }
-    here = set(table.column_names)
-    nothing = {name: pa.repeat(value, len(table)) for name, value in _NOTHING.items() if name not in here}
-    return pa.table({**{name: hidden.get(name, table[name]) for name in table.column_names}, **nothing})
-
-
 def keyed(table: pa.Table, keying: Keying) -> pa.Table:
     """Add the key's 128-bit hash to flat rows: `identities` of the key's values, where they may differ from the row's.
 
@@ -177,7 +113,7 @@ def keyed(table: pa.Table, keying: Keying) -> pa.Table:
 
 def _without_empty(table: pa.Table) -> pa.Table:
     """Leave out hidden columns that say nothing of these rows, and the key's hash where it is the row's."""
-    empty = [name for name, nothing in _NOTHING.items() if _all(table[name], nothing)]
+    empty = [name for name, nothing in NOTHING.items() if _all(table[name], nothing)]
     if all(table[key].equals(table[row]) for key, row in _KEYS.items()):
         empty += _KEYS
     return table.drop_columns(empty)
@@ -191,9 +127,9 @@ def _all(column: pa.ChunkedArray, value: pa.Scalar) -> bool:
 
 def _with_empty(table: pa.Table) -> pa.Table:
     """Undo `_without_empty`; the hidden columns come last."""
-    columns = {name: table[name] for name in table.column_names if name not in _NOTHING and name not in _KEYS}
+    columns = {name: table[name] for name in table.column_names if name not in NOTHING and name not in _KEYS}
     here = set(table.column_names)
-    for name, nothing in _NOTHING.items():
+    for name, nothing in NOTHING.items():
         columns[name] = table[name] if name in here else pa.repeat(nothing, len(table))
     for key, row in _KEYS.items():
         columns[key] = table[key] if key in here else table[row]

@@ -20,15 +20,9 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     BooleanType,
-    ByteType,
     DataType,
     DateType,
-    DoubleType,
-    FloatType,
-    IntegerType,
-    LongType,
     NumericType,
-    ShortType,
     StructType,
     TimestampNTZType,
     TimestampType,
@@ -38,7 +32,7 @@ from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.file import Problem
 from lakefit.config.rows import SPLITS, Deduplicate
-from lakefit.config.sql import MARKS, ROW, quoted
+from lakefit.config.sql import quoted
 from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged
@@ -60,26 +54,14 @@ from lakefit.dataset.manifest import (
 from lakefit.dataset.publish import read_json, remove_staging, staged_folder, write_json
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError, LakefitError
-from lakefit.prepare.blocks import (
-    BLOCKS_SCHEMA,
-    CORRECTED,
-    FILE,
-    FLUSH_BYTES,
-    HEADER,
-    NOT_FINITE,
-    RECORD,
-    ROW_HIGH,
-    ROW_LOW,
-    UNPARSABLE,
-    Keying,
-    make_blocks,
-)
+from lakefit.prepare.blocks import FLUSH_BYTES, Keying
 from lakefit.prepare.bucket import GROUP, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.check import Summaries, check_splits, check_written, classes_of
-from lakefit.prepare.clean import LABEL, RULE, judge, label_problems, predicate_problems
+from lakefit.prepare.clean import LABEL, judge, label_problems, predicate_problems
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.direct import NOT_PLAIN, read_blocks
 from lakefit.prepare.expect import Evidence, check_expectations
+from lakefit.prepare.from_spark import blocks_of
 from lakefit.prepare.frozen import check_types, frozen_manifest
 from lakefit.prepare.learn import Learner, UnlearnableError, learn_label
 from lakefit.prepare.plain_csv import NotPlainError
@@ -111,7 +93,6 @@ PARTITION_BYTES = 8 << 30
 MAX_STRATA = 1_000
 # What staged.is_number says of the same columns as Arrow.
 _NUMBERS = (NumericType, BooleanType, DateType, TimestampType, TimestampNTZType)
-_WORDS = (ByteType, ShortType, IntegerType, LongType, FloatType, DoubleType, DateType, TimestampType, TimestampNTZType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,8 +294,7 @@ def _read_by_spark(spark: SparkSession, job: Job, bits: int) -> _Read:
     columns = value_columns(rows)
     types = {field.name: field.dataType for field in rows.schema if field.name in columns}
     keying = _keying(job, columns, bits)
-    judged, packed = _packed(_judged(job, rows))
-    blocks = judged.mapInArrow(partial(make_blocks, keying=keying, packed=packed), BLOCKS_SCHEMA)
+    blocks = blocks_of(_judged(job, rows), job.pipeline, keying)
     return _Read(blocks, keying, types, observation)
 
 
@@ -400,38 +380,9 @@ def _judged(job: Job, rows: DataFrame) -> DataFrame:
     if problems:
         raise job.source.error(*problems)
     try:
-        return _flat(judge(rows, job.pipeline.rules, job.pipeline.label), job.pipeline)
+        return judge(rows, job.pipeline.rules, job.pipeline.label)
     except PySparkException as error:
         raise spark_problem(error, "label") from error
-
-
-def _flat(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
-    """Put the fields of `_row` and `_marks` beside the values, but for those that no row of such a pipeline has."""
-    hidden = {ROW_HIGH: f"{ROW}.hi", ROW_LOW: f"{ROW}.lo", FILE: f"{ROW}.file", NOT_FINITE: f"{MARKS}.not_finite"}
-    if pipeline.source.tables[pipeline.source.rows].format in ("csv", "json"):
-        hidden |= {RECORD: f"{ROW}.record", HEADER: f"{ROW}.header"}
-    if any(step.parse is not None for step in pipeline.clean):
-        hidden[UNPARSABLE] = f"{MARKS}.unparsable"
-    if any(step.correct is not None for step in pipeline.clean):
-        hidden[CORRECTED] = f"{MARKS}.corrected"
-    judged = [quoted(name) for name in rows.columns if name not in (ROW, MARKS) and (name != RULE or pipeline.rules)]
-    return rows.select(*judged, *(F.col(field).alias(name) for name, field in hidden.items()))
-
-
-def _packed(rows: DataFrame) -> tuple[DataFrame, dict[str, tuple[str, ...]]]:
-    """Put columns of one type that take 1 to 8 bytes a value into one array a row; return also which columns.
-
-    Spark asks each column for its size at each row (spark.sql.execution.arrow.maxBytesPerBatch), which costs more than
-    to write the row.
-    """
-    by_type: dict[str, list[str]] = {}
-    for column in rows.schema:
-        if isinstance(column.dataType, _WORDS):
-            by_type.setdefault(column.dataType.simpleString(), []).append(column.name)
-    packed = {f"_all_{of_type}": tuple(names) for of_type, names in by_type.items() if len(names) > 1}
-    inside = {name for names in packed.values() for name in names}
-    arrays = [F.expr(f"array({', '.join(map(quoted, names))})").alias(array) for array, names in packed.items()]
-    return rows.select(*arrays, *(quoted(name) for name in rows.columns if name not in inside)), packed
 
 
 def _ledger(job: Job, summaries: Summaries) -> Ledger:
