@@ -132,7 +132,9 @@ class Shop:
         while process.poll() is None and not when(time.monotonic() - began):
             time.sleep(0.01)
         running = process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
+        # It may have ended by itself, and its children with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         self.assert_whole()
         return running
