@@ -30,7 +30,7 @@ _ARROW_SCHEMA = pa.schema(
     ]
 )
 _TEXT = pa.scalar(None, pa.string())
-NOTHING = {
+_NOTHING = {
     RECORD: _TEXT,
     HEADER: pa.scalar(False),
     NOT_FINITE: pa.scalar(0, pa.int32()),
@@ -113,7 +113,7 @@ def keyed(table: pa.Table, keying: Keying) -> pa.Table:
 
 def _without_empty(table: pa.Table) -> pa.Table:
     """Leave out hidden columns that say nothing of these rows, and the key's hash where it is the row's."""
-    empty = [name for name, nothing in NOTHING.items() if _all(table[name], nothing)]
+    empty = [name for name, nothing in _NOTHING.items() if _all(table[name], nothing)]
     if all(table[key].equals(table[row]) for key, row in _KEYS.items()):
         empty += _KEYS
     return table.drop_columns(empty)
@@ -125,15 +125,23 @@ def _all(column: pa.ChunkedArray, value: pa.Scalar) -> bool:
     return bool(pc.all(pc.equal(column, value)).as_py())
 
 
+def with_hidden(table: pa.Table) -> pa.Table:
+    """Add the hidden columns that are missing because they say nothing of any row; all of these come last."""
+    here = set(table.column_names)
+    columns = {name: table[name] for name in table.column_names if name not in _NOTHING}
+    for name, nothing in _NOTHING.items():
+        columns[name] = table[name] if name in here else pa.repeat(nothing, len(table))
+    return pa.table(columns)
+
+
 def _with_empty(table: pa.Table) -> pa.Table:
     """Undo `_without_empty`; the hidden columns come last."""
-    columns = {name: table[name] for name in table.column_names if name not in NOTHING and name not in _KEYS}
     here = set(table.column_names)
-    for name, nothing in NOTHING.items():
-        columns[name] = table[name] if name in here else pa.repeat(nothing, len(table))
-    for key, row in _KEYS.items():
-        columns[key] = table[key] if key in here else table[row]
-    return pa.table(columns)
+    keys = [table[key] if key in here else table[row] for key, row in _KEYS.items()]
+    rows = with_hidden(table.drop_columns([key for key in _KEYS if key in here]))
+    for key, column in zip(_KEYS, keys, strict=True):
+        rows = rows.append_column(key, column)
+    return rows
 
 
 def bucket_of(key_high: Hashes, bits: int) -> NDArray[np.int64]:

@@ -151,9 +151,8 @@ def _frame(rows: Staged, columns: Sequence[str]) -> DataFrame:
     parts = [replace(rows, files=tuple(others)).frame(columns)] if others else []
     if rejects:
         with_record = replace(rows, files=tuple(rejects)).frame(list(dict.fromkeys([*columns, RECORD])))
-        parts.append(with_record.where(F.col(RECORD).isNull()))
-    selected = [part.select(*[F.col(quoted(name)) for name in columns]) for part in parts]
-    return reduce(DataFrame.unionByName, selected)
+        parts.append(with_record.where(F.col(RECORD).isNull()).select(*map(quoted, columns)))
+    return reduce(DataFrame.unionByName, parts)
 
 
 def _distinct(rows: Staged, expectation: Expectation) -> int:

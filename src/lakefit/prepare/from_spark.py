@@ -36,7 +36,6 @@ from lakefit.prepare.blocks import (
     FILE,
     HEADER,
     NOT_FINITE,
-    NOTHING,
     RECORD,
     ROW_HIGH,
     ROW_LOW,
@@ -44,6 +43,7 @@ from lakefit.prepare.blocks import (
     Keying,
     cut_blocks,
     keyed,
+    with_hidden,
 )
 from lakefit.prepare.clean import RULE
 
@@ -104,9 +104,8 @@ def columns_of(lists: pa.ListArray, names: Sequence[str]) -> dict[str, pa.Array]
     """Return the columns of rows that stand in one list each, of values of 1 to 8 bytes."""
     values = lists.flatten()
     shape = (len(lists), len(names))
-    words = np.frombuffer(
-        values.buffers()[1], f"u{values.type.byte_width}", len(values), values.offset * values.type.byte_width
-    )
+    width = values.type.byte_width
+    words = np.frombuffer(values.buffers()[1], f"u{width}", len(values), values.offset * width)
     columns = _transposed(words.reshape(shape))
     valid = None
     if values.null_count:
@@ -129,16 +128,11 @@ def _transposed(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def flattened(table: pa.Table) -> pa.Table:
-    """Return judged rows as Spark hands them over with every hidden column, the row's identity and file in our types.
-
-    Of the columns of `NOTHING` those may be missing that say nothing of any row.
-    """
+    """Return judged rows as Spark hands them over with every hidden column, identity and file in our types."""
     files = one_array(table[FILE]).dictionary_encode()
     paths = pa.array([local_path(uri) for uri in files.dictionary.to_pylist()], pa.string())
-    hidden = {
+    ours = {
         **{name: one_array(table[name]).view(pa.uint64()) for name in (ROW_HIGH, ROW_LOW)},
         FILE: pa.DictionaryArray.from_arrays(files.indices, paths),
     }
-    here = set(table.column_names)
-    nothing = {name: pa.repeat(value, len(table)) for name, value in NOTHING.items() if name not in here}
-    return pa.table({**{name: hidden.get(name, table[name]) for name in table.column_names}, **nothing})
+    return with_hidden(pa.table({name: ours.get(name, table[name]) for name in table.column_names}))

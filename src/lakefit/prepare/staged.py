@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,19 +60,18 @@ class Staged:
             # Arrow and numpy let go of the interpreter in all that takes long here.
             with ThreadPoolExecutor(threads) as pool:
                 return list(pool.map(task, [self.files[thread::threads] for thread in range(threads)]))
-        numbers = self.spark.range(0, len(self.files), 1, numPartitions=self._tasks)
-        results = numbers.mapInArrow(partial(_in_task, files=self.files, task=task), "result BINARY").toArrow()
+        results = self._numbers().mapInArrow(partial(_in_task, files=self.files, task=task), "result BINARY").toArrow()
         return [bytes(result) for result in results["result"].to_pylist()]
 
     def frame(self, columns: Sequence[str]) -> DataFrame:
         """Return columns of all rows, of one file or more, as a DataFrame; unsigned integers as signed ones."""
         schema = from_arrow_schema(_signed(read_staged(self.files[0], columns)).schema, prefer_timestamp_ntz=True)
-        numbers = self.spark.range(0, len(self.files), 1, numPartitions=self._tasks)
-        return numbers.mapInArrow(partial(_rows_in_task, files=self.files, columns=tuple(columns)), schema)
+        return self._numbers().mapInArrow(partial(_rows_in_task, files=self.files, columns=tuple(columns)), schema)
 
-    @property
-    def _tasks(self) -> int:
-        return min(len(self.files), 2 * self.spark.sparkContext.defaultParallelism)
+    def _numbers(self) -> DataFrame:
+        """Return the places of the files, column `id`, spread over some tasks a core."""
+        tasks = min(len(self.files), 2 * self.spark.sparkContext.defaultParallelism)
+        return self.spark.range(0, len(self.files), 1, numPartitions=tasks)
 
     def moments(self, transforms: Mapping[str, Transform], width: int) -> dict[str, list[Summary]]:
         """Return the summaries of each column's derived columns, `width` of them each."""
@@ -129,18 +129,15 @@ def write_staged(path: str, parts: Iterable[pa.Table]) -> bool:
 
     What is read once or twice within the minute: Parquet takes four times as long, and as long again to read.
     """
-    sink = writer = None
-    for rows in parts:
-        if len(rows):
-            if writer is None:
-                sink = pa.OSFile(path, "wb")
-                writer = pa.ipc.new_file(sink, rows.schema)
-            writer.write_table(rows, STAGED_ROWS)
-    if writer is None or sink is None:
-        return False
-    writer.close()
-    sink.close()
-    return True
+    writer = None
+    with ExitStack() as opened:
+        for rows in parts:
+            if len(rows):
+                if writer is None:
+                    sink = opened.enter_context(pa.OSFile(path, "wb"))
+                    writer = opened.enter_context(pa.ipc.new_file(sink, rows.schema))
+                writer.write_table(rows, STAGED_ROWS)
+    return writer is not None
 
 
 def read_staged(path: str, columns: Sequence[str] | None = None) -> pa.Table:
