@@ -63,11 +63,14 @@ def _flat(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
     hidden = {ROW_HIGH: f"{ROW}.hi", ROW_LOW: f"{ROW}.lo", FILE: f"{ROW}.file", NOT_FINITE: f"{MARKS}.not_finite"}
     if pipeline.source.tables[pipeline.source.rows].format in ("csv", "json"):
         hidden |= {RECORD: f"{ROW}.record", HEADER: f"{ROW}.header"}
-    if any(step.parse is not None for step in pipeline.clean):
+    # A function of the user's may mark rows too.
+    custom = any(step.custom is not None for step in pipeline.clean)
+    if custom or any(step.parse is not None for step in pipeline.clean):
         hidden[UNPARSABLE] = f"{MARKS}.unparsable"
-    if any(step.correct is not None for step in pipeline.clean):
+    if custom or any(step.correct is not None for step in pipeline.clean):
         hidden[CORRECTED] = f"{MARKS}.corrected"
-    judged = [quoted(name) for name in rows.columns if name not in (ROW, MARKS) and (name != RULE or pipeline.rules)]
+    left_out = {ROW, MARKS} if custom or pipeline.rules else {ROW, MARKS, RULE}
+    judged = [quoted(name) for name in rows.columns if name not in left_out]
     return rows.select(*judged, *(F.col(field).alias(name) for name, field in hidden.items()))
 
 
