@@ -252,3 +252,37 @@ def test_a_custom_step_that_loses_rows_is_blamed(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"custom: losing:some drops or multiplies rows: 1,241 go in, 1,235 come out"):
         run_stages(validate("clinic.yaml", ("clean.9.custom=losing:some",)), Console("json"), "prepare")
+
+
+def test_what_a_custom_step_marks_reaches_the_ledger(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "visits.csv").write_text("age,paid\n" + "".join(f"{i},{i % 2}\n" for i in range(40)), encoding="utf-8")
+    (tmp_path / "marking.py").write_text(
+        "from pyspark.sql import functions as F\n"
+        "def old(frame):\n"
+        "    marks = F.col('_marks')\n"
+        "    for kind, said in (('unparsable', '0\\x1fage\\x1fold'), ('corrected', '0\\x1fage\\x1fold\\x1f30')):\n"
+        "        marks = marks.withField(kind, F.when(F.col('age') >= 30, F.lit(said)))\n"
+        "    return frame.withColumn('_marks', marks)\n"
+    )
+    (tmp_path / "visits.yaml").write_text(
+        textwrap.dedent("""
+        name: visits
+        source:
+          tables: {visits: {path: visits.csv, format: csv, options: {header: true}, schema: "age INT, paid INT"}}
+          rows: visits
+        clean: [{custom: "marking:old"}]
+        split: {train: 0.5, validation: 0.25, test: 0.25}
+        features: {numeric: {columns: [age], normalize: standard}}
+        label: {expression: paid}
+        output: {path: lake}
+        train: {model: {sequential: [{Dense: {units: 1, activation: sigmoid}}]}, fit: {epochs: 1, batch_size: 8}}
+        """),
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    found = read_manifest(run_stages(validate("visits.yaml"), Console("json"), "prepare").dataset_dir)
+    assert found.ledger.unparsable == {"age": 10}
+    (correction,) = found.corrections
+    assert (correction.column, correction.from_, correction.to, correction.rows) == ("age", "old", "30", 10)
