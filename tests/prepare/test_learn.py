@@ -265,6 +265,27 @@ def test_statistics_of_every_column(tmp_path: Path) -> None:
     assert statistics["d"].low == pytest.approx(seconds.min())
 
 
+def test_moments_are_the_same_bits_where_some_buckets_counted_the_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakefit.prepare.tally.MAX_COUNTED", 100)
+    draw = np.random.Generator(np.random.PCG64(5))
+    rows = 200_000
+    columns = {}
+    for name in "abcdefgh":
+        values = np.round(draw.normal(0, 10, rows)) / 7
+        rare = draw.choice(rows, 2_000, replace=False)
+        values[rare] = draw.normal(0, 10, len(rare))
+        values[draw.random(rows) < 0.05] = np.nan
+        columns[name] = pa.array(values, from_pandas=True)
+    numeric = section(numeric={"columns": ["a"]})
+    one, several = (
+        learner(pa.table(columns), numeric, tmp_path, bucket_bits=bits, training=rows).totals for bits in (0, 9)
+    )
+    assert set(one.counts.values()) == {None}
+    assert several.summaries == one.summaries
+
+
 @pytest.mark.parametrize("kind", ["skewed", "far", "negative"])
 def test_approximate_quantiles_say_how_wrong_they_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

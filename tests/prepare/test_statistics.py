@@ -26,10 +26,9 @@ from lakefit.prepare.quantiles import (
 from lakefit.prepare.sketch import distinct, registers_of
 from lakefit.prepare.statistics import (
     ARRAYS,
-    LEAF_BITS,
     Moments,
+    bucket_moments,
     concatenate,
-    leaf_moments,
     merge_up,
     pack_moments,
     summary_of,
@@ -46,8 +45,8 @@ def root(values: NDArray[np.float64], keys: NDArray[np.uint64], bucket_bits: int
     parts = []
     for bucket in range(1 << bucket_bits):
         mine = (keys >> np.uint64(64 - bucket_bits)) == bucket if bucket_bits else np.ones(len(keys), bool)
-        merged = merge_up(leaf_moments(list(values[mine].T), keys[mine]), LEAF_BITS, bucket_bits)
-        parts.append(unpack_moments(pack_moments(merged), values.shape[1]))
+        node = bucket_moments(list(values[mine].T), keys[mine], bucket_bits)
+        parts.append(unpack_moments(pack_moments(node), values.shape[1]))
     return merge_up(concatenate(reversed(parts), values.shape[1]), bucket_bits, 0)
 
 
@@ -131,8 +130,8 @@ def test_few_rows_and_empty_buckets_merge_to_the_same_bits(pairs: list[tuple[flo
 
 
 def test_no_rows_have_no_moments() -> None:
-    nothing = leaf_moments([np.zeros(0)] * 2, np.zeros(0, np.uint64))
-    assert merge_up(nothing, LEAF_BITS, 0).count.shape == (0, 2)
+    assert bucket_moments([np.zeros(0), None], np.zeros(0, np.uint64), 0).count.shape == (0, 2)
+    assert bucket_moments([], np.zeros(5, np.uint64), 0).count.shape == (0, 0)
     assert concatenate([], 2).count.shape == (0, 2)
 
 

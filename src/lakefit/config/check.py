@@ -100,6 +100,7 @@ class _Check:
 
     def __init__(self, columns: Mapping[str, Kind] | None, exact: bool) -> None:
         self.columns = dict(columns) if columns is not None else None
+        self._spelt = {name.lower(): name for name in columns or ()}
         self.exact = exact
         self.problems: list[Problem] = []
 
@@ -109,11 +110,10 @@ class _Check:
     def must_exist(self, key: Key, name: str, line: int = 0) -> Kind:
         if self.columns is None:
             return "unknown"
-        known = {column.lower(): kind for column, kind in self.columns.items()}
-        misspelt = self.exact and not line and name not in self.columns
-        if name.lower() not in known or misspelt:
+        spelt = self._spelt.get(name.lower())
+        if spelt is None or (self.exact and not line and name not in self.columns):
             self.problem(key, f"unknown column {name!r}{nearest(name, self.columns)}", line)
-        return known.get(name.lower(), "unknown")
+        return "unknown" if spelt is None else self.columns[spelt]
 
     def must_be(self, key: Key, name: str, allowed: Iterable[Kind], wanted: str) -> None:
         kind = self.must_exist(key, name)
@@ -144,11 +144,12 @@ class _Check:
         """Note that a step gave a column another kind, or (None) took it away."""
         if self.columns is None:
             return
-        old = next((column for column in self.columns if column.lower() == name.lower()), name)
+        spelt = self._spelt.setdefault(name.lower(), name)
         if kind is None:
-            self.columns.pop(old, None)
+            self.columns.pop(spelt, None)
+            del self._spelt[name.lower()]
         else:
-            self.columns[old] = kind
+            self.columns[spelt] = kind
 
 
 _PLAIN: tuple[Kind, ...] = ("number", "boolean", "text", "time")

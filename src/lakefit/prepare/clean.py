@@ -157,10 +157,10 @@ def _normal(frame: DataFrame, names: set[str] | None = None) -> DataFrame:
         if isinstance(field.dataType, StringType):
             changes[field.name] = F.expr(f"nullif({name}, '') AS {name}")
         elif isinstance(field.dataType, (DoubleType, FloatType)):
-            # Spark orders NaN above infinity. x + 0 turns -0.0 into 0.0 and leaves every other number as it is.
-            finite = f"abs({name}) < double('infinity')"
-            strange_floats.append(f"coalesce(CAST(NOT {finite} AS INT), 0)")
-            zero = f"CAST(0 AS {field.dataType.simpleString()})"
+            # x - x is NaN for what is not finite. x + 0 turns -0.0 into 0.0 and leaves every other number as it is.
+            zero = "0D" if isinstance(field.dataType, DoubleType) else "0F"
+            finite = f"{name} - {name} = {zero}"
+            strange_floats.append(f"coalesce(NOT {finite}, false)")
             changes[field.name] = F.expr(f"IF({finite}, {name} + {zero}, NULL) AS {name}")
         elif isinstance(field.dataType, ArrayType) and isinstance(field.dataType.elementType, (DoubleType, FloatType)):
             column, of_type = _column(field.name), field.dataType.elementType
@@ -170,16 +170,11 @@ def _normal(frame: DataFrame, names: set[str] | None = None) -> DataFrame:
     if not changes:
         return frame
     if strange_floats:
-        not_finite = not_finite + F.expr(_sum(strange_floats))
+        # A sum of thousands of terms takes Spark minutes to parse and to optimize.
+        not_finite = not_finite + F.expr(f"size(array_remove(array({', '.join(strange_floats)}), false))")
     changes[MARKS] = F.col(MARKS).withField("not_finite", not_finite).alias(MARKS)
     # withColumns compares each name with each.
     return frame.select(*(changes.get(name, quoted(name)) for name in frame.columns))
-
-
-def _sum(terms: Sequence[str]) -> str:
-    """Add as a tree: Spark walks expressions recursively, and a chain of a thousand columns exhausts its stack."""
-    middle = len(terms) // 2
-    return f"({_sum(terms[:middle])} + {_sum(terms[middle:])})" if middle else terms[0]
 
 
 def _is_finite(number: Column) -> Column:

@@ -53,18 +53,20 @@ def select_ranks(
     first: `first_bins` of each column, where they are known.
     """
     places: dict[tuple[str, int], _Place] = {}
+    all_heads = np.arange(1 << FIRST_BITS, dtype=np.uint64)
     for column, wanted in ranks.items():
+        running = np.cumsum(first[column]) if column in first else None
         for rank in wanted:
-            if column in first:
-                places[column, rank] = _continued(
-                    _Place(0, 0, rank, 0), np.arange(1 << FIRST_BITS, dtype=np.uint64), first[column], FIRST_BITS
-                )
+            if running is not None:
+                places[column, rank] = _continued(_Place(0, 0, rank, 0), all_heads, running, FIRST_BITS)
             else:
                 places[column, rank] = _Place(0, 0, rank, WHOLE + 1)
     last = 64 if exact else FIRST_BITS + NEXT_BITS
     while open_places := {key: place for key, place in places.items() if place.bits < last}:
         asked = {key: _question(key[0], place, exact) for key, place in open_places.items()}
-        answers = count_bins(sorted(set(asked.values())))
+        answers = {
+            prefix: (bins, np.cumsum(rows)) for prefix, (bins, rows) in count_bins(sorted(set(asked.values()))).items()
+        }
         for key, prefix in asked.items():
             places[key] = _continued(places[key], *answers[prefix], prefix.next_bits)
     return {
@@ -154,12 +156,12 @@ def _question(column: str, place: _Place, exact: bool) -> Prefix:
     return Prefix(column, place.bits, place.value, next_bits)
 
 
-def _continued(place: _Place, continuations: Hashes, rows: Integers, next_bits: int) -> _Place:
-    running = np.cumsum(rows)
+def _continued(place: _Place, continuations: Hashes, running: Integers, next_bits: int) -> _Place:
+    """Return the place after `next_bits` more bits; running: the rows of the continuations up to each."""
     chosen = int(np.searchsorted(running, place.rank, side="right"))
     before = int(running[chosen - 1]) if chosen else 0
     value = (place.value << next_bits) | int(continuations[chosen])
-    return _Place(place.bits + next_bits, value, place.rank - before, int(rows[chosen]))
+    return _Place(place.bits + next_bits, value, place.rank - before, int(running[chosen]) - before)
 
 
 def _bounds(prefix: int, left: int) -> tuple[float, float]:

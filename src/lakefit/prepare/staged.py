@@ -21,12 +21,10 @@ from lakefit.prepare.blocks import KEY_HIGH, to_cell
 from lakefit.prepare.hashing import Hashes
 from lakefit.prepare.quantiles import Integers, Prefix, count_bins_of
 from lakefit.prepare.statistics import (
-    LEAF_BITS,
     Floats,
-    Moments,
     Summary,
+    bucket_moments,
     concatenate,
-    leaf_moments,
     merge_up,
     pack_moments,
     summary_of,
@@ -78,7 +76,9 @@ class Staged:
         columns = tuple(transforms)
         if not columns:
             return {}
-        packed = self.each(partial(_moments_of_files, transforms=dict(transforms), bucket_bits=self.bucket_bits))
+        packed = self.each(
+            partial(_moments_of_files, transforms=dict(transforms), width=width, bucket_bits=self.bucket_bits)
+        )
         parts = [unpack_moments(part, len(columns) * width) for part in packed]
         with np.errstate(invalid="ignore"):
             root = merge_up(concatenate(parts, len(columns) * width), self.bucket_bits, 0)
@@ -222,60 +222,44 @@ def _signed(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _moments_of_files(files: Sequence[str], transforms: Mapping[str, Transform], bucket_bits: int) -> bytes:
-    parts: list[Moments] = []
-    width = 0
-    for path in files:
-        by_column = []
-        rows = read_staged(path)
-        for column, transform in transforms.items():
-            values = as_numbers(rows[column])
-            known = ~np.isnan(values)
-            derived, keys = transform(values[known]), rows[KEY_HIGH].to_numpy()[known]
-            width = derived.shape[1]
-            # Of a transform that overflows the moments are no numbers, which whoever asked for it looks at.
-            with np.errstate(invalid="ignore"):
-                leaves = leaf_moments(list(np.ascontiguousarray(derived.T)), keys)
-                by_column.append(merge_up(leaves, LEAF_BITS, bucket_bits))
-        parts.append(_side_by_side(by_column))
+def _moments_of_files(files: Sequence[str], transforms: Mapping[str, Transform], width: int, bucket_bits: int) -> bytes:
+    # Of a transform that overflows the moments are no numbers, which whoever asked for it looks at.
+    with np.errstate(invalid="ignore"):
+        parts = []
+        for path in files:
+            rows = read_staged(path)
+            parts.append(bucket_moments(_derived(rows, transforms), rows[KEY_HIGH].to_numpy(), bucket_bits))
     return pack_moments(concatenate(parts, width * len(transforms)))
 
 
-def _side_by_side(columns: Sequence[Moments]) -> Moments:
-    """Return one bucket's node of several columns; a column without values has none of its own."""
-    from lakefit.prepare.statistics import ARRAYS
-
-    ids = next((moments.ids for moments in columns if len(moments.ids)), np.zeros(0, np.int64))
-    widths = [moments.count.shape[1] for moments in columns]
-    arrays = {
-        name: np.concatenate(
-            [
-                getattr(moments, name) if len(moments.ids) else _no_values(name, len(ids), width)
-                for moments, width in zip(columns, widths, strict=True)
-            ],
-            axis=1,
-        )
-        for name in ARRAYS
-    }
-    return Moments(ids, **arrays)
-
-
-def _no_values(name: str, nodes: int, width: int) -> Floats:
-    return np.full((nodes, width), {"low": np.inf, "high": -np.inf}.get(name, 0.0))
+def _derived(rows: pa.Table, transforms: Mapping[str, Transform]) -> Iterator[Floats]:
+    """Yield the columns of each transform, NaN for null, as the tallies have those that are not transformed."""
+    for column, transform in transforms.items():
+        values = as_numbers(rows[column])
+        known = ~np.isnan(values)
+        for derived in transform(values[known]).T:
+            whole = np.full(len(values), np.nan)
+            whole[known] = derived
+            yield whole
 
 
 def _bins_of_files(files: Sequence[str], prefixes: Sequence[Prefix], transforms: Mapping[str, Transform]) -> bytes:
-    parts: list[pa.Table] = []
+    asked: list[int] = []
+    counted: list[tuple[Hashes, Integers]] = []
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, prefix in enumerate(prefixes):
         places[prefix.column].append(place)
     for column, values in known_values(files, places):
         derived = transforms[column](values)[:, 0] if column in transforms else values
-        counted = count_bins_of(derived, [prefixes[place] for place in places[column]])
-        for place, (bins, rows) in zip(places[column], counted, strict=True):
-            asked = np.full(len(bins), place, np.int32)
-            parts.append(pa.table({"prefix": asked, "bin": bins, "rows": rows}))
-    return bytes(to_cell(pa.concat_tables(parts))[0].as_buffer())
+        asked += places[column]
+        counted += count_bins_of(derived, [prefixes[place] for place in places[column]])
+    all_bins, all_rows = ([answer[part] for answer in counted] for part in (0, 1))
+    answers = {
+        "prefix": np.repeat(np.array(asked, np.int32), [len(bins) for bins in all_bins]),
+        "bin": np.concatenate(all_bins),
+        "rows": np.concatenate(all_rows),
+    }
+    return bytes(to_cell(pa.table(answers))[0].as_buffer())
 
 
 def _histograms_of_files(files: Sequence[str], edges: Mapping[str, Sequence[float]]) -> bytes:

@@ -10,6 +10,7 @@ so that the squares of 1e300 and 1e-300 are numbers too.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from lakefit.prepare.hashing import Hashes
 
 Floats = NDArray[np.float64]
 LEAF_BITS = 14
+# Float64s of one array that stay in the cache while its nodes are merged.
+_CACHED = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +45,32 @@ class Moments:
 ARRAYS = tuple(field.name for field in fields(Moments))[1:]
 
 
-def leaf_moments(columns: Sequence[Floats | None], key_high: Hashes) -> Moments:
-    """Return the leaves of rows in hash order.
+def bucket_moments(columns: Iterable[Floats | None], key_high: Hashes, bucket_bits: int) -> Moments:
+    """Return the node of a bucket, of rows in hash order; it has none where there are no rows.
 
     columns: (rows,) each, NaN for null; None has no values. key_high: (rows,), ascending.
     """
-    leaf = (key_high >> np.uint64(64 - LEAF_BITS)).astype(np.int64)
-    starts = np.flatnonzero(np.diff(leaf, prepend=-1))
-    ids = leaf[starts]
-    out = {name: np.zeros((len(ids), len(columns))) for name in ARRAYS}
+    leaves = len(_firsts(_leaf(key_high)))
+    left = iter(columns)
+    parts = []
+    while batch := list(islice(left, max(1, _CACHED // max(1, leaves)))):
+        found = merge_up(leaf_moments([x for x in batch if x is not None], key_high), LEAF_BITS, bucket_bits)
+        part = no_moments(found.ids, len(batch))
+        places = [place for place, x in enumerate(batch) if x is not None]
+        for name in ARRAYS:
+            getattr(part, name)[:, places] = getattr(found, name)
+        parts.append(part)
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ARRAYS if parts}
+    return Moments(parts[0].ids, **arrays) if parts else no_moments(np.zeros(0, np.int64), 0)
+
+
+def leaf_moments(columns: Sequence[Floats], key_high: Hashes) -> Moments:
+    """Return the leaves of rows in hash order; see `bucket_moments`."""
+    leaf = _leaf(key_high)
+    starts = _firsts(leaf)
     sizes = np.diff(np.append(starts, len(leaf)))
-    for column, x in enumerate(columns if len(ids) else ()):
-        if x is None:
-            out["low"][:, column], out["high"][:, column] = np.inf, -np.inf
-            continue
+    out = no_moments(leaf[starts], len(columns))
+    for column, x in enumerate(columns if len(starts) else ()):
         valid = ~np.isnan(x)
         low = np.minimum.reduceat(np.where(valid, x, np.inf), starts)
         high = np.maximum.reduceat(np.where(valid, x, -np.inf), starts)
@@ -69,12 +84,12 @@ def leaf_moments(columns: Sequence[Floats | None], key_high: Hashes) -> Moments:
         mean_low = _divided(np.add.reduceat(deviation, starts), n)
         squares = np.add.reduceat(deviation * deviation, starts) - n * mean_low * mean_low
         one_value = low == high
-        out["count"][:, column], out["exponent"][:, column] = n, exponent
-        out["mean"][:, column] = np.where(one_value, np.ldexp(np.where(n > 0, low, 0.0), -exponent), mean)
-        out["mean_low"][:, column] = np.where(one_value, 0.0, mean_low)
-        out["squares"][:, column] = np.where(one_value, 0.0, np.maximum(squares, 0.0))
-        out["low"][:, column], out["high"][:, column] = low, high
-    return Moments(ids, **out)
+        out.count[:, column], out.exponent[:, column] = n, exponent
+        out.mean[:, column] = np.where(one_value, np.ldexp(np.where(n > 0, low, 0.0), -exponent), mean)
+        out.mean_low[:, column] = np.where(one_value, 0.0, mean_low)
+        out.squares[:, column] = np.where(one_value, 0.0, np.maximum(squares, 0.0))
+        out.low[:, column], out.high[:, column] = low, high
+    return out
 
 
 def merge_up(moments: Moments, from_bits: int, to_bits: int) -> Moments:
@@ -84,11 +99,17 @@ def merge_up(moments: Moments, from_bits: int, to_bits: int) -> Moments:
     return moments
 
 
+def no_moments(ids: NDArray[np.int64], columns: int) -> Moments:
+    """Return nodes without values."""
+    ends = {"low": np.inf, "high": -np.inf}
+    return Moments(ids, **{name: np.full((len(ids), columns), ends.get(name, 0.0)) for name in ARRAYS})
+
+
 def concatenate(parts: Iterable[Moments], columns: int) -> Moments:
     """Return the nodes of several subtrees of one level, by id."""
     known = list(parts)
     if not known:
-        return Moments(np.zeros(0, np.int64), **{name: np.zeros((0, columns)) for name in ARRAYS})
+        return no_moments(np.zeros(0, np.int64), columns)
     ids = np.concatenate([part.ids for part in known])
     order = np.argsort(ids)
     arrays = {name: np.concatenate([getattr(part, name) for part in known])[order] for name in ARRAYS}
@@ -153,7 +174,7 @@ def summary_of_counts(values: Floats, rows: NDArray[np.int64]) -> Summary:
 
 def _merge_level(m: Moments) -> Moments:
     parents = m.ids >> 1
-    ids, first = np.unique(parents, return_index=True)
+    first = _firsts(parents)
     last = np.append(first, len(parents))[1:] - 1
     pair = (last > first)[:, None]
     n1, n2 = m.count[first], np.where(pair, m.count[last], 0.0)
@@ -176,7 +197,7 @@ def _merge_level(m: Moments) -> Moments:
     only2 = ~(n1 > 0)
     squares = squares1 + np.where(pair, squares2, 0.0) + delta * delta * n1 * share
     return Moments(
-        ids,
+        parents[first],
         count=n,
         exponent=exponent,
         mean=np.where(only2, mean2, mean),
@@ -185,6 +206,15 @@ def _merge_level(m: Moments) -> Moments:
         low=np.where(pair, np.minimum(m.low[first], m.low[last]), m.low[first]),
         high=np.where(pair, np.maximum(m.high[first], m.high[last]), m.high[first]),
     )
+
+
+def _leaf(key_high: Hashes) -> NDArray[np.int64]:
+    return (key_high >> np.uint64(64 - LEAF_BITS)).astype(np.int64)
+
+
+def _firsts(ids: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return where each of ascending ids, 0 or more, comes first."""
+    return np.flatnonzero(np.diff(ids, prepend=-1))
 
 
 def _divided(total: Floats, count: Floats) -> Floats:

@@ -21,11 +21,10 @@ from lakefit.prepare.quantiles import first_bins
 from lakefit.prepare.sketch import REGISTERS, distinct, registers_of
 from lakefit.prepare.staged import Staged, as_numbers, is_number
 from lakefit.prepare.statistics import (
-    LEAF_BITS,
     Floats,
     Summary,
+    bucket_moments,
     concatenate,
-    leaf_moments,
     merge_up,
     pack_moments,
     summary_of,
@@ -85,7 +84,7 @@ def tally(training: pa.Table, columns: Sequence[str], features: Features, bucket
             learned.add(place, as_text(counted[0]), counted[1])
         if name in widths:
             learned.add(place, *_value_counts(_once_a_row(as_lists(training[name]))))
-    leaves = leaf_moments(list(moments_of.values()), training[KEY_HIGH].to_numpy())
+    moments = bucket_moments(moments_of.values(), training[KEY_HIGH].to_numpy(), bucket_bits)
     facts = {
         "nulls": {name: training[name].null_count for name in columns},
         "cut": {name: _beyond(as_lists(training[name]), width) for name, width in widths.items()},
@@ -93,7 +92,7 @@ def tally(training: pa.Table, columns: Sequence[str], features: Features, bucket
         "coded": codes.places,
     }
     return {
-        "moments": pa.array([pack_moments(merge_up(leaves, LEAF_BITS, bucket_bits))], pa.binary()),
+        "moments": pa.array([pack_moments(moments)], pa.binary()),
         "registers": pa.array([zlib.compress(registers.tobytes(), 1)], pa.binary()),
         "numbers": numbers.packed(),
         "texts": texts.packed(),
