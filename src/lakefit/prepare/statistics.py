@@ -19,7 +19,7 @@ from lakefit.prepare.hashing import Hashes
 
 Floats = NDArray[np.float64]
 LEAF_BITS = 14
-# Float64s of one array that stay in the cache while its nodes are merged.
+# Values that are taken at once: numpy's calls cost more than few of them, many would leave the cache.
 _CACHED = 1 << 16
 
 
@@ -50,10 +50,9 @@ def bucket_moments(columns: Iterable[Floats | None], key_high: Hashes, bucket_bi
 
     columns: (rows,) each, NaN for null; None has no values. key_high: (rows,), ascending.
     """
-    leaves = len(_firsts(_leaf(key_high)))
     left = iter(columns)
     parts = []
-    while batch := list(islice(left, max(1, _CACHED // max(1, leaves)))):
+    while batch := list(islice(left, max(1, _CACHED // max(1, len(key_high))))):
         found = merge_up(leaf_moments([x for x in batch if x is not None], key_high), LEAF_BITS, bucket_bits)
         part = no_moments(found.ids, len(batch))
         places = [place for place, x in enumerate(batch) if x is not None]
@@ -66,7 +65,7 @@ def bucket_moments(columns: Iterable[Floats | None], key_high: Hashes, bucket_bi
 
 def leaf_moments(columns: Sequence[Floats], key_high: Hashes) -> Moments:
     """Return the leaves of rows in hash order; see `bucket_moments`."""
-    leaf = _leaf(key_high)
+    leaf = (key_high >> np.uint64(64 - LEAF_BITS)).astype(np.int64)
     starts = _firsts(leaf)
     sizes = np.diff(np.append(starts, len(leaf)))
     out = no_moments(leaf[starts], len(columns))
@@ -206,10 +205,6 @@ def _merge_level(m: Moments) -> Moments:
         low=np.where(pair, np.minimum(m.low[first], m.low[last]), m.low[first]),
         high=np.where(pair, np.maximum(m.high[first], m.high[last]), m.high[first]),
     )
-
-
-def _leaf(key_high: Hashes) -> NDArray[np.int64]:
-    return (key_high >> np.uint64(64 - LEAF_BITS)).astype(np.int64)
 
 
 def _firsts(ids: NDArray[np.int64]) -> NDArray[np.intp]:
