@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from faulty import MANY, PLAIN, Shop, dice
+from faulty import KILLS, PLAIN, Shop, dice
 from lakefit.dataset.manifest import Manifest, read_manifest
 
 ROWS = 300
@@ -125,7 +125,7 @@ def rows_in(path: Path, kind: str) -> int | None:
     return len(lines) - (kind != "json")
 
 
-@pytest.mark.parametrize("files", [14, MANY])
+@pytest.mark.parametrize("files", [14, pytest.param(10 * KILLS, marks=pytest.mark.fault, id="many")])
 def test_a_mutated_raw_file_is_accounted_for_row_by_row_or_refused_by_name(
     spark: Any, tmp_path: Path, files: int
 ) -> None:
