@@ -56,7 +56,10 @@ class Keying:
 
 
 def cut_blocks(tables: Iterable[pa.Table], keying: Keying) -> Iterator[pa.RecordBatch]:
-    """Turn keyed rows into rows of `BLOCKS_SCHEMA`; rows and identity sums are counted here, on arrival."""
+    """Turn keyed rows into rows of `BLOCKS_SCHEMA`; rows and identity sums are counted here, on arrival.
+
+    Hidden columns that say nothing of any row may be missing: whoever reads the blocks finds them all.
+    """
     held: list[pa.Table] = []
     size = 0
     for table in tables:
@@ -102,7 +105,9 @@ def keyed(table: pa.Table, keying: Keying) -> pa.Table:
     hi, lo = (table[name].to_numpy() for name in (ROW_HIGH, ROW_LOW))
     columns = [one_array(table[name]) for name in keying.key]
     key_hi, key_lo = identities([pa.nulls(len(table)), *columns], len(table))
-    keyless = pc.is_valid(table[RECORD]).to_numpy()
+    keyless = np.zeros(len(table), bool)
+    if RECORD in table.column_names:
+        keyless = pc.is_valid(table[RECORD]).to_numpy()
     if keying.key != keying.content:
         keyless = np.logical_or(
             keyless, np.logical_and.reduce([pc.is_null(column).to_numpy(False) for column in columns])
@@ -113,7 +118,8 @@ def keyed(table: pa.Table, keying: Keying) -> pa.Table:
 
 def _without_empty(table: pa.Table) -> pa.Table:
     """Leave out hidden columns that say nothing of these rows, and the key's hash where it is the row's."""
-    empty = [name for name, nothing in _NOTHING.items() if _all(table[name], nothing)]
+    here = set(table.column_names)
+    empty = [name for name, nothing in _NOTHING.items() if name in here and _all(table[name], nothing)]
     if all(table[key].equals(table[row]) for key, row in _KEYS.items()):
         empty += _KEYS
     return table.drop_columns(empty)
@@ -125,23 +131,15 @@ def _all(column: pa.ChunkedArray, value: pa.Scalar) -> bool:
     return bool(pc.all(pc.equal(column, value)).as_py())
 
 
-def with_hidden(table: pa.Table) -> pa.Table:
-    """Add the hidden columns that are missing because they say nothing of any row; all of these come last."""
-    here = set(table.column_names)
-    columns = {name: table[name] for name in table.column_names if name not in _NOTHING}
-    for name, nothing in _NOTHING.items():
-        columns[name] = table[name] if name in here else pa.repeat(nothing, len(table))
-    return pa.table(columns)
-
-
 def _with_empty(table: pa.Table) -> pa.Table:
     """Undo `_without_empty`; the hidden columns come last."""
     here = set(table.column_names)
-    keys = [table[key] if key in here else table[row] for key, row in _KEYS.items()]
-    rows = with_hidden(table.drop_columns([key for key in _KEYS if key in here]))
-    for key, column in zip(_KEYS, keys, strict=True):
-        rows = rows.append_column(key, column)
-    return rows
+    columns = {name: table[name] for name in table.column_names if name not in _NOTHING and name not in _KEYS}
+    for name, nothing in _NOTHING.items():
+        columns[name] = table[name] if name in here else pa.repeat(nothing, len(table))
+    for key, row in _KEYS.items():
+        columns[key] = table[key] if key in here else table[row]
+    return pa.table(columns)
 
 
 def bucket_of(key_high: Hashes, bits: int) -> NDArray[np.int64]:

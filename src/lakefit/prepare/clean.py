@@ -178,6 +178,7 @@ def _normal(frame: DataFrame, names: set[str] | None = None) -> DataFrame:
 
 
 def _is_finite(number: Column) -> Column:
+    # Spark orders NaN above infinity.
     return F.abs(number) < F.lit(float("inf"))
 
 

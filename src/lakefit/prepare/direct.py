@@ -23,7 +23,6 @@ from lakefit.errors import LakefitError
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import (
     BLOCKS_SCHEMA,
-    CORRECTED,
     FILE,
     HEADER,
     KEY_HIGH,
@@ -32,7 +31,6 @@ from lakefit.prepare.blocks import (
     RECORD,
     ROW_HIGH,
     ROW_LOW,
-    UNPARSABLE,
     Keying,
     cut_blocks,
     keyed,
@@ -172,7 +170,6 @@ def judged(table: pa.Table, path: str, plan: DirectPlan) -> pa.Table:
             values[name] = _normal(column, not_finite)
             changed |= values[name].null_count != column.null_count
     clean = pa.table(values) if values else pa.table({})
-    nothing = pa.nulls(rows, pa.string())
     hidden: dict[str, pa.Array] = {
         ROW_HIGH: pa.array(hi),
         ROW_LOW: pa.array(lo),
@@ -180,8 +177,6 @@ def judged(table: pa.Table, path: str, plan: DirectPlan) -> pa.Table:
         RECORD: raw[0],
         HEADER: one_array(table[HEADER]),
         NOT_FINITE: pa.array(not_finite),
-        UNPARSABLE: nothing,
-        CORRECTED: nothing,
         RULE: _rule(clean, plan.rules),
         LABEL: _label(clean, plan.label),
     }

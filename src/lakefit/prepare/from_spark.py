@@ -43,7 +43,6 @@ from lakefit.prepare.blocks import (
     Keying,
     cut_blocks,
     keyed,
-    with_hidden,
 )
 from lakefit.prepare.clean import RULE
 
@@ -131,11 +130,11 @@ def _transposed(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def flattened(table: pa.Table) -> pa.Table:
-    """Return judged rows as Spark hands them over with every hidden column, identity and file in our types."""
+    """Return judged rows as Spark hands them over with identity and file in our types."""
     files = one_array(table[FILE]).dictionary_encode()
     paths = pa.array([local_path(uri) for uri in files.dictionary.to_pylist()], pa.string())
     ours = {
         **{name: one_array(table[name]).view(pa.uint64()) for name in (ROW_HIGH, ROW_LOW)},
         FILE: pa.DictionaryArray.from_arrays(files.indices, paths),
     }
-    return with_hidden(pa.table({name: ours.get(name, table[name]) for name in table.column_names}))
+    return pa.table({name: ours.get(name, table[name]) for name in table.column_names})
