@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +78,13 @@ def _measure(file: str, contender: str, form: str, folder: Path) -> tuple[float,
     )
     peak = 0.0
     read: dict[int, int] = {}
-    ended = threading.Event()
 
-    def watch() -> None:
+    def look() -> None:
         nonlocal peak
-        while not ended.wait(0.1):
-            peak = max(peak, _look(process.pid, read))
+        peak = max(peak, _look(process.pid, read))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    output, _ = process.communicate()
-    ended.set()
-    watcher.join()
+    with watching(look):
+        output, _ = process.communicate()
     if process.returncode != 0:
         raise SystemExit(f"{contender} failed with exit code {process.returncode}; run it alone: {file} {contender} …")
     return float(json.loads(output.splitlines()[-1])["seconds"]), peak, float(sum(read.values()))
@@ -97,16 +93,39 @@ def _measure(file: str, contender: str, form: str, folder: Path) -> tuple[float,
 def _look(session: int, read: dict[int, int]) -> float:
     """Return the resident memory of a session's processes in MB, shared pages counted once a process; note `read`."""
     total = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            if os.getsid(int(entry.name)) == session:
-                total += int((entry / "statm").read_text().split()[1])
-                read[int(entry.name)] = int((entry / "io").read_text().split()[1])
-        except (OSError, ValueError):
-            continue
+    for entry in processes_of(session):
+        with suppress(OSError, ValueError):
+            total += int((entry / "statm").read_text().split()[1])
+            read[int(entry.name)] = int((entry / "io").read_text().split()[1])
     return total * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@contextmanager
+def watching(look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` ten times a second, in a thread of its own."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            look()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def processes_of(session: int) -> list[Path]:
+    """Return the folders in /proc of a session's processes, each of which may end meanwhile."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
+                found.append(entry)
+    return found
 
 
 def _print_row(results: Sequence[Mapping[str, Any]]) -> None:

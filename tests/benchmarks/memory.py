@@ -8,11 +8,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import ROOT
+from harness import ROOT, processes_of, watching
 
 from prepare import lakefit, write_data
 
@@ -30,30 +30,16 @@ def prepare_on_executors(folder: Path, sql: bool) -> None:
     cluster = {"spark.master": "local-cluster[2,1,1024]", "spark.executor.memory": "1g"}
     for key, value in {**spark_defaults(), **cluster}.items():
         builder = builder.config(key, value)
-    ended = threading.Event()
     peaks: dict[str, tuple[int, int]] = {}
-
-    def watch() -> None:
-        while not ended.wait(0.05):
-            look(peaks)
-
-    with builder.getOrCreate():
-        watcher = threading.Thread(target=watch)
-        watcher.start()
+    with builder.getOrCreate(), watching(partial(look, peaks)):
         lakefit(folder, "csv", sql)
-        ended.set()
-        watcher.join()
     print(json.dumps(peaks))
 
 
 def look(peaks: dict[str, tuple[int, int]]) -> None:
     """Note the memory of this session's processes: of each kind the largest, its own and that of files, in MB."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for entry in processes_of(os.getsid(0)):
         try:
-            if os.getsid(int(entry.name)) != os.getsid(0):
-                continue
             command = (entry / "cmdline").read_text()
             lines = (entry / "status").read_text().splitlines()
         except OSError:
