@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lakefit import petastorm as petastorm_compat
 from lakefit.errors import FeedError
-from lakefit.feed import petastorm_compat
 from lakefit.feed.reader import Block, Columns, RowGroup
 
 petastorm_compat.install()

@@ -11,10 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from lakefit.errors import InputError, LakefitError
-from lakefit.feed.petastorm_compat import facades, mends
+from lakefit.petastorm import facades, mends
 
 PACKAGE = "petastorm"
-VERSIONS = "0.13."
+VERSION = "0.13.1"
+_ADVICE = f"pip install {PACKAGE}=={VERSION}"
 
 _lock = threading.Lock()
 
@@ -22,7 +23,7 @@ _lock = threading.Lock()
 def install() -> None:
     """Make `import petastorm` work on today's stack. Call it before Petastorm is imported; more than once is harmless.
 
-    Raises InputError if Petastorm is missing or is not 0.13.x, LakefitError if it was imported (or its import was
+    Raises InputError if Petastorm is missing or is not 0.13.1, LakefitError if it was imported (or its import was
     tried and failed) without the layer: modules that ran already have kept the names that they found.
     """
     with _lock:
@@ -30,17 +31,19 @@ def install() -> None:
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             _refuse_other_versions()
             sys.meta_path.insert(0, _Finder())
+            for name in mends.OUTSIDE & sys.modules.keys():
+                mends.mend(sys.modules[name])
 
 
 def _refuse_other_versions() -> None:
     try:
         version = importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
-        raise InputError("Petastorm is not installed, and the feed needs it: pip install petastorm==0.13.1") from None
-    if not version.startswith(VERSIONS):
+        raise InputError(f"Petastorm is not installed, and the feed needs it: {_ADVICE}") from None
+    if version != VERSION:
         raise InputError(
-            f"Petastorm {version} is installed; Lakefit's compatibility layer is written for {VERSIONS}x and would "
-            "patch the wrong places of another release: pip install petastorm==0.13.1"
+            f"Petastorm {version} is installed; Lakefit's compatibility layer is written for {VERSION} and would "
+            f"patch the wrong places of another release: {_ADVICE}"
         )
 
 
@@ -51,8 +54,7 @@ def _refuse_modules_loaded_without_us() -> None:
         raise LakefitError(
             "Petastorm was imported, wholly or until it failed, before Lakefit's compatibility layer was there "
             f"(loaded: {', '.join(strangers)}). Its modules keep the names they found, so the layer cannot come "
-            "after them: call lakefit.feed.petastorm_compat.install() before the first import of petastorm, "
-            "in a new process."
+            "after them: `import lakefit.petastorm` before the first import of petastorm, in a new process."
         )
 
 
@@ -70,14 +72,15 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if not _is_petastorm(fullname):
+        ours = _is_petastorm(fullname)
+        if not ours and fullname not in mends.OUTSIDE:
             return None
         for finder in sys.meta_path:
             spec = None if isinstance(finder, _Finder) else finder.find_spec(fullname, path, target)
             if spec is not None:
                 # A folder without __init__.py has no loader and runs no code.
                 if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader)
+                    spec.loader = _Loader(spec.loader, with_facades=ours)
                 return spec
         return None
 
@@ -85,15 +88,17 @@ class _Finder(importlib.abc.MetaPathFinder):
 class _Loader(importlib.abc.Loader):
     """Another loader, but for what a module sees while it is executed and for what is mended after."""
 
-    def __init__(self, loader: importlib.abc.Loader) -> None:
+    def __init__(self, loader: importlib.abc.Loader, *, with_facades: bool) -> None:
         self._loader = loader
+        self._with_facades = with_facades
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # Functions take their builtins from their module, so imports inside functions come to us as well.
-        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import}
+        if self._with_facades:
+            # Functions take their builtins from their module, so imports inside functions come to us as well.
+            module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import}
         self._loader.exec_module(module)
         mends.mend(module)
 
@@ -110,8 +115,8 @@ def _import(
     level: int = 0,
 ) -> ModuleType:
     """`__import__` with facades: `import a.b` gives `a`, `from a.b import c` gives `a.b`, as the language wants it."""
-    if level == 0 and fromlist and facades.is_invented(name):
-        return facades.facade(name)
+    if level == 0 and facades.is_invented(name):
+        return facades.facade(name if fromlist else name.partition(".")[0])
     module = builtins.__import__(name, globals, locals, fromlist or (), level)
     seen = name if fromlist else name.partition(".")[0]
     return facades.facade(seen) if level == 0 and facades.has_facade(seen) else module

@@ -10,8 +10,6 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from lakefit.errors import LakefitError
-
 
 class Facade(ModuleType):
     """A module with some names of its own; all others are looked up in `real` at each use (None: there are none)."""
@@ -76,12 +74,9 @@ def _pyarrow() -> dict[str, object]:
 
 
 def _pyarrow_parquet() -> dict[str, object]:
-    from lakefit.feed.petastorm_compat import legacy_parquet
+    from lakefit.petastorm import legacy_parquet
 
-    return {
-        "ParquetDataset": legacy_parquet.ParquetDataset,
-        "ParquetDatasetPiece": legacy_parquet.ParquetDatasetPiece,
-    }
+    return {name: getattr(legacy_parquet, name) for name in _LEGACY_PARQUET}
 
 
 def _pyarrow_lib() -> dict[str, object]:
@@ -98,11 +93,11 @@ def _pyarrow_hdfs() -> dict[str, object]:
     class HadoopFileSystem:
         """Something for Petastorm's HAHdfsClient to derive from while it is imported."""
 
-    def connect(*_: object, **__: object) -> None:
-        raise LakefitError(
-            "Petastorm asked for pyarrow.hdfs, which pyarrow no longer has and Lakefit's compatibility layer does not "
-            "replace: open the file system with fsspec or pyarrow.fs and give it as filesystem=."
-        )
+    def connect(host: str, port: int, user: str | None = None) -> Any:
+        import pyarrow.fs
+        from fsspec.implementations.arrow import ArrowFSWrapper
+
+        return ArrowFSWrapper(pyarrow.fs.HadoopFileSystem(host, port, user=user))
 
     return {"HadoopFileSystem": HadoopFileSystem, "connect": connect}
 
@@ -114,6 +109,7 @@ def _distutils_version() -> dict[str, object]:
     return {"LooseVersion": Version}
 
 
+_LEGACY_PARQUET = ("ParquetDataset", "ParquetDatasetPiece", "ParquetFile", "ParquetPartitions", "PartitionSet")
 _INVENTED = frozenset({"pyarrow.filesystem", "pyarrow.hdfs", "distutils.version"})
 
 _NAMES: dict[str, Callable[[], dict[str, object]]] = {
