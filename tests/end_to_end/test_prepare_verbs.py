@@ -141,8 +141,8 @@ def test_corrections_are_written_down(manifest: Manifest) -> None:
 def test_the_prepared_columns_are_those_of_the_features(folder: Path, manifest: Manifest) -> None:
     train = table(folder, manifest, "train")
     assert set(train.column_names) == {
-        "_row", "_occurrence", "age", "price2", "age_missing", "day_month_sin", "day_month_cos", "day_weekday_sin",
-        "day_weekday_cos", "city", "stamp", "age_bucket", "tags_0", "tags_1", "label", "weight",
+        "_row", "_occurrence", "_position", "age", "price2", "age_missing", "day_month_sin", "day_month_cos",
+        "day_weekday_sin", "day_weekday_cos", "city", "stamp", "age_bucket", "tags_0", "tags_1", "label", "weight",
     }  # fmt: skip
     assert set(train["city"].to_pylist()) == {2, 3}
     assert set(train["age_bucket"].to_pylist()) == {2, 3, 4}

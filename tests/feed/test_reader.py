@@ -50,8 +50,10 @@ def write_file(path: Path, at: np.ndarray[Any, np.dtype[np.int64]], **other_colu
         "index": at.astype(np.int32),
         "label": (at % 2).astype(np.float32),
         "_row": [b"sixteen bytes...".ljust(16)] * len(at),
+        "_position": at.astype(np.int64),
     }
-    pq.write_table(pa.table(columns | other_columns), path, row_group_size=ROWS_PER_GROUP)
+    table = pa.table(columns | other_columns)
+    pq.write_table(table, path, row_group_size=ROWS_PER_GROUP, write_page_checksum=True)
 
 
 def file_name(number: int) -> str:
@@ -154,14 +156,12 @@ def test_columns_may_be_of_one_kind_only(dataset_dir: Path) -> None:
     assert block.position.tolist() == list(range(7))
 
 
-def test_positions_are_counted_from_what_was_decoded(dataset_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = groups_in_file_order()[1]
-    values = petastorm_engine._values
-    monkeypatch.setattr(petastorm_engine, "_values", lambda *arguments: values(*arguments)[:5])
+def test_positions_are_those_of_the_rows_that_were_read_not_of_the_plan(dataset_dir: Path) -> None:
+    first, second = groups_in_file_order()[:2]
 
-    block = petastorm_engine.decode_row_group(dataset_dir / group.file, group, COLUMNS)
+    block = petastorm_engine.decode_row_group(dataset_dir / first.file, replace(first, index=second.index), COLUMNS)
 
-    assert block.position.tolist() == [7, 8, 9, 10, 11]
+    assert block.position.tolist() == list(range(7, 14))
 
 
 def test_an_empty_plan_gives_no_blocks_and_opens_nothing(tmp_path: Path) -> None:
@@ -199,33 +199,6 @@ def test_no_more_than_workers_and_two_blocks_exist_before_they_are_taken(
             time.sleep(0.005)
             assert len(started) <= taken + workers + 2
     assert len(started) == len(groups)
-
-
-def test_blocks_that_wait_for_an_earlier_one_count_as_well(dataset_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workers = 2
-    arrivals: list[Any] = []
-    started_when_first_came: list[int] = []
-    started: list[RowGroup] = []
-    decode, read_next = petastorm_engine.decode_row_group, petastorm_engine._Results.read_next
-
-    def counted(path: Path, group: RowGroup, columns: Columns) -> Block:
-        started.append(group)
-        return decode(path, group, columns)
-
-    def first_comes_last_of_four(*arguments: Any) -> Any:
-        if not arrivals:
-            arrivals.extend(read_next(*arguments) for _ in range(workers + 2))
-            time.sleep(0.1)
-            started_when_first_came.append(len(started))
-            arrivals.sort(key=lambda arrival: -arrival[0])
-        return arrivals.pop(0)
-
-    monkeypatch.setattr(petastorm_engine, "decode_row_group", counted)
-    monkeypatch.setattr(petastorm_engine._Results, "read_next", first_comes_last_of_four)
-    groups = (planned() + planned())[:28]
-
-    assert [block.group for block in read(dataset_dir, groups, workers=workers)] == groups
-    assert started_when_first_came == [4, 8, 12, 16, 20, 24, 28]
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
@@ -273,7 +246,7 @@ def one_row_less(path: Path) -> None:
 
 
 def without_column(path: Path) -> None:
-    pq.write_table(pq.read_table(path).rename_columns(["thrid", "half", "index", "label", "_row"]), path)
+    pq.write_table(pq.read_table(path).rename_columns(["thrid", "half", "index", "label", "_row", "_position"]), path)
 
 
 def with_nulls(path: Path) -> None:
@@ -294,7 +267,7 @@ def of_another_type(path: Path) -> None:
         (cut_short, "ArrowInvalid"),
         (overwritten_inside, "Error"),
         (one_row_less, "It has 3 rows where the plan has 4"),
-        (without_column, "no column 'third'; the nearest to 'third' of its 5 is 'thrid'"),
+        (without_column, "no column 'third'; the nearest to 'third' of its 6 is 'thrid'"),
         (with_nulls, "'third' has 4 nulls"),
         (of_another_type, "'index' is int64, not int32"),
     ],
@@ -339,10 +312,10 @@ def test_a_pool_that_ends_early_fails_the_read(dataset_dir: Path, monkeypatch: p
     results = petastorm_engine.ThreadPool.get_results
     calls = iter(range(100))
 
-    def ends_after_two(pool: Any) -> Any:
+    def ends_after_two(pool: Any, timeout_s: float) -> Any:
         if next(calls) == 2:
             raise petastorm_engine.EmptyResultError
-        return results(pool)
+        return results(pool, timeout_s)
 
     monkeypatch.setattr(petastorm_engine.ThreadPool, "get_results", ends_after_two)
 
@@ -358,7 +331,7 @@ def test_a_row_group_delivered_twice_fails_the_read(dataset_dir: Path, monkeypat
 
     monkeypatch.setattr(petastorm_engine, "_Worker", Twice)
 
-    with pytest.raises(FeedError, match="row group 0 of the plan twice"):
+    with pytest.raises(FeedError, match="row group 0 of the plan where 1 of 15 was due"):
         read(dataset_dir, planned(), workers=1)
 
 

@@ -34,10 +34,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
         columns = {"amount": at / 2, "amount_missing": at % 3 == 0, "label": at % 2}
         table = pa.table({name: pa.array(values.astype(np.float32)) for name, values in columns.items()})
         table = table.append_column("city", pa.array(at.astype(np.int32)))
+        table = table.append_column("_position", pa.array(at.astype(np.int64)))
         path = f"train/part-{number:05}.parquet"
         pq.write_table(table, folder / path, row_group_size=ROWS_PER_GROUP)
         groups = tuple(min(ROWS_PER_GROUP, rows - first) for first in range(0, rows, ROWS_PER_GROUP))
-        files.append(DataFile(path=path, row_groups=groups, bytes=0, sha256=""))
+        files.append(DataFile(path=path, row_groups=groups, bytes=0, sha256="", first_position=start))
         start += rows
     amount = NumericFeature(name="amount", fill=0.0, indicator="amount_missing")
     city = CategoricalFeature(name="city", vocabulary=(), counts=(), rare=0)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs
+import pyarrow.parquet as pq
 import pytest
 
 import lakefit.petastorm
@@ -78,9 +79,12 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def surroundings(dataset: Path) -> dict[str, Any]:
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a new process looked like before and after a read through the layer."""
-    printed: dict[str, Any] = json.loads(in_new_process(SURROUNDINGS, str(dataset), "part-0.parquet"))
+    folder = tmp_path_factory.mktemp("prepared")
+    table = pa.table({"share": np.zeros(25, np.float32), "_position": np.arange(25)})
+    pq.write_table(table, folder / "part-0.parquet")
+    printed: dict[str, Any] = json.loads(in_new_process(SURROUNDINGS, str(folder), "part-0.parquet"))
     assert printed["rows"] == 25
     return printed
 

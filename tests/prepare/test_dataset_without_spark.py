@@ -123,8 +123,20 @@ def test_a_group_is_in_one_split_and_a_feature_has_no_null(dataset: Made) -> Non
     assert all(column.null_count == 0 for column in kept.columns)
     assert kept.schema.field("amount").type == kept.schema.field("amount_missing").type == pa.float32()
     assert kept.schema.field("city").type == pa.int32()
-    assert kept.column_names[2:] == ["amount", "stamp", "amount_missing", "stamp_missing", "city", "flag", "label"]
+    assert kept.column_names[3:] == ["amount", "stamp", "amount_missing", "stamp_missing", "city", "flag", "label"]
     assert 0.05 < np.mean(kept["amount_missing"].to_numpy()) < 0.15
+
+
+def test_no_two_rows_share_a_position_and_files_count_theirs_up(dataset: Made) -> None:
+    entries = [entry for entry in dataset.entries if entry["split"] in SPLITS]
+    seen: list[int] = []
+    for entry in sorted(entries, key=lambda entry: entry["first_position"]):
+        content = pq.read_table(io.BytesIO(dataset.files[entry["path"]]))
+        first = entry["first_position"]
+        assert content["_position"].to_pylist() == list(range(first, first + len(content)))
+        assert not seen or first > seen[-1]
+        seen += content["_position"].to_pylist()
+    assert len(seen) == len(table(dataset, *SPLITS)) > 0
 
 
 def test_a_duplicate_names_the_row_that_was_kept(dataset: Made) -> None:

@@ -15,20 +15,9 @@ from lakefit.config.sql import Kind, SqlError, expression_columns, kind_of, no_p
 RESERVED = frozenset(
     f"_{name}"
     for name in (
-        *("row", "row_hi", "row_lo", "key_hi", "key_lo", "occurrence", "kept_row", "kept_occurrence", "file", "record"),
-        *(
-            "header",
-            "content",
-            "reason",
-            "rule",
-            "label",
-            "marks",
-            "split",
-            "group",
-            "not_finite",
-            "unparsable",
-            "corrected",
-        ),
+        *("row", "row_hi", "row_lo", "key_hi", "key_lo", "occurrence", "position", "kept_row", "kept_occurrence"),
+        *("file", "record", "header", "content", "reason", "rule", "label", "marks", "split", "group"),
+        *("not_finite", "unparsable", "corrected"),
     )
 )
 """Columns that Lakefit adds to the rows; `_lakefit_…` are its own as well, and `label` is among the features."""

@@ -11,21 +11,26 @@ from lakefit.dataset.ledger import Ledger
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised with every change of the files' layout, order or values: it is a part of the dataset fingerprint."""
 MANIFEST = "manifest.json"
+POSITION = "_position"
+"""The column of a split's files by which the feed proves what it delivered; no two rows of a dataset share one."""
 
 
 class DataFile(Section):
     """A Parquet file.
 
     path: inside the dataset's folder. row_groups: the rows of each. bytes: its size. sha256: of its content.
+    first_position: `_position` of its first row, from which those of the others count up; null for duplicates and
+    rejects.
     """
 
     path: str
     row_groups: tuple[int, ...]
     bytes: int
     sha256: str
+    first_position: int | None = None
 
     @property
     def rows(self) -> int:

@@ -4,6 +4,8 @@ The order of row groups comes from the plan alone: Petastorm's own listing, shuf
 Import this module only to read; it loads Petastorm, pyarrow and pandas (1-2 s).
 """
 
+import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,40 +18,59 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lakefit import petastorm as petastorm_compat
+import lakefit.petastorm
+from lakefit.dataset.manifest import POSITION
 from lakefit.errors import FeedError
 from lakefit.feed.reader import Block, Columns, RowGroup
 
-petastorm_compat.install()
+lakefit.petastorm.install()
 
 from petastorm.reader import Reader  # noqa: E402
-from petastorm.workers_pool import EmptyResultError  # noqa: E402
+from petastorm.workers_pool import EmptyResultError, TimeoutWaitingForResultError  # noqa: E402
 from petastorm.workers_pool.thread_pool import ThreadPool  # noqa: E402
 from petastorm.workers_pool.ventilator import ConcurrentVentilator  # noqa: E402
 from petastorm.workers_pool.worker_base import WorkerBase  # noqa: E402
 
-# Row groups that are decoded or wait to be delivered, beyond one for each worker: enough that no worker is idle while
-# the receiver uses its block.
+# Row groups that are decoded, wait or are in use, beyond one for each worker: enough that no worker is idle while the
+# receiver uses its block.
 _BLOCKS_AHEAD = 2
 _VENTILATION_INTERVAL_S = 0.001
 
 
+# How long a read that is ended waits for the row groups that are being decoded.
+_JOIN_S = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
+    """file_state: of the file when the reading began; None where there was none."""
+
     sequence: int
     dataset_dir: Path
     group: RowGroup
     columns: Columns
+    file_state: tuple[int, int, int] | None
 
 
-def open_reader(dataset_dir: Path, groups: Sequence[RowGroup], columns: Columns, workers: int) -> "PlannedReader":
-    """A started reader of (sequence number, Block or FeedError) pairs, in no certain order. stop() and join() end it.
+def open_reader(
+    dataset_dir: Path, groups: Sequence[RowGroup], columns: Columns, workers: int, timeout_s: float
+) -> "PlannedReader":
+    """A started reader of (sequence number, Block or FeedError) pairs, in order. stop() and join() end it.
 
     `groups` is not empty. Raises FeedError if the first planned file can't be opened.
     """
-    tasks = [_Task(sequence, dataset_dir, group, columns) for sequence, group in enumerate(groups)]
+    states = {file: _file_state(dataset_dir / file) for file in {group.file for group in groups}}
+    tasks = [_Task(sequence, dataset_dir, group, columns, states[group.file]) for sequence, group in enumerate(groups)]
     with _naming(dataset_dir, groups[0]):
-        return PlannedReader(tasks, workers)
+        return PlannedReader(tasks, workers, timeout_s)
+
+
+def _file_state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 class PlannedReader(Reader):
@@ -59,8 +80,9 @@ class PlannedReader(Reader):
     file only (whose schema it wants), so that no other footer is read twice, and the ventilator is replaced.
     """
 
-    def __init__(self, tasks: Sequence[_Task], workers: int) -> None:
+    def __init__(self, tasks: Sequence[_Task], workers: int, timeout_s: float) -> None:
         self._tasks = tasks
+        self._process = os.getpid()
         first_file = tasks[0].dataset_dir / tasks[0].group.file
         super().__init__(
             None,
@@ -70,33 +92,48 @@ class PlannedReader(Reader):
             shuffle_row_groups=False,
             is_batched_reader=True,
         )
+        self._results_queue_reader.timeout_s = timeout_s
 
-    def _create_ventilator(self, *_: object) -> "_PlannedVentilator":
-        return _PlannedVentilator(
+    def next_block(self, due: RowGroup) -> tuple[int, Block | FeedError]:
+        """The next row group's number in the plan, and what became of it; StopIteration after the last.
+
+        Raises FeedError, which names `due`, if it does not come in time, and in a fork.
+        """
+        if os.getpid() != self._process:
+            # The threads are not in the fork: it would wait for ever.
+            raise FeedError(
+                f"This feed was opened in process {self._process}, and process {os.getpid()}, a fork of it, can't read "
+                "it: open one there."
+            )
+        try:
+            return next(self)  # type: ignore[no-any-return]
+        except TimeoutWaitingForResultError as error:
+            path = self._tasks[0].dataset_dir / due.file
+            raise FeedError(
+                f"Row group {due.index} of {path} did not come: {error}. Is its store alive? Start the run again when "
+                "it is."
+            ) from None
+
+    def join(self) -> None:
+        """End the threads; one that hangs in a dead store is left to the process's end."""
+        end = time.monotonic() + _JOIN_S
+        for worker in self._workers_pool._workers:
+            worker.join(max(0.0, end - time.monotonic()))
+        if not any(worker.is_alive() for worker in self._workers_pool._workers):
+            super().join()
+
+    def _create_ventilator(self, *_: object) -> ConcurrentVentilator:
+        return ConcurrentVentilator(
             self._workers_pool.ventilate,
             [{"task": task} for task in self._tasks],
             max_ventilation_queue_size=self._workers_pool.workers_count + _BLOCKS_AHEAD,
             ventilation_interval=_VENTILATION_INTERVAL_S,
         )
 
-    def block_delivered(self) -> None:
-        """Make room for one more row group."""
-        self.ventilator.block_delivered()
-
-
-class _PlannedVentilator(ConcurrentVentilator):
-    """Counts a row group until it is delivered in order, so that those that arrive early are limited as well."""
-
-    def processed_item(self) -> None:
-        """The pool has handed over a row group: it may still have to wait for an earlier one."""
-
-    def block_delivered(self) -> None:
-        super().processed_item()
-
 
 class _Worker(WorkerBase):
     """Publishes (sequence number, Block), or (sequence number, FeedError): an exception that leaves `process` ends
-    its thread, is printed, and reaches the consumer before row groups that come earlier in the plan."""
+    its thread and is printed."""
 
     @staticmethod
     def new_results_queue_reader() -> "_Results":
@@ -106,7 +143,10 @@ class _Worker(WorkerBase):
         result: Block | FeedError
         try:
             with _naming(task.dataset_dir, task.group):
-                result = decode_row_group(task.dataset_dir / task.group.file, task.group, task.columns)
+                path = task.dataset_dir / task.group.file
+                if task.file_state is not None and _file_state(path) != task.file_state:
+                    raise FeedError("The file was replaced, changed or removed while the feed was reading")
+                result = decode_row_group(path, task.group, task.columns)
         except FeedError as error:
             result = error
         self.publish_func((task.sequence, result))
@@ -116,10 +156,11 @@ class _Results:
     """What Reader asks for the next result."""
 
     batched_output = True
+    timeout_s: float
 
     def read_next(self, pool: Any, schema: object, ngram: object) -> Any:
         try:
-            return pool.get_results()
+            return pool.get_results(self.timeout_s)
         except EmptyResultError:
             raise StopIteration from None
 
@@ -132,9 +173,8 @@ def _naming(dataset_dir: Path, group: RowGroup) -> Iterator[None]:
     except Exception as error:
         reason = str(error) if isinstance(error, FeedError) else f"{type(error).__name__}: {error}"
         raise FeedError(
-            f"Row group {group.index} of {dataset_dir / group.file}, which begins at row {group.first_position:,} of "
-            f"the split, can't be read. {reason.rstrip('.')}. The files of a dataset never change once it is "
-            "published: restore this one, or prepare the dataset again."
+            f"Row group {group.index} of {dataset_dir / group.file} can't be read. {reason.rstrip('.')}. The files of "
+            "a dataset never change once it is published: restore this one, or prepare the dataset again."
         ) from error
 
 
@@ -143,8 +183,8 @@ def decode_row_group(path: Path, group: RowGroup, columns: Columns) -> Block:
     labels = () if columns.label is None else (columns.label,)
     # Not memory-mapped: it was no faster here (0.05 s per 500,000 rows of 40 columns), and a file that shrinks
     # under a map kills the process.
-    with pq.ParquetFile(path) as parquet:
-        names = (*columns.numeric, *columns.categorical, *labels)
+    with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+        names = (*columns.numeric, *columns.categorical, *labels, POSITION)
         _check_row_group(parquet, group, names)
         table = parquet.read_row_group(group.index, columns=list(names), use_threads=False)
     numeric = [_values(table, name, pa.float32(), group.rows) for name in columns.numeric]
@@ -156,7 +196,7 @@ def decode_row_group(path: Path, group: RowGroup, columns: Columns) -> Block:
         _side_by_side(numeric, rows, np.float32),
         _side_by_side(categorical, rows, np.int32),
         label[0].copy() if label else np.empty(0, np.float32),
-        group.first_position + np.arange(rows, dtype=np.int64),
+        _values(table, POSITION, pa.int64(), group.rows).copy(),
     )
 
 

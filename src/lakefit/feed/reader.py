@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lakefit.feed.petastorm_engine import PlannedReader
 
 
+TIMEOUT_S = 600.0
+"""A store that gives no row group for so long is taken for dead."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowGroup:
     """One row group as the plan has it. Rows of a split are numbered 0.. in the order of its files and their groups."""
@@ -28,7 +32,7 @@ class RowGroup:
     file: str  # relative to the dataset's folder: "train/part-00003.parquet"
     index: int  # inside the file
     rows: int
-    first_position: int  # number of the group's first row in the split
+    first_position: int  # `_position` of the group's first row; those of the others count up
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,17 @@ class Block:
     numeric: NDArray[np.float32]  # (n, numeric columns)
     categorical: NDArray[np.int32]  # (n, categorical columns)
     label: NDArray[np.float32]  # (n,); (0,) where Columns.label is None
-    position: NDArray[np.int64]  # (n,), counted from the rows that were decoded, not taken from the plan
+    position: NDArray[np.int64]  # (n,), the column `_position` as it was read with the rows, not taken from the plan
 
 
 @contextmanager
 def read_row_groups(
-    dataset_dir: str | Path, groups: Sequence[RowGroup], columns: Columns, *, workers: int = 2
+    dataset_dir: str | Path,
+    groups: Sequence[RowGroup],
+    columns: Columns,
+    *,
+    workers: int = 2,
+    timeout_s: float = TIMEOUT_S,
 ) -> Iterator[Iterator[Block]]:
     """Blocks in exactly the order of `groups`, whatever the number of workers (threads).
 
@@ -61,7 +70,8 @@ def read_row_groups(
     before the last block and after an exception.
 
     Raises FeedError, in the order of the plan: for a file that is missing or damaged, a row group that is missing or
-    has another number of rows than planned, a column that is missing, of another type, or has nulls.
+    has another number of rows than planned, a column that is missing, of another type, or has nulls, a page whose
+    checksum is wrong, a file that is replaced meanwhile, no row group for `timeout_s`.
     """
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, not {workers}")
@@ -72,37 +82,31 @@ def read_row_groups(
         return
     from lakefit.feed.petastorm_engine import open_reader
 
-    reader = open_reader(Path(dataset_dir), groups, columns, workers)
+    reader = open_reader(Path(dataset_dir), groups, columns, workers, timeout_s)
     try:
-        yield _in_order(reader, len(groups))
+        yield _in_order(reader, groups)
     finally:
         reader.stop()
         reader.join()
 
 
-def _in_order(reader: PlannedReader, groups: int) -> Iterator[Block]:
-    """The reader's blocks by their sequence number; early ones wait here, within the reader's limit of blocks."""
-    early: dict[int, Block | FeedError] = {}
-    for sequence in range(groups):
-        while sequence not in early:
-            arrived, block_or_error = _next_arrival(reader, sequence, groups)
-            if arrived < sequence or arrived in early:
-                raise FeedError(f"The pool delivered row group {arrived} of the plan twice, at {sequence} of {groups}.")
-            early[arrived] = block_or_error
-        result = early.pop(sequence)
+def _in_order(reader: PlannedReader, groups: Sequence[RowGroup]) -> Iterator[Block]:
+    """The reader's blocks, which the pool hands over in the order of the plan."""
+    for sequence, group in enumerate(groups):
+        if reader.stopped:
+            raise FeedError("Row groups are read inside the `with` of read_row_groups only; it has ended.")
+        try:
+            arrived, result = reader.next_block(group)
+        except StopIteration:
+            raise FeedError(
+                f"The pool ended after {sequence} of {len(groups)} planned row groups, with no error. Rows are "
+                "missing, so the run can't go on; start it again."
+            ) from None
+        if arrived != sequence:
+            raise FeedError(
+                f"The pool delivered row group {arrived} of the plan where {sequence} of {len(groups)} was due: rows "
+                "are missing or doubled, so the run can't go on; start it again."
+            )
         if isinstance(result, FeedError):
             raise result
-        reader.block_delivered()
         yield result
-
-
-def _next_arrival(reader: PlannedReader, sequence: int, groups: int) -> tuple[int, Block | FeedError]:
-    if reader.stopped:
-        raise FeedError("Row groups are read inside the `with` of read_row_groups only; it has ended.")
-    try:
-        return next(reader)  # type: ignore[no-any-return]
-    except StopIteration:
-        raise FeedError(
-            f"The pool ended after {sequence} of {groups} planned row groups, with no error. Rows are missing, so the "
-            "run can't go on; start it again."
-        ) from None

@@ -18,10 +18,11 @@ class Receipt:
     another is missing changes them.
     """
 
-    def __init__(self, groups: Sequence[RowGroup]) -> None:
+    def __init__(self, groups: Sequence[RowGroup], sums: NDArray[np.uint64] | None = None) -> None:
+        """groups: ascending by position. sums: (3, groups) of rows that are noted already."""
         self._groups = groups
         self._starts = np.array([group.first_position for group in groups], np.int64)
-        self._sums = np.zeros((3, len(groups)), np.uint64)
+        self._sums = np.zeros((3, len(groups)), np.uint64) if sums is None else sums
 
     def add(self, position: NDArray[np.int64]) -> None:
         """Note the rows of a batch. position: (rows,) int64."""

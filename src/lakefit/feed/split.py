@@ -1,6 +1,6 @@
 """One split of a dataset as batches, in an order that depends on seed and epoch alone, with a receipt an epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Batch:
     """Rows as the model takes them: numeric (n, k) float32, categorical (n, m) int32, label (n, 1) float32.
 
-    weight: (n,) float32, or (0,) where rows are not weighed. position: (n,) int64, the number of each row in its split.
+    weight: (n,) float32, or (0,) where rows are not weighed. position: (n,) int64, `_position` of each row.
     """
 
     numeric: NDArray[np.float32]
@@ -66,21 +66,30 @@ class SplitFeed:
         epoch = self.epoch
         self._checked_epoch = None
         receipt = Receipt(self.groups)
+        for batch, last in self._batches(epoch):
+            # What is handed out is noted from the batch itself, after all that could lose or double a row.
+            receipt.add(batch.position)
+            if last:
+                # Before it leaves: nobody need ask for one more, and a wrong epoch never ends well.
+                self._check(receipt, epoch)
+            yield batch
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Batch, bool]]:
+        """Yield the batches of an epoch, and whether each is the last."""
         order = epoch_groups(self.groups, self._seed, epoch) if self._shuffle else list(self.groups)
-        last: Batch | None = None
+        held: Batch | None = None
         with read_row_groups(self._dataset_dir, order, self._columns) as blocks:
             parts = (_as_batch(block, self._weighted) for block in blocks)
             for batch in _cut(parts, self.batch_size, (self._seed, epoch) if self._shuffle else None):
-                if last is not None:
-                    yield last
-                # What is handed out is noted from the batch itself, after all that could lose or double a row.
-                receipt.add(batch.position)
-                last = batch
-        # Before the last batch leaves: nobody need ask for one more, and a wrong epoch never ends well.
+                if held is not None:
+                    yield held, False
+                held = batch
+        if held is not None:
+            yield held, True
+
+    def _check(self, receipt: Receipt, epoch: int) -> None:
         receipt.check(f"Epoch {epoch} of the {self.split} split")
         self._checked_epoch = epoch
-        if last is not None:
-            yield last
 
     def check(self) -> None:
         """Raise what went wrong in the feed, or RuntimeError where the epoch was not read to its end."""
@@ -90,7 +99,10 @@ class SplitFeed:
             raise RuntimeError(f"epoch {self.epoch} of the {self.split} split was not read to its end")
 
     def to_tf(self) -> "tf.data.Dataset":
-        """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`."""
+        """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`.
+
+        Positions are summed by the last step of the dataset: what lies between it and the files may lose no row.
+        """
         import tensorflow as tf
 
         inputs: dict[str, Any] = {}
@@ -99,30 +111,88 @@ class SplitFeed:
             inputs["numeric"] = tf.TensorSpec((None, numbers), tf.float32)
         if self._columns.categorical:
             inputs["categorical"] = tf.TensorSpec((None, len(self._columns.categorical)), tf.int32)
+        tallies = _Tallies(self.groups)
+        epochs: dict[int, int] = {}
 
         def generate() -> Iterator[Any]:
+            epoch = self.epoch
+            self._checked_epoch = None
+            iteration = tallies.begin()
+            epochs[iteration] = epoch
             try:
-                for batch in self:
+                for batch, last in self._batches(epoch):
                     features = {name: getattr(batch, name) for name in inputs}
-                    yield (features, batch.label, batch.weight) if self._weighted else (features, batch.label)
+                    row = (features, batch.label, batch.weight) if self._weighted else (features, batch.label)
+                    yield row, batch.position, iteration, last
             except Exception as error:
                 # TensorFlow would turn it into text; `check` raises it as it was.
                 self.error = error
                 raise
 
-        signature: tuple[Any, ...] = (inputs, tf.TensorSpec((None, 1), tf.float32))
+        def end(iteration: Any) -> Any:
+            try:
+                self._check(tallies.receipt(int(iteration)), epochs.pop(int(iteration)))
+            except Exception as error:
+                self.error = error
+                raise
+            return np.True_
+
+        def received(row: Any, position: Any, iteration: Any, last: Any) -> Any:
+            with tf.control_dependencies([tallies.add(position, iteration)]):
+                ended = tf.cond(last, lambda: tf.numpy_function(end, [iteration], tf.bool), lambda: tf.constant(True))
+            with tf.control_dependencies([ended]):
+                return tf.nest.map_structure(tf.identity, row)
+
+        row: tuple[Any, ...] = (inputs, tf.TensorSpec((None, 1), tf.float32))
         if self._weighted:
-            signature = (*signature, tf.TensorSpec((None,), tf.float32))
-        dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.batches))
-        return dataset.prefetch(2)
+            row = (*row, tf.TensorSpec((None,), tf.float32))
+        position = tf.TensorSpec((None,), tf.int64)
+        signature = (row, position, tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.bool))
+        dataset = tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).map(received)
+        return dataset.apply(tf.data.experimental.assert_cardinality(self.batches))
+
+
+class _Tallies:
+    """The sums of receipts, kept in TensorFlow: one for each iteration, since an old one may still be reading ahead."""
+
+    SLOTS = 4
+
+    def __init__(self, groups: Sequence[RowGroup]) -> None:
+        import tensorflow as tf
+
+        self._tf = tf
+        self._groups = groups
+        self._begun = 0
+        with tf.device("CPU:0"):
+            self._starts = tf.constant([group.first_position for group in groups], tf.int64)
+            self._sums = tf.Variable(tf.zeros((self.SLOTS, len(groups), 3), tf.int64), trainable=False)
+
+    def begin(self) -> int:
+        """Return the number of a new iteration."""
+        self._begun += 1
+        self._sums[self._begun % self.SLOTS].assign(self._tf.zeros((len(self._groups), 3), self._tf.int64))
+        return self._begun
+
+    def add(self, position: Any, iteration: Any) -> Any:
+        """Return the operation that notes the rows of a batch; positions (rows,) int64."""
+        tf = self._tf
+        place = tf.cast(tf.searchsorted(self._starts, position, side="right"), tf.int64) - 1
+        slot = tf.fill(tf.shape(place), iteration % self.SLOTS)
+        # Wraps around at 64 bits, as the receipt's own sums do.
+        facts = tf.stack([tf.ones_like(position), position, position * position], axis=1)
+        return self._sums.scatter_nd_add(tf.stack([slot, tf.maximum(place, 0)], axis=1), facts)
+
+    def receipt(self, iteration: int) -> Receipt:
+        """Return what an iteration has delivered."""
+        return Receipt(self._groups, self._sums[iteration % self.SLOTS].numpy().T.view(np.uint64))
 
 
 def row_groups(manifest: Manifest, split: str) -> tuple[RowGroup, ...]:
-    """Return the row groups of a split in the order of its files, rows numbered through."""
+    """Return the row groups of a split in the order of its files."""
     groups: list[RowGroup] = []
-    position = 0
     for file in manifest.splits[split].files:
+        assert file.first_position is not None, f"{file.path} is no file of a split"
+        position = file.first_position
         for index, rows in enumerate(file.row_groups):
             groups.append(RowGroup(file.path, index, rows, position))
             position += rows

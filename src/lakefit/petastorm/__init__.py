@@ -6,6 +6,7 @@ names, and what Petastorm itself does wrong is mended module by module. docs/pet
 
     hook.py            finds Petastorm's modules and gives each its own `__import__`
     facades.py         what that `__import__` hands out
+    file_systems.py    file systems by the names that Petastorm has for them
     legacy_parquet.py  pyarrow's old ParquetDataset, on today's pyarrow
     mends.py           which mend belongs to which module
     pools.py           pools that lose no rows and deliver in the order of the plan

@@ -64,10 +64,9 @@ def _numpy() -> dict[str, object]:
 
 
 def _pyarrow() -> dict[str, object]:
-    from fsspec.implementations.local import LocalFileSystem
+    from lakefit.petastorm.file_systems import LocalFileSystem
 
     submodules = ("parquet", "lib", "filesystem", "hdfs")
-    # fsspec's class itself, not a subclass of ours: only that one survives cloudpickle.
     return {"localfs": LocalFileSystem(), "LocalFileSystem": LocalFileSystem} | {
         submodule: facade(f"pyarrow.{submodule}") for submodule in submodules
     }
@@ -84,20 +83,13 @@ def _pyarrow_lib() -> dict[str, object]:
 
 
 def _pyarrow_filesystem() -> dict[str, object]:
-    from fsspec.implementations.local import LocalFileSystem
+    from lakefit.petastorm.file_systems import LocalFileSystem
 
     return {"LocalFileSystem": LocalFileSystem}
 
 
 def _pyarrow_hdfs() -> dict[str, object]:
-    class HadoopFileSystem:
-        """Something for Petastorm's HAHdfsClient to derive from while it is imported."""
-
-    def connect(host: str, port: int, user: str | None = None) -> Any:
-        import pyarrow.fs
-        from fsspec.implementations.arrow import ArrowFSWrapper
-
-        return ArrowFSWrapper(pyarrow.fs.HadoopFileSystem(host, port, user=user))
+    from lakefit.petastorm.file_systems import HadoopFileSystem, connect
 
     return {"HadoopFileSystem": HadoopFileSystem, "connect": connect}
 

@@ -10,16 +10,15 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.fs
 import pyarrow.parquet as pq
-from fsspec.implementations.arrow import ArrowFSWrapper
-from fsspec.implementations.local import LocalFileSystem
 
 from lakefit.errors import InputError
+from lakefit.petastorm.file_systems import file_system, is_local
 
 # How Hive and Spark name the folder of rows whose key is NULL.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _Filters = Sequence[Any]
+_Keys = Sequence[tuple[str, str | None]]
 
 
 class PartitionSet:
@@ -132,7 +131,7 @@ class ParquetDatasetPiece:
     def _opened(self) -> Iterator[Any]:
         """Open the file; what goes wrong with it says which it is."""
         try:
-            if isinstance(getattr(self.open_file_func, "__self__", None), LocalFileSystem):
+            if is_local(self.open_file_func):
                 with pq.ParquetFile(self.path, memory_map=True) as parquet:
                     yield parquet
             else:
@@ -152,7 +151,7 @@ class ParquetDataset:
 
     Attributes as Petastorm reads them: `paths` (as given), `fs` (with open, exists, rm), `pieces`, `partitions` (false
     where there are none), `metadata` and `common_metadata` (the footers of `_metadata` and `_common_metadata`, None
-    without them) and `metadata_path`. filters: as pyarrow.parquet.read_table takes them. `validate_schema` and
+    without them) with their paths. filters: as pyarrow.parquet.read_table takes them. `validate_schema` and
     `metadata_nthreads` are taken and not used: Petastorm asks for no check.
 
     Raises:
@@ -167,19 +166,25 @@ class ParquetDataset:
         metadata_nthreads: int = 1,
         filters: _Filters | None = None,
     ) -> None:
-        self.fs = _file_system(filesystem)
+        self.fs = file_system(filesystem)
         self.paths = path_or_paths if isinstance(path_or_paths, str) else list(path_or_paths)
         self.metadata_path: str | None = None
+        self.common_metadata_path: str | None = None
         self.metadata = self.common_metadata = None
+        files: list[tuple[str, _Keys]]
+        levels: list[PartitionSet] = []
         if isinstance(self.paths, str) and self.fs.isdir(self.paths):
             files, levels = self._files_of_folder(self.paths)
+        elif isinstance(self.paths, str):
+            if not self.fs.exists(self.paths):
+                raise FileNotFoundError(f"{self.paths}: no such file or folder")
+            files = [(self.paths, ())]
         else:
-            files = dict.fromkeys([self.paths] if isinstance(self.paths, str) else self.paths, ())
-            levels = []
+            # One may be named twice.
+            files = [(path, ()) for path in self.paths]
         self.partitions = ParquetPartitions(levels, filters)
         pieces = [
-            ParquetDatasetPiece(path, self.fs.open, partition_keys=_numbered(keys, levels))
-            for path, keys in files.items()
+            ParquetDatasetPiece(path, self.fs.open, partition_keys=_numbered(keys, levels)) for path, keys in files
         ]
         if not pieces:
             raise FileNotFoundError(f"No Parquet file in {path_or_paths!r}")
@@ -187,7 +192,7 @@ class ParquetDataset:
         if not self.pieces:
             raise InputError(f"{path_or_paths!r}: filters={filters!r} leave none of its {len(pieces):,} Parquet files.")
 
-    def _files_of_folder(self, folder: str) -> tuple[dict[str, tuple[tuple[str, str | None], ...]], list[PartitionSet]]:
+    def _files_of_folder(self, folder: str) -> tuple[list[tuple[str, _Keys]], list[PartitionSet]]:
         """Return the files with the keys of their folders, and the levels of these.
 
         Paths begin with `folder` as it was given: Petastorm cuts it off again.
@@ -197,7 +202,7 @@ class ParquetDataset:
         for name in ("_metadata", "_common_metadata"):
             if name in inside:
                 setattr(self, name.lstrip("_"), self._footer(f"{base}/{name}"))
-                self.metadata_path = f"{base}/{name}" if name == "_metadata" else self.metadata_path
+                setattr(self, f"{name.lstrip('_')}_path", f"{base}/{name}")
         files = {}
         for name in inside:
             *folders, last = name.split("/")
@@ -216,7 +221,7 @@ class ParquetDataset:
             PartitionSet(key, {keys[depth][1] for keys in files.values()})
             for depth, key in enumerate(next(iter(names), ()))
         ]
-        return {f"{base}/{name}": keys for name, keys in files.items()}, levels
+        return [(f"{base}/{name}", keys) for name, keys in files.items()], levels
 
     def _names_below(self, base: str) -> list[str]:
         """Return the paths of all files below a folder, relative to it."""
@@ -240,7 +245,7 @@ def _key_and_value(folder: str) -> tuple[str, str | None]:
     return unquote(key), None if value == _HIVE_NULL else unquote(value)
 
 
-def _numbered(keys: Sequence[tuple[str, str | None]], levels: Sequence[PartitionSet]) -> tuple[tuple[str, int], ...]:
+def _numbered(keys: _Keys, levels: Sequence[PartitionSet]) -> tuple[tuple[str, int], ...]:
     return tuple((key, level.keys.index(value)) for (key, value), level in zip(keys, levels, strict=True))
 
 
@@ -248,10 +253,3 @@ def _conjunctions(filters: _Filters) -> list[list[Any]]:
     """Return filters as an OR of ANDs of (column, operator, value); a flat list is one AND."""
     listed = list(filters)
     return [listed] if listed and isinstance(listed[0], tuple) else [list(conjunction) for conjunction in listed]
-
-
-def _file_system(filesystem: Any) -> Any:
-    """Return the file system with the methods that Petastorm calls, which fsspec has and pyarrow.fs has not."""
-    if filesystem is None or isinstance(filesystem, pa.fs.LocalFileSystem):
-        return LocalFileSystem()
-    return ArrowFSWrapper(filesystem) if isinstance(filesystem, pa.fs.FileSystem) else filesystem

@@ -461,9 +461,7 @@ def _manifest(
 ) -> Manifest:
     def files(kind: str) -> tuple[DataFile, ...]:
         return tuple(
-            DataFile(
-                path=entry["path"], row_groups=tuple(entry["row_groups"]), bytes=entry["bytes"], sha256=entry["sha256"]
-            )
+            DataFile(**{field: entry[field] for field in DataFile.model_fields})
             for entry in entries
             if entry["split"] == kind
         )

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lakefit.config.rows import SPLITS
 from lakefit.dataset.features import Features, LabelFeature
+from lakefit.dataset.manifest import POSITION
 from lakefit.prepare.blocks import KEY_HIGH, bucket_of
 from lakefit.prepare.bucket import IDENTITY, STAGED
 from lakefit.prepare.clean import LABEL, WEIGHT
@@ -111,6 +112,8 @@ class _Output:
         self._name = f"{folder}/part-{number:05d}.parquet"
         self._temporary = os.path.join(plan.target, folder, f".part-{number:05d}.{uuid.uuid4().hex}")
         self._folder = folder
+        # Told apart by split, file and row, so that a row can't pass for one of another file.
+        self._first_position = (SPLITS.index(folder) << 56) + (number << 40) if folder in SPLITS else None
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._groups: list[int] = []
@@ -140,19 +143,30 @@ class _Output:
             "row_groups": self._groups,
             "bytes": os.path.getsize(final),
             "sha256": checksum,
+            "first_position": self._first_position,
         }
 
     def _write_group(self, rows: int) -> None:
         table = pa.concat_tables(self._pending)
         # One chunk a column: the writer's pages follow the chunks, and the chunks follow the partitioning.
         group = _one_chunk(table.slice(0, rows))
+        if self._first_position is not None:
+            first = self._first_position + sum(self._groups)
+            group = group.add_column(2, POSITION, pa.array(np.arange(first, first + rows, dtype=np.int64)))
         rest = table.slice(rows)
         self._pending, self._pending_rows = ([rest] if len(rest) else []), len(rest)
         if self._writer is None:
             # Not its parents: an attempt that comes too late would make the staging folder again.
             Path(self._temporary).parent.mkdir(exist_ok=True)
             self._writer = pq.ParquetWriter(
-                self._temporary, group.schema, compression="snappy", use_dictionary=_dictionary_columns(group.schema)
+                self._temporary,
+                group.schema,
+                compression="snappy",
+                use_dictionary=_dictionary_columns(group.schema),
+                # Numbers that count up by one take no space in this form.
+                column_encoding={POSITION: "DELTA_BINARY_PACKED"} if POSITION in group.column_names else None,
+                # By which the feed knows a damaged page.
+                write_page_checksum=True,
             )
         self._writer.write_table(group, row_group_size=rows)
         self._groups.append(rows)
@@ -165,7 +179,11 @@ def _one_chunk(table: pa.Table) -> pa.Table:
 
 def _dictionary_columns(schema: pa.Schema) -> list[str]:
     """Return the columns worth a dictionary; for floats it would cost size (46 % for wide-ranging ones)."""
-    return [field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_string(field.type)]
+    return [
+        field.name
+        for field in schema
+        if field.name != POSITION and (pa.types.is_integer(field.type) or pa.types.is_string(field.type))
+    ]
 
 
 def _sha256(path: str) -> str:

@@ -1,0 +1,219 @@
+"""Whatever loses or doubles rows between the files and Keras is found: in pool, permutation, batching or TensorFlow."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lakefit.dataset.features import Features, LabelFeature, NumericFeature
+from lakefit.dataset.ledger import Ledger
+from lakefit.dataset.manifest import DataFile, Manifest, SplitFiles
+from lakefit.errors import FeedError
+from lakefit.feed import petastorm_engine
+from lakefit.feed import split as split_module
+from lakefit.feed.split import Batch, SplitFeed
+
+GROUP = 10
+GROUPS = 6
+ROWS = GROUP * GROUPS
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """Two files of three row groups of equal size, so that one may pass for another."""
+    folder = tmp_path_factory.mktemp("dataset")
+    (folder / "train").mkdir()
+    files = []
+    for number in range(2):
+        at = np.arange(ROWS // 2) + (number << 40)
+        table = pa.table({"x": at.astype(np.float32), "label": (at % 2).astype(np.float32), "_position": at})
+        path = f"train/part-{number:05}.parquet"
+        pq.write_table(table, folder / path, row_group_size=GROUP)
+        groups = (GROUP,) * (GROUPS // 2)
+        files.append(DataFile(path=path, row_groups=groups, bytes=0, sha256="", first_position=number << 40))
+    manifest = Manifest(
+        format_version=5, fingerprint="0", name="n", created="", versions={}, inputs=(), excluded=(), reader="Arrow",
+        pipeline={}, features=Features(numeric=(NumericFeature(name="x", fill=0.0),), categorical=()),
+        label=LabelFeature(), statistics={},
+        splits={"train": SplitFiles(rows=ROWS, classes={"1": ROWS // 2}, files=tuple(files))},
+        duplicates=(), rejects=(), corrections=(), strata=(), expectations=(),
+        ledger=Ledger(rows_in=ROWS, kept={"train": ROWS}, rejected={}, duplicates=0, not_finite=0, unparsable={},
+                      files={}),
+    )  # fmt: skip
+    return folder, manifest
+
+
+def through_numpy(feed: SplitFeed) -> int:
+    return sum(len(batch.position) for batch in feed)
+
+
+def through_tensorflow(feed: SplitFeed) -> int:
+    import tensorflow as tf
+
+    try:
+        return sum(len(labels) for _, labels in feed.to_tf())
+    except tf.errors.OpError:
+        assert feed.error is not None
+        raise feed.error from None
+
+
+def through_keras_on_two_devices(feed: SplitFeed) -> int:
+    import keras
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    named = feed.to_tf().map(lambda inputs, label: (inputs["numeric"], label))
+    try:
+        model.fit(named, epochs=1, verbose=0, shuffle=False)
+    except tf.errors.OpError:
+        assert feed.error is not None
+        raise feed.error from None
+    return ROWS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _two_devices() -> None:
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+WAYS = pytest.mark.parametrize("way", [through_numpy, through_tensorflow, through_keras_on_two_devices])
+
+
+@WAYS
+def test_whole_epochs_are_proven(dataset: tuple[Path, Manifest], way: Callable[[SplitFeed], int]) -> None:
+    feed = SplitFeed(*dataset, "train", batch_size=7)
+    for epoch in range(3):
+        feed.epoch = epoch
+        assert way(feed) == ROWS
+        feed.check()
+
+
+def of_pool(change: Callable[[int], list[int]]) -> Callable[[pytest.MonkeyPatch], None]:
+    """A worker of the pool reads the row groups of other tasks, none or several, for its own."""
+
+    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
+        tasks: list[Any] = []
+        init, process = petastorm_engine.PlannedReader.__init__, petastorm_engine._Worker.process
+
+        def remembering(reader: Any, planned: Any, *arguments: Any) -> None:
+            tasks[:] = planned
+            init(reader, planned, *arguments)
+
+        def other(worker: Any, task: Any) -> None:
+            for place in change(task.sequence):
+                read = tasks[place].group
+                # All that the worker is told, and says, is as planned.
+                told = replace(task.group, file=read.file, index=read.index)
+                process(worker, replace(task, group=told, file_state=tasks[place].file_state))
+
+        monkeypatch.setattr(petastorm_engine.PlannedReader, "__init__", remembering)
+        monkeypatch.setattr(petastorm_engine._Worker, "process", other)
+
+    return apply
+
+
+def of_permutation(change: Callable[[list[int]], list[int]]) -> Callable[[pytest.MonkeyPatch], None]:
+    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
+        order = split_module.row_order
+        once = iter([True])
+
+        def other(group: Any, *seeds: int) -> Any:
+            rows = order(group, *seeds).tolist()
+            return np.array(change(rows) if next(once, False) else rows)
+
+        monkeypatch.setattr(split_module, "row_order", other)
+
+    return apply
+
+
+def of_batching(change: Callable[[list[Batch]], list[Batch]]) -> Callable[[pytest.MonkeyPatch], None]:
+    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
+        cut = split_module._cut
+
+        def other(*arguments: Any) -> Iterator[Batch]:
+            yield from change(list(cut(*arguments)))
+
+        monkeypatch.setattr(split_module, "_cut", other)
+
+    return apply
+
+
+def one_for_another(batches: list[Batch]) -> list[Batch]:
+    """A row of the second batch stands in the place of one of the first."""
+    first, second = batches[:2]
+    taken = {}
+    for field in fields(Batch):
+        values = getattr(first, field.name).copy()
+        if len(values):
+            values[0] = getattr(second, field.name)[0]
+        taken[field.name] = values
+    return [Batch(**taken), *batches[1:]]
+
+
+FAULTS = {
+    "the pool loses a row group": of_pool(lambda n: [] if n == 2 else [n]),
+    "the pool doubles a row group": of_pool(lambda n: [n, n] if n == 2 else [n]),
+    "the pool reads a row group for another": of_pool(lambda n: [0] if n == 2 else [n]),
+    "the permutation loses a row": of_permutation(lambda rows: rows[1:]),
+    "the permutation doubles a row": of_permutation(lambda rows: [*rows, rows[0]]),
+    "the permutation doubles a row while another is missing": of_permutation(lambda rows: [*rows[1:], rows[1]]),
+    "the batching loses a batch": of_batching(lambda batches: [*batches[:2], *batches[3:]]),
+    "the batching loses the last batch": of_batching(lambda batches: batches[:-1]),
+    "the batching doubles a batch": of_batching(lambda batches: [*batches[:2], batches[1], *batches[2:]]),
+    "the batching doubles a batch while another is missing": of_batching(
+        lambda batches: [*batches[:2], batches[1], *batches[3:]]
+    ),
+    "the batching doubles a row while another is missing": of_batching(one_for_another),
+}
+
+
+@pytest.mark.parametrize("way", [through_numpy, through_tensorflow])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_fails_the_epoch_and_names_row_groups(
+    dataset: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, fault: str, way: Callable[[SplitFeed], int]
+) -> None:
+    FAULTS[fault](monkeypatch)
+    feed = SplitFeed(*dataset, "train", batch_size=7)
+
+    with pytest.raises(FeedError, match=r"row group \d"):
+        way(feed)
+    with pytest.raises((FeedError, RuntimeError)):
+        feed.check()
+
+
+def test_rows_lost_inside_tensorflow_are_found(dataset: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sums are taken after all of tf.data's own steps: here one of them drops a batch."""
+    import tensorflow as tf
+
+    prefetch = tf.data.Dataset.prefetch
+
+    def losing(dataset: Any, size: int) -> Any:
+        numbered = prefetch(dataset, size).enumerate()
+        return numbered.filter(lambda number, _: number != 2).map(lambda _, element: element)
+
+    monkeypatch.setattr(tf.data.Dataset, "prefetch", losing)
+
+    with pytest.raises(FeedError, match=r"train/part-0000\d\.parquet row group \d: \d of 10 rows"):
+        through_tensorflow(SplitFeed(*dataset, "train", batch_size=7))
+
+
+def test_an_iteration_that_is_left_early_does_not_count_for_the_next(dataset: tuple[Path, Manifest]) -> None:
+    feed = SplitFeed(*dataset, "train", batch_size=7)
+    data = feed.to_tf()
+    abandoned = iter(data)
+    next(abandoned)
+
+    assert sum(len(labels) for _, labels in data) == ROWS
+    next(abandoned)
+    feed.check()
