@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lakefit.dataset.manifest import Manifest
+from lakefit.errors import FeedError
 from lakefit.feed.order import epoch_groups, row_order
 from lakefit.feed.reader import Block, Columns, RowGroup, read_row_groups
-from lakefit.feed.receipt import Receipt
+from lakefit.feed.receipt import Receipt, sum_of_positions
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,6 +56,7 @@ class SplitFeed:
         weight = ("weight",) if self._weighted else ()
         self._columns = Columns((*features.numeric_columns, *weight), features.categorical_columns, "label")
         self._checked_epoch: int | None = None
+        self._arrivals: _Arrivals | None = None
 
     @property
     def batches(self) -> int:
@@ -92,16 +94,22 @@ class SplitFeed:
         self._checked_epoch = epoch
 
     def check(self) -> None:
-        """Raise what went wrong in the feed, or RuntimeError where the epoch was not read to its end."""
+        """Raise what went wrong in the feed, or RuntimeError where the epoch was not read to its end.
+
+        To be called at the end of each epoch that was read through `to_tf`: what TensorFlow loses is found here.
+        """
         if self.error is not None:
             raise self.error
         if self._checked_epoch != self.epoch:
             raise RuntimeError(f"epoch {self.epoch} of the {self.split} split was not read to its end")
+        if self._arrivals is not None:
+            self._arrivals.check(f"Epoch {self.epoch} of the {self.split} split", self.batch_size, self.rows)
 
     def to_tf(self) -> "tf.data.Dataset":
         """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`.
 
-        Positions are summed by the last step of the dataset: what lies between it and the files may lose no row.
+        The receipt is taken where batches enter TensorFlow, and what comes out of the dataset's last step is compared
+        with that by `check`.
         """
         import tensorflow as tf
 
@@ -111,80 +119,101 @@ class SplitFeed:
             inputs["numeric"] = tf.TensorSpec((None, numbers), tf.float32)
         if self._columns.categorical:
             inputs["categorical"] = tf.TensorSpec((None, len(self._columns.categorical)), tf.int32)
-        tallies = _Tallies(self.groups)
-        epochs: dict[int, int] = {}
+        arrivals = self._arrivals = _Arrivals(self.groups, self.batches)
 
         def generate() -> Iterator[Any]:
-            epoch = self.epoch
-            self._checked_epoch = None
-            iteration = tallies.begin()
-            epochs[iteration] = epoch
+            iteration = arrivals.begin()
             try:
-                for batch, last in self._batches(epoch):
+                for number, batch in enumerate(self):
+                    arrivals.leaves(iteration, batch.position)
                     features = {name: getattr(batch, name) for name in inputs}
                     row = (features, batch.label, batch.weight) if self._weighted else (features, batch.label)
-                    yield row, batch.position, iteration, last
+                    yield row, batch.position, np.array([iteration, number])
             except Exception as error:
                 # TensorFlow would turn it into text; `check` raises it as it was.
                 self.error = error
                 raise
 
-        def end(iteration: Any) -> Any:
-            try:
-                self._check(tallies.receipt(int(iteration)), epochs.pop(int(iteration)))
-            except Exception as error:
-                self.error = error
-                raise
-            return np.True_
-
-        def received(row: Any, position: Any, iteration: Any, last: Any) -> Any:
-            with tf.control_dependencies([tallies.add(position, iteration)]):
-                ended = tf.cond(last, lambda: tf.numpy_function(end, [iteration], tf.bool), lambda: tf.constant(True))
-            with tf.control_dependencies([ended]):
+        def received(row: Any, position: Any, at: Any) -> Any:
+            with tf.control_dependencies(arrivals.arrives(position, at)):
                 return tf.nest.map_structure(tf.identity, row)
 
         row: tuple[Any, ...] = (inputs, tf.TensorSpec((None, 1), tf.float32))
         if self._weighted:
             row = (*row, tf.TensorSpec((None,), tf.float32))
-        position = tf.TensorSpec((None,), tf.int64)
-        signature = (row, position, tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.bool))
+        signature = (row, tf.TensorSpec((None,), tf.int64), tf.TensorSpec((2,), tf.int64))
         dataset = tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).map(received)
         return dataset.apply(tf.data.experimental.assert_cardinality(self.batches))
 
 
-class _Tallies:
-    """The sums of receipts, kept in TensorFlow: one for each iteration, since an old one may still be reading ahead."""
+class _Arrivals:
+    """Compares what enters a tf.data.Dataset with what comes out of its last step.
+
+    The receipt has proven what enters, row by row; TensorFlow then moves batches as they are. So a count for each batch
+    and one sum of all positions (modulo 2^64) are enough, and cost some microseconds a batch. There is a place for
+    several iterations, since an old one may still be reading ahead when the next begins.
+    """
 
     SLOTS = 4
 
-    def __init__(self, groups: Sequence[RowGroup]) -> None:
+    def __init__(self, groups: Sequence[RowGroup], batches: int) -> None:
         import tensorflow as tf
 
         self._tf = tf
         self._groups = groups
-        self._begun = 0
+        self._iteration = 0
+        self._first_positions: dict[int, list[int]] = {}
         with tf.device("CPU:0"):
-            self._starts = tf.constant([group.first_position for group in groups], tf.int64)
-            self._sums = tf.Variable(tf.zeros((self.SLOTS, len(groups), 3), tf.int64), trainable=False)
+            self._counts = tf.Variable(tf.zeros((self.SLOTS, batches), tf.int64), trainable=False)
+            self._received = tf.Variable(tf.zeros(self.SLOTS, tf.int64), trainable=False)
 
     def begin(self) -> int:
         """Return the number of a new iteration."""
-        self._begun += 1
-        self._sums[self._begun % self.SLOTS].assign(self._tf.zeros((len(self._groups), 3), self._tf.int64))
-        return self._begun
+        self._iteration += 1
+        slot = self._iteration % self.SLOTS
+        self._first_positions[slot] = []
+        self._counts[slot].assign(self._tf.zeros_like(self._counts[slot]))
+        self._received[slot].assign(0)
+        return self._iteration
 
-    def add(self, position: Any, iteration: Any) -> Any:
-        """Return the operation that notes the rows of a batch; positions (rows,) int64."""
+    def leaves(self, iteration: int, position: NDArray[np.int64]) -> None:
+        """Note a batch on its way in."""
+        slot = iteration % self.SLOTS
+        self._first_positions[slot].append(int(position[0]))
+
+    def arrives(self, position: Any, at: Any) -> list[Any]:
+        """Return the operations that note a batch that has come out. at: (iteration, number of the batch) int64."""
         tf = self._tf
-        place = tf.cast(tf.searchsorted(self._starts, position, side="right"), tf.int64) - 1
-        slot = tf.fill(tf.shape(place), iteration % self.SLOTS)
-        # Wraps around at 64 bits, as the receipt's own sums do.
-        facts = tf.stack([tf.ones_like(position), position, position * position], axis=1)
-        return self._sums.scatter_nd_add(tf.stack([slot, tf.maximum(place, 0)], axis=1), facts)
+        slot = at[0] % self.SLOTS
+        return [
+            self._counts.scatter_nd_add([[slot, at[1]]], [tf.size(position, tf.int64)]),
+            self._received.scatter_nd_add([[slot]], [tf.reduce_sum(position)]),
+        ]
 
-    def receipt(self, iteration: int) -> Receipt:
-        """Return what an iteration has delivered."""
-        return Receipt(self._groups, self._sums[iteration % self.SLOTS].numpy().T.view(np.uint64))
+    def check(self, what: str, batch_size: int, rows: int) -> None:
+        """Raise FeedError, naming row groups, unless all batches of the last iteration have come out once."""
+        slot = self._iteration % self.SLOTS
+        counts = self._counts[slot].numpy()
+        received = int(self._received[slot].numpy()) % (1 << 64)
+        expected = np.full(len(counts), batch_size)
+        expected[-1] = rows - batch_size * (len(counts) - 1)
+        wrong = np.flatnonzero(counts != expected)
+        if not len(wrong) and received == sum_of_positions(self._groups):
+            return
+        starts = [group.first_position for group in self._groups]
+        firsts = [self._first_positions[slot][number] for number in wrong[:10]]
+        named = [self._groups[place - 1] for place in np.searchsorted(starts, firsts, side="right")]
+        places = "; ".join(
+            f"batch {number}, from {group.file} row group {group.index} on: {counts[number]:,} of "
+            f"{expected[number]:,} rows"
+            for number, group in zip(wrong, named, strict=False)
+        )
+        raise FeedError(
+            f"{what}: TensorFlow's pipeline handed out other rows than it was given: "
+            f"{places or 'some in the place of others'}"
+            f"{f' and {len(wrong) - 10} batches more' if len(wrong) > 10 else ''}. Nothing of this epoch can be "
+            "trusted: run again."
+        )
 
 
 def row_groups(manifest: Manifest, split: str) -> tuple[RowGroup, ...]:
