@@ -14,11 +14,11 @@ FROM_LOCK   = $(PIP_INSTALL) --require-hashes --no-deps --no-build-isolation --r
 # Each file's tests in one process (they share a Spark session), the files spread over the cores.
 PYTEST = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all fault check format bench lock docs clean
+.PHONY: help setup demo test test-all petastorm-suite petastorm-reference fault check format bench lock docs clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## create .venv from the locks (does nothing where it is current)
 
@@ -45,8 +45,20 @@ demo: $(STAMP)  ## raw flights to a scored model, all of it (a second run sees t
 test: check  ## the checks and the test suite; what CI runs
 	$(PYTEST)
 
-test-all: check  ## the same with the long versions of tests
+test-all: check petastorm-suite petastorm-reference  ## the same with the long versions of tests, and Petastorm's own
 	$(PYTEST) -m "not fault"
+
+petastorm-suite: $(STAMP)  ## run Petastorm's own tests through the layer, and hold them against known.txt
+	@$(FROM_LOCK) requirements-suite.lock
+	$(PY) tests/petastorm_suite/run.py
+
+# An environment of its own: the versions of Petastorm's own time exclude today's.
+OLD := build/old-stack
+petastorm-reference: $(STAMP)  ## run them without the layer on the old stack: what was broken already
+	@test -x $(OLD)/bin/python || $(PYTHON) -m venv $(OLD)
+	@$(FROM_LOCK:$(PY)%=$(OLD)/bin/python%) requirements-build.lock
+	@$(FROM_LOCK:$(PY)%=$(OLD)/bin/python%) requirements-old-stack.lock
+	$(PY) tests/petastorm_suite/run.py --reference $(OLD)/bin/python
 
 fault: $(STAMP)  ## disturb runs in every way, KILLS times each (20), and log it in build/fault.log
 	@mkdir -p build
@@ -79,6 +91,8 @@ lock:  ## resolve pyproject.toml into the lock files again (needs the network)
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra dev --output-file requirements-dev.lock
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --constraint requirements-dev.lock --output-file requirements-cpu.lock
 	$(COMPILE) --group java --constraint requirements-dev.lock --output-file requirements-java.lock
+	$(COMPILE) --group suite --constraint requirements-dev.lock --output-file requirements-suite.lock
+	$(COMPILE) --group old-stack --output-file requirements-old-stack.lock
 	$(COMPILE) --group bench --constraint requirements-dev.lock --output-file requirements-bench.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
 

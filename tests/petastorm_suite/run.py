@@ -32,7 +32,8 @@ def main() -> int:
     parser.add_argument("--reference", metavar="PYTHON", help="the interpreter of an environment with old versions")
     parser.add_argument("files", nargs="*", help="of these files alone: test_reader.py")
     options = parser.parse_args()
-    python = options.reference or sys.executable
+    # As it is named: a virtual environment is known by its link.
+    python = os.path.abspath(options.reference) if options.reference else sys.executable
     package = Path(subprocess.check_output(
         [python, "-c", "import importlib.util as u; print(u.find_spec('petastorm').submodule_search_locations[0])"],
         text=True,

@@ -13,7 +13,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-LOCKS = tuple(f"requirements-{name}.lock" for name in ("bench", "build", "cpu", "dev", "java"))
+TOGETHER = tuple(f"requirements-{name}.lock" for name in ("bench", "build", "cpu", "dev", "java", "suite"))
+# The old stack is an environment of its own.
+LOCKS = (*TOGETHER, "requirements-old-stack.lock")
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 RUNTIME: list[str] = PYPROJECT["project"]["dependencies"]
@@ -25,6 +27,8 @@ SOURCES = {
     "requirements-cpu.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"]],
     "requirements-dev.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"], *EXTRAS["dev"]],
     "requirements-java.lock": EXTRAS["java"],
+    "requirements-old-stack.lock": PYPROJECT["dependency-groups"]["old-stack"],
+    "requirements-suite.lock": PYPROJECT["dependency-groups"]["suite"],
 }
 
 
@@ -56,7 +60,7 @@ def test_this_environment_is_the_one_of_the_lock() -> None:
 
 def test_the_locks_agree_on_every_package_that_they_share() -> None:
     together: dict[str, set[Version]] = {}
-    for name in LOCKS:
+    for name in TOGETHER:
         for package, pin in _pins(name).items():
             together.setdefault(package, set()).add(pin)
     assert {package: pins for package, pins in together.items() if len(pins) > 1} == {}
