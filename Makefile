@@ -47,6 +47,9 @@ test: check  ## the checks and the test suite; what CI runs
 
 test-all: check petastorm-suite petastorm-reference  ## the same with the long versions of tests, and Petastorm's own
 	$(PYTEST) -m "not fault"
+	@$(FROM_LOCK) requirements-pandas3.lock --upgrade --target build/pandas3
+	PYTHONPATH=build/pandas3 $(PY) -c "import pandas; assert pandas.__version__ >= '3', pandas"
+	PYTHONPATH=build/pandas3 $(PYTEST) tests/petastorm_layer tests/feed
 
 petastorm-suite: $(STAMP)  ## run Petastorm's own tests through the layer, and hold them against known.txt
 	@$(FROM_LOCK) requirements-suite.lock
@@ -92,6 +95,7 @@ lock:  ## resolve pyproject.toml into the lock files again (needs the network)
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --constraint requirements-dev.lock --output-file requirements-cpu.lock
 	$(COMPILE) --group java --constraint requirements-dev.lock --output-file requirements-java.lock
 	$(COMPILE) --group suite --constraint requirements-dev.lock --output-file requirements-suite.lock
+	$(COMPILE) --group pandas3 --no-deps --output-file requirements-pandas3.lock
 	$(COMPILE) --group old-stack --output-file requirements-old-stack.lock
 	$(COMPILE) --group bench --constraint requirements-dev.lock --output-file requirements-bench.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock

@@ -14,8 +14,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 TOGETHER = tuple(f"requirements-{name}.lock" for name in ("bench", "build", "cpu", "dev", "java", "suite"))
-# The old stack is an environment of its own.
-LOCKS = (*TOGETHER, "requirements-old-stack.lock")
+# Each an environment of its own.
+LOCKS = (*TOGETHER, "requirements-old-stack.lock", "requirements-pandas3.lock")
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 RUNTIME: list[str] = PYPROJECT["project"]["dependencies"]
@@ -28,6 +28,7 @@ SOURCES = {
     "requirements-dev.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"], *EXTRAS["dev"]],
     "requirements-java.lock": EXTRAS["java"],
     "requirements-old-stack.lock": PYPROJECT["dependency-groups"]["old-stack"],
+    "requirements-pandas3.lock": PYPROJECT["dependency-groups"]["pandas3"],
     "requirements-suite.lock": PYPROJECT["dependency-groups"]["suite"],
 }
 

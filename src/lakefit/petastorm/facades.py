@@ -63,6 +63,16 @@ def _numpy() -> dict[str, object]:
     }
 
 
+def _pandas() -> dict[str, object]:
+    import pandas as pd
+
+    def merge(*frames: Any, copy: bool = True, **options: Any) -> Any:
+        # Since pandas 3, which warns of `copy`, nothing is copied before it is changed.
+        return pd.merge(*frames, **options)
+
+    return {"merge": merge}
+
+
 def _pyarrow() -> dict[str, object]:
     from lakefit.petastorm.file_systems import LocalFileSystem
 
@@ -106,6 +116,7 @@ _INVENTED = frozenset({"pyarrow.filesystem", "pyarrow.hdfs", "distutils.version"
 
 _NAMES: dict[str, Callable[[], dict[str, object]]] = {
     "numpy": _numpy,
+    "pandas": _pandas,
     "pyarrow": _pyarrow,
     "pyarrow.parquet": _pyarrow_parquet,
     "pyarrow.lib": _pyarrow_lib,
