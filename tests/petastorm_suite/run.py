@@ -95,7 +95,7 @@ def _run(python: str, file: Path, with_layer: bool) -> dict[str, str]:
     """Return test -> passed, failed or skipped; a file that can't be imported is one failed test."""
     report = OUT / f"{file.stem}.xml"
     report.unlink(missing_ok=True)
-    layer = ["-p", "layer"] if with_layer else []
+    layer = ["-p", "layer" if with_layer else "old_names"]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "PYSPARK_PYTHON": python, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= {"SPARK_LOCAL_IP": "127.0.0.1", "TF_ENABLE_ONEDNN_OPTS": "0"}
     with open(OUT / f"{file.stem}.log", "wb") as log:

@@ -198,7 +198,9 @@ class ParquetDataset:
         Paths begin with `folder` as it was given: Petastorm cuts it off again.
         """
         base = folder.rstrip("/")
-        inside = sorted(name.strip("/") for name in self._names_below(base))
+        names = {name.strip("/") for name in self._names_below(base)}
+        # Object stores list empty objects for folders, this one too.
+        inside = sorted(names - {"", *(folder for name in names for folder in _folders_of(name))})
         for name in ("_metadata", "_common_metadata"):
             if name in inside:
                 setattr(self, name.lstrip("_"), self._footer(f"{base}/{name}"))
@@ -210,16 +212,16 @@ class ParquetDataset:
             hidden = any(part.startswith((".", "_")) and "=" not in part for part in (*folders, last))
             if not hidden and not last.endswith((".crc", "_$folder$")):
                 files[name] = tuple(_key_and_value(part) for part in folders if "=" in part)
-        names = {tuple(key for key, _ in keys) for keys in files.values()}
-        if len(names) > 1:
-            first, second, *_ = sorted(names)
+        kinds = {tuple(key for key, _ in keys) for keys in files.values()}
+        if len(kinds) > 1:
+            first, second, *_ = sorted(kinds)
             raise InputError(
                 f"{base}: files lie below folders of different keys: {', '.join(first) or 'none'}, and "
                 f"{', '.join(second) or 'none'}. Give each kind of folder by itself, or the files as a list."
             )
         levels = [
             PartitionSet(key, {keys[depth][1] for keys in files.values()})
-            for depth, key in enumerate(next(iter(names), ()))
+            for depth, key in enumerate(next(iter(kinds), ()))
         ]
         return [(f"{base}/{name}", keys) for name, keys in files.items()], levels
 
@@ -238,6 +240,11 @@ class ParquetDataset:
 def ParquetFile(source: Any) -> None:  # noqa: N802 (named as the class that it stands for)
     """Close what Petastorm's workers open for each row group and never read: pieces open their files themselves."""
     source.close()
+
+
+def _folders_of(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def _key_and_value(folder: str) -> tuple[str, str | None]:
