@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent.parent / "build" / "petastorm-suite"
 FOLDERS = ("tests", "workers_pool/tests", "hdfs/tests")
-TIMEOUT_S = 900
+TIMEOUT_S = 600
 # Causes that don't fail everywhere: either outcome is as it was.
 EITHER = ("flaky", "torch")
 
