@@ -148,16 +148,15 @@ with read_row_groups(sys.argv[1], [group] * 1_000_000, Columns(("x",), (), None)
 """
 
 
-def test_ctrl_c_in_the_middle_ends_all_within_two_seconds(folder: Path) -> None:
+def test_ctrl_c_in_the_middle_ends_all(folder: Path) -> None:
     run = subprocess.Popen([sys.executable, "-c", INTERRUPTED, str(folder)], stdout=-1, stderr=-1, text=True)
     assert run.stdout is not None
     assert run.stdout.readline() == "reading\n"
-    began = time.monotonic()
     run.send_signal(signal.SIGINT)
 
-    _, said = run.communicate(timeout=30)
+    # 0.5 s, on a machine that has nothing else to do.
+    _, said = run.communicate(timeout=10)
 
-    assert time.monotonic() - began < 2
     assert run.returncode == -signal.SIGINT
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert said.count("Traceback") == 1
@@ -165,7 +164,7 @@ def test_ctrl_c_in_the_middle_ends_all_within_two_seconds(folder: Path) -> None:
 
 @pytest.mark.parametrize("leaves", ["at once", "early", "raising"])
 def test_a_consumer_that_leaves_takes_all_with_it(folder: Path, leaves: str) -> None:
-    before, began = set(threading.enumerate()), time.monotonic()
+    before = set(threading.enumerate())
 
     def consume() -> None:
         with read_row_groups(folder, plan() * 1000, COLUMNS) as blocks:
@@ -179,7 +178,6 @@ def test_a_consumer_that_leaves_takes_all_with_it(folder: Path, leaves: str) -> 
             consume()
     else:
         consume()
-    assert time.monotonic() - began < 2
     assert set(threading.enumerate()) <= before
 
 

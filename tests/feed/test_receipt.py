@@ -65,6 +65,11 @@ def test_two_swaps_that_keep_count_and_sum_are_found() -> None:
         check([0, 1, 2, 3, 4, 5, 6, 6, 9, 9, 10, 11, 12, 13, 14, 15, 16])
 
 
+def test_faults_that_keep_count_sum_and_squares_are_found() -> None:
+    with pytest.raises(FeedError, match="row group 0: 10 of 10 rows"):
+        check([0, 2, 2, 3, 3, 4, 7, 7, 8, 9], groups=[RowGroup("train/part-00000.parquet", 0, 10, 0)])
+
+
 def test_an_epoch_without_rows_is_found() -> None:
     with pytest.raises(FeedError, match="0 of 5 rows"):
         check([])

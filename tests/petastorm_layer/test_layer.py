@@ -163,3 +163,10 @@ def test_a_missing_petastorm_is_an_input_error(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(InputError, match="not installed"):
         lakefit.petastorm.install()
+
+
+def test_modules_of_petastorm_can_be_described_and_copied(petastorm: Any) -> None:
+    import copy
+
+    assert copy.copy(petastorm.__spec__).name == "petastorm"
+    assert copy.deepcopy(petastorm.__spec__).name == "petastorm"

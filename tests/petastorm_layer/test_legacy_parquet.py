@@ -74,6 +74,15 @@ def test_filters_keep_the_rows_that_they_name_and_no_others(
     assert rows_of(petastorm, by_day.as_uri(), filters=filters) == expected(keep)
 
 
+@pytest.mark.parametrize("year", ["2024", 2024.0, np.int64(2024)])
+def test_a_filters_value_takes_the_type_of_the_folders(petastorm: Any, by_day: Path, year: Any) -> None:
+    assert rows_of(petastorm, by_day.as_uri(), filters=[("year", "=", year)]) == expected(lambda row: row[0] == 2024)
+
+
+def test_no_filters_are_none(petastorm: Any, by_day: Path) -> None:
+    assert rows_of(petastorm, by_day.as_uri(), filters=[]) == expected()
+
+
 def test_filters_on_folders_open_no_other_file(petastorm: Any, by_day: Path) -> None:
     for file in by_day.glob("year=2023/*/*.parquet"):
         file.write_bytes(b"not Parquet")
@@ -123,6 +132,45 @@ def test_keys_have_the_same_numbers_in_every_process(by_day: Path) -> None:
     travelled = pickle.loads(pickle.dumps(first.partitions))
     assert [level.keys for level in travelled.levels] == [sorted(level.keys) for level in first.partitions.levels]
     assert [piece.partition_keys for piece in first.pieces] == [piece.partition_keys for piece in second.pieces]
+
+
+def test_a_folder_that_comes_while_a_reader_is_open_changes_no_value(petastorm: Any, tmp_path: Path) -> None:
+    pq.write_to_dataset(pa.table({"id": range(6), "day": [2, 3] * 3}), tmp_path, partition_cols=["day"])
+
+    with petastorm.make_batch_reader(tmp_path.as_uri(), reader_pool_type="dummy") as reader:
+        pq.write_to_dataset(pa.table({"id": [9], "day": [1]}), tmp_path, partition_cols=["day"])
+        rows = [row for batch in reader for row in zip(batch.day.tolist(), batch.id.tolist(), strict=True)]
+
+    assert sorted(rows) == [(2, 0), (2, 2), (2, 4), (3, 1), (3, 3), (3, 5)]
+
+
+def test_links_are_followed_and_hidden_folders_are_not(petastorm: Any, tmp_path: Path) -> None:
+    pq.write_to_dataset(pa.table({"id": range(6), "day": [2, 3] * 3}), tmp_path / "there", partition_cols=["day"])
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "day=2").symlink_to(tmp_path / "there" / "day=2")
+    (here / "day=3").symlink_to("../there/day=3")
+    (here / "day=3" / "up").symlink_to(here)
+    (here / ".x=1").mkdir()
+    (here / ".x=1" / "part-0.parquet").write_bytes(b"not Parquet")
+
+    assert rows_of(petastorm, here.as_uri()) == [(2, 0), (2, 2), (2, 4), (3, 1), (3, 3), (3, 5)]
+
+
+def test_a_file_that_lacks_a_column_is_named(petastorm: Any, dataset: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "name": ["row 1"]}), tmp_path / "part-0.parquet")
+    pq.write_table(pa.table({"id": [2]}), tmp_path / "part-1.parquet")
+
+    with pytest.raises(InputError, match=r"part-1\.parquet has no column 'name', which other files .*it has id"):
+        rows_of(petastorm, tmp_path.as_uri())
+
+
+def test_a_damaged_summary_is_named(petastorm: Any, dataset: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "part-0.parquet")
+    (tmp_path / "_common_metadata").write_bytes(b"PAR1")
+
+    with pytest.raises(Exception, match="_common_metadata: "):
+        rows_of(petastorm, tmp_path.as_uri())
 
 
 def test_a_predicate_on_the_only_key_is_decided_by_the_folders(petastorm: Any, tmp_path: Path) -> None:

@@ -114,6 +114,29 @@ def test_what_the_cache_holds_does_not_change_the_order(read: Any, rows: bool, t
 
 
 @KINDS
+def test_readers_of_other_fields_and_filters_share_a_cache(
+    petastorm: Any, dataset: Path, tmp_path: Path, rows: bool
+) -> None:
+    cache = {
+        "cache_type": "local-disk",
+        "cache_location": str(tmp_path / "cache"),
+        "cache_size_limit": 10**8,
+        "cache_row_size_estimate": 10,
+        "cache_extra_settings": {"cleanup": False},
+    }
+
+    def count(**options: Any) -> int:
+        make = petastorm.make_reader if rows else petastorm.make_batch_reader
+        with make(dataset.as_uri(), workers_count=1, **cache, **options) as reader:
+            return sum(np.size(batch.id) for batch in reader)
+
+    assert count(filters=[("id", "<", 3)]) == 3
+    assert count() == GROUPS * ROWS
+    assert count(schema_fields=["id"]) == GROUPS * ROWS
+    assert count(filters=[("id", "<", 5)]) == 5
+
+
+@KINDS
 @pytest.mark.parametrize("early", [False, True], ids=["arrow", "numpy"])
 @pytest.mark.parametrize("place", [0, 2, 9])
 def test_part_files_without_rows_end_nothing(read: Any, tmp_path: Path, rows: bool, early: bool, place: int) -> None:

@@ -191,14 +191,64 @@ def test_reading_a_pool_that_was_stopped_is_an_error_not_the_end(petastorm: Any)
         pool.get_results()
 
 
-def test_worker_threads_keep_no_process_alive(petastorm: Any) -> None:
+@pytest.mark.parametrize("kind", ["thread", "process", "dummy"])
+def test_row_groups_that_cannot_be_handed_out_end_the_read(petastorm: Any, kind: str) -> None:
+    from petastorm.workers_pool.ventilator import ConcurrentVentilator
+
+    def refuses(**_: object) -> None:
+        raise TypeError("no such thing")
+
+    pool = pool_of(kind, 1)
+    pool.start(Echo, ventilator=ConcurrentVentilator(refuses, [{"item": 1}]))
+
+    with pytest.raises(RuntimeError, match="could not be handed out: TypeError: no such thing"):
+        list(results_of(pool))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_thread_that_ends_by_no_exception_ends_the_read(petastorm: Any) -> None:
     pool = pool_of("thread", 2)
-    pool.start(Slow)
+    pool.start(Leaving)
+    pool.ventilate(1)
     try:
-        assert all(worker.daemon for worker in pool._workers)
+        with pytest.raises(RuntimeError, match="worker 0 of the pool is not there any more"):
+            list(results_of(pool))
     finally:
         pool.stop()
         pool.join()
+
+
+class Leaving(Echo):
+    def process(self, item: int) -> None:
+        raise SystemExit
+
+
+def test_several_threads_may_read_one_reader(petastorm: Any, dataset: Path) -> None:
+    ids: list[int] = []
+    with petastorm.make_batch_reader(dataset.as_uri(), workers_count=3, num_epochs=3) as reader:
+        readers = [threading.Thread(target=lambda: [ids.extend(batch.id) for batch in reader]) for _ in range(4)]
+        for thread in readers:
+            thread.start()
+        for thread in readers:
+            thread.join(30)
+
+    assert sorted(ids) == sorted(list(range(400)) * 3)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_a_fork_does_not_wait_for_the_reader_of_its_parent(petastorm: Any, dataset: Path, kind: str) -> None:
+    with petastorm.make_batch_reader(dataset.as_uri(), reader_pool_type=kind, workers_count=1) as reader:
+        next(reader)
+        child = os.fork()
+        if not child:
+            try:
+                next(reader)
+            except RuntimeError as error:
+                os._exit(0 if "fork" in str(error) else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert sum(len(batch.id) for batch in reader) > 0
 
 
 def test_a_numbered_worker_ends_each_item() -> None:

@@ -137,6 +137,23 @@ def test_a_trusted_pickle_runs_nothing(
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["ctypes._types.CodeType", "ctypes._types.FunctionType", "_parse_datatype_string", "Row"]
+)
+def test_of_sparks_types_only_types_are_let_in(petastorm: Any, name: str) -> None:
+    pickled = b"\x80\x04" + b"".join(
+        b"\x8c" + bytes([len(part)]) + part for part in (b"pyspark.sql.types", name.encode())
+    )
+
+    with pytest.raises((pickle.UnpicklingError, AttributeError), match=r"is forbidden|has no attribute"):
+        schema._Unpickler(io.BytesIO(pickled + b"\x93.")).load()
+
+
+def test_a_dtype_stands_for_its_type(petastorm: Any) -> None:
+    assert schema._dtype_name(np.dtype("int32")) == schema._dtype_name(np.int32) == "numpy.int32"
+    assert schema._dtype_name(str) == "str"
+
+
 def test_names_of_old_numpy_and_python_are_still_read(petastorm: Any) -> None:
     old = b"cnumpy\nunicode_\n."
     assert schema._Unpickler(io.BytesIO(old)).load() is np.str_

@@ -1,6 +1,7 @@
 """The receipt of an epoch: which rows were really handed out, against which rows the manifest has."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ _HELD = 16_384
 class Receipt:
     """Sums the positions that came with the rows through pool, permutation and batching.
 
-    Per row group the count, the sum and the sum of squares of positions (modulo 2^64): a row that came twice while
-    another is missing changes them. It takes 3 to 5 ns a row.
+    Per row group the count of positions and the sum of their mixed forms (modulo 2^64): whichever rows came for others,
+    it differs, but for one chance in 2^64. It takes about 7 ns a row.
     """
 
     def __init__(self, groups: Sequence[RowGroup]) -> None:
@@ -27,7 +28,7 @@ class Receipt:
         self._groups = groups
         self._starts = np.array([group.first_position for group in groups], np.int64)
         self._ends = self._starts + np.array([group.rows for group in groups], np.int64)
-        self._sums = np.zeros((3, len(groups)), np.uint64)
+        self._sums = np.zeros((2, len(groups)), np.uint64)
         self._held: list[NDArray[np.int64]] = []
         self._held_rows = 0
 
@@ -46,12 +47,10 @@ class Receipt:
         low, high = blocks.min(axis=1), blocks.max(axis=1)
         place = self._place(low)
         in_one = (low >= self._starts[place]) & (high < self._ends[place])
-        numbers = blocks[in_one].view(np.uint64)
-        counts = np.full(len(numbers), _BLOCK, np.uint64)
-        self._note(place[in_one], counts, numbers.sum(axis=1), (numbers * numbers).sum(axis=1))
+        sums = _mixed(blocks).sum(axis=1)
+        self._note(place[in_one], np.full(in_one.sum(), _BLOCK, np.uint64), sums[in_one])
         rest = np.concatenate([blocks[~in_one].ravel(), position[whole:]])
-        numbers = rest.view(np.uint64)
-        self._note(self._place(rest), np.ones_like(numbers), numbers, numbers * numbers)
+        self._note(self._place(rest), np.ones(len(rest), np.uint64), _mixed(rest))
 
     def _place(self, position: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the row group of each position; a position that is in none counts for one of them, which is found."""
@@ -69,8 +68,8 @@ class Receipt:
         if self._held:
             self._sum()
         wrong = []
-        for group, (count, total, squares) in zip(self._groups, self._sums.T.tolist(), strict=True):
-            if (count, total, squares) != _expected(group):
+        for group, (count, mixed) in zip(self._groups, self._sums.T.tolist(), strict=True):
+            if count != group.rows or mixed != _expected(group.first_position, group.rows):
                 wrong.append(f"{group.file} row group {group.index}: {count:,} of {group.rows:,} rows")
         if wrong:
             raise FeedError(
@@ -82,15 +81,19 @@ class Receipt:
 
 def sum_of_positions(groups: Sequence[RowGroup]) -> int:
     """Return the sum of the positions of all rows, modulo 2^64."""
-    return sum(_expected(group)[1] for group in groups) & _WORD
+    return sum((2 * group.first_position + group.rows - 1) * group.rows // 2 for group in groups) & _WORD
 
 
-def _expected(group: RowGroup) -> tuple[int, int, int]:
-    """Return count, sum and sum of squares of first..last, by formula: no pass over the rows."""
+def _mixed(position: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return numbers that tell nothing of sums and differences of positions: a multiply, a shift and another."""
+    mixed = position.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(32)
+    mixed *= np.uint64(0xD6E8FEB86659FD93)
+    mixed ^= mixed >> np.uint64(32)
+    return mixed
 
-    def squares_below(n: int) -> int:
-        return (n - 1) * n * (2 * n - 1) // 6
 
-    first, end = group.first_position, group.first_position + group.rows
-    total = (first + end - 1) * group.rows // 2
-    return group.rows, total & _WORD, (squares_below(end) - squares_below(first)) & _WORD
+@lru_cache(maxsize=1 << 20)
+def _expected(first: int, rows: int) -> int:
+    """Return the sum of the mixed positions of a row group; remembered, since each epoch asks."""
+    return int(_mixed(np.arange(first, first + rows, dtype=np.int64)).sum(dtype=np.uint64))

@@ -103,7 +103,10 @@ class _Loader(importlib.abc.Loader):
         mends.mend(module)
 
     def __getattr__(self, name: str) -> Any:
-        # get_source, is_package, get_resource_reader: inspect, runpy and importlib.resources ask for them.
+        # get_source, is_package, get_resource_reader: inspect, runpy and importlib.resources ask for them. A copy that
+        # is being made has no loader yet.
+        if name == "_loader" or name.startswith("__"):
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
 

@@ -4,6 +4,7 @@ Folders of Parquet files with or without key=value folders inside, single files,
 (memory-mapped) and on whatever file system fsspec or pyarrow.fs opens.
 """
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -56,10 +57,7 @@ class ParquetPartitions:
 
     def columns(self, piece: "ParquetDatasetPiece", rows: int) -> dict[str, Any]:
         """Return the columns that the folders of a piece give, each of `rows` equal values."""
-        return {
-            level.name: pa.repeat(level.dictionary[place], rows)
-            for level, (_, place) in zip(self.levels, piece.partition_keys, strict=False)
-        }
+        return {name: pa.repeat(place.value, rows) for name, place in piece.partition_keys}
 
     def may_have_rows(self, piece: "ParquetDatasetPiece") -> bool:
         """Return whether some rows of a piece may pass the filters, as far as its folders tell."""
@@ -85,7 +83,7 @@ class ParquetDatasetPiece:
         path: str,
         open_file_func: Callable[[str], Any],
         row_group: int | None = None,
-        partition_keys: Sequence[tuple[str, int]] = (),
+        partition_keys: Sequence[tuple[str, "_Place"]] = (),
     ) -> None:
         self.path = path
         self.open_file_func = open_file_func
@@ -113,6 +111,12 @@ class ParquetDatasetPiece:
                 raise InputError(
                     f"filters={list(partitions.filters or ())!r} name the column {min(unknown)!r}, which is neither in "
                     f"{self.path} (it has {', '.join(stored)}) nor in the names of its folders."
+                )
+            lacking = set(columns or ()) - {*stored, *partitions.partition_names}
+            if lacking:
+                raise InputError(
+                    f"{self.path} has no column {min(lacking)!r}, which other files of its dataset have (it has "
+                    f"{', '.join(stored)})."
                 )
             # Petastorm passes a set, and a set's order is another in every process.
             wanted = [name for name in stored if columns is None or name in columns]
@@ -182,7 +186,7 @@ class ParquetDataset:
         else:
             # One may be named twice.
             files = [(path, ()) for path in self.paths]
-        self.partitions = ParquetPartitions(levels, filters)
+        self.partitions = ParquetPartitions(levels, _of_the_types_of_folders(filters, levels) if filters else None)
         pieces = [
             ParquetDatasetPiece(path, self.fs.open, partition_keys=_numbered(keys, levels)) for path, keys in files
         ]
@@ -209,7 +213,9 @@ class ParquetDataset:
         for name in inside:
             *folders, last = name.split("/")
             # Spark's and Petastorm's own marks (_SUCCESS, _temporary, .crc) are no data; _key=value is.
-            hidden = any(part.startswith((".", "_")) and "=" not in part for part in (*folders, last))
+            hidden = any(
+                part.startswith(".") or (part.startswith("_") and "=" not in part) for part in (*folders, last)
+            )
             if not hidden and not last.endswith((".crc", "_$folder$")):
                 files[name] = tuple(_key_and_value(part) for part in folders if "=" in part)
         kinds = {tuple(key for key, _ in keys) for keys in files.values()}
@@ -227,19 +233,52 @@ class ParquetDataset:
 
     def _names_below(self, base: str) -> list[str]:
         """Return the paths of all files below a folder, relative to it."""
+        if is_local(self.fs.open):
+            return list(_local_files(base, ""))
         root = self.fs._strip_protocol(base).rstrip("/")
         # Object stores, and fsspec, keep lists of folders for a while; ours may be new.
         self.fs.invalidate_cache()
         return [path[len(root) :] for path in self.fs.find(root)]
 
     def _footer(self, path: str) -> Any:
-        with self.fs.open(path) as source:
-            return pq.read_metadata(source)
+        return ParquetDatasetPiece(path, self.fs.open).get_metadata()
 
 
 def ParquetFile(source: Any) -> None:  # noqa: N802 (named as the class that it stands for)
     """Close what Petastorm's workers open for each row group and never read: pieces open their files themselves."""
     source.close()
+
+
+def _local_files(base: str, folder: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Yield the files below a folder, through links as well; a link to a folder above leads nowhere."""
+    here = os.path.realpath(os.path.join(base, folder))
+    if here in above:
+        return
+    with os.scandir(here) as entries:
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir():
+                yield from _local_files(base, name, above | {here})
+            else:
+                yield name
+
+
+def _of_the_types_of_folders(filters: _Filters, levels: Sequence[PartitionSet]) -> list[list[Any]]:
+    """Return filters whose values for the folders' columns are of these columns' types: "1" may stand for 1."""
+    numbers = {level.name: pa.types.is_integer(level.dictionary.type) for level in levels}
+
+    def cast(name: str, value: Any) -> Any:
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [cast(name, item) for item in value]
+        try:
+            return int(value) if numbers[name] else str(value)
+        except (TypeError, ValueError):
+            return value
+
+    return [
+        [(name, sign, cast(name, value) if name in numbers else value) for name, sign, value in conjunction]
+        for conjunction in _conjunctions(filters)
+    ]
 
 
 def _folders_of(name: str) -> list[str]:
@@ -252,8 +291,19 @@ def _key_and_value(folder: str) -> tuple[str, str | None]:
     return unquote(key), None if value == _HIVE_NULL else unquote(value)
 
 
-def _numbered(keys: _Keys, levels: Sequence[PartitionSet]) -> tuple[tuple[str, int], ...]:
-    return tuple((key, level.keys.index(value)) for (key, value), level in zip(keys, levels, strict=True))
+class _Place(int):
+    """The number of a key among the keys of its level, with its value: a folder may come while others list them."""
+
+    value: Any
+
+
+def _numbered(keys: _Keys, levels: Sequence[PartitionSet]) -> tuple[tuple[str, _Place], ...]:
+    numbered = []
+    for (key, value), level in zip(keys, levels, strict=True):
+        place = _Place(level.keys.index(value))
+        place.value = level.dictionary[place]
+        numbered.append((key, place))
+    return tuple(numbered)
 
 
 def _conjunctions(filters: _Filters) -> list[list[Any]]:

@@ -5,10 +5,13 @@ groups get equal orders, and which worker reads which row group decides the rest
 that are read in two goes (those of a predicate, and the others) are each permuted by themselves, which mixes rows.
 """
 
+import copy
+import hashlib
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
+import dill
 import numpy as np
 import pandas as pd
 
@@ -46,7 +49,14 @@ def ventilator(module: Any) -> None:
             if self._iterations_remaining is not None:
                 self._iterations_remaining -= 1
 
-    module.ConcurrentVentilator._ventilate = _ventilate
+    def ventilate_or_say_why_not(self: Any) -> None:
+        # In a thread of its own, whose error nobody would see: the pool asks for it.
+        try:
+            _ventilate(self)
+        except Exception as error:
+            self.error = error
+
+    module.ConcurrentVentilator._ventilate = ventilate_or_say_why_not
 
 
 def _at(item: Mapping[str, Any], seed: int, epoch: int) -> Mapping[str, Any]:
@@ -74,8 +84,12 @@ class _RowOrder:
 def arrow_reader_worker(module: Any) -> None:
     """Mend petastorm.arrow_reader_worker."""
     worker = module.ArrowReaderWorker
-    process, load = worker.process, worker._load_rows
+    init, process, load = worker.__init__, worker.process, worker._load_rows
     read = worker._read_with_shuffle_row_drop
+
+    def with_own_cache(self: Any, *arguments: Any) -> None:
+        init(self, *arguments)
+        self._local_cache = _own_cache(self)
 
     def ordered(self: Any, piece_index: int, worker_predicate: Any, shuffle_row_drop_partition: Any) -> None:
         # Petastorm uses its generator where the seed is neither None nor 0, and numpy's global one otherwise.
@@ -101,11 +115,8 @@ def arrow_reader_worker(module: Any) -> None:
             # Of no rows; it divides by their number.
             return read(self, piece, pq_file, names, (0, 1))
 
-    worker.process, worker._load_rows, worker._read_with_shuffle_row_drop = (
-        ordered,
-        in_file_order_for_the_cache,
-        read_some,
-    )
+    worker.__init__, worker.process, worker._load_rows = with_own_cache, ordered, in_file_order_for_the_cache
+    worker._read_with_shuffle_row_drop = read_some
 
 
 def py_dict_reader_worker(module: Any) -> None:
@@ -116,6 +127,7 @@ def py_dict_reader_worker(module: Any) -> None:
 
     def with_shuffled_cache(self: Any, *arguments: Any) -> None:
         init(self, *arguments)
+        self._local_cache = _own_cache(self)
         if self._shuffle_rows and not isinstance(self._local_cache, module.NullCache):
             self._local_cache = _ShuffledCache(self)
 
@@ -140,6 +152,23 @@ def py_dict_reader_worker(module: Any) -> None:
 
     worker.__init__, worker.process, worker._load_rows = with_shuffled_cache, ordered, in_file_order_for_the_cache
     worker._read_with_shuffle_row_drop = read_some
+
+
+def _own_cache(worker: Any) -> Any:
+    """Return the worker's cache; one on disk under keys of this reader's fields, filters and transformation.
+
+    Petastorm's keys name the row group alone: what one reader left out, the next one would lack.
+    """
+    from petastorm.local_disk_cache import LocalDiskCache
+
+    if not isinstance(worker._local_cache, LocalDiskCache):
+        return worker._local_cache
+    fields = [(field.name, str(field.numpy_dtype), field.shape) for field in worker._schema.fields.values()]
+    own = dill.dumps((fields, worker._arrow_filters, worker._transform_spec))
+    cache = copy.copy(worker._local_cache)
+    get, suffix = cache.get, hashlib.sha256(own).hexdigest()
+    cache.get = lambda key, fill: get(f"{key}:{suffix}", fill)
+    return cache
 
 
 class _ShuffledCache:

@@ -13,7 +13,9 @@ with the row groups that were read and not asked for: memory that grows by some 
 has its own (uber/petastorm #500 and #652 tell of memory that grows). Here a pool lets go of them when it is joined.
 """
 
+import os
 import pickle
+import threading
 import time
 from functools import partial
 from typing import Any
@@ -29,6 +31,13 @@ def thread_pool(module: Any) -> None:
 
         Raises TimeoutWaitingForResultError if none comes for `timeout_s`, RuntimeError if the pool is stopped.
         """
+        if os.getpid() != self.__dict__.setdefault("_lakefit_process", os.getpid()):
+            raise RuntimeError("the pool belongs to another process; open a reader in this fork of it")
+        # Several threads may read one pool.
+        with self.__dict__.setdefault("_lakefit_lock", threading.Lock()):
+            return next_result(self, timeout_s)
+
+    def next_result(self: Any, timeout_s: float | None) -> Any:
         deadline = _deadline(timeout_s)
         while True:
             complete = self._ventilator is None or self._ventilator.completed()
@@ -42,6 +51,10 @@ def thread_pool(module: Any) -> None:
             except module.queue.Empty:
                 if self._stop_event.is_set():
                     raise RuntimeError("the pool was stopped while its results were being read") from None
+                _raise_error_of_ventilator(self)
+                if not self._workers[worker].is_alive():
+                    # By what is no Exception, or because this process is a fork, which has no threads.
+                    raise RuntimeError(f"worker {worker} of the pool is not there any more") from None
                 _check(deadline, timeout_s)
                 continue
             if isinstance(result, module.VentilatedItemProcessedMessage):
@@ -62,16 +75,8 @@ def thread_pool(module: Any) -> None:
         for queue in self._results_queues:
             queue.queue.clear()
 
-    init = module.WorkerThread.__init__
-
-    def daemonic(self: Any, *arguments: Any, **options: Any) -> None:
-        # A thread that hangs in a dead store, or whose reader nobody stopped, must not keep the process alive.
-        init(self, *arguments, **options)
-        self.daemon = True
-
     module.ThreadPool.get_results = get_results
     module.ThreadPool.join = join_and_let_go
-    module.WorkerThread.__init__ = daemonic
 
 
 def dummy_pool(module: Any) -> None:
@@ -88,6 +93,7 @@ def dummy_pool(module: Any) -> None:
             elif complete:
                 raise module.EmptyResultError
             else:
+                _raise_error_of_ventilator(self)
                 time.sleep(0.001)
         return self._results_queue.pop(0)
 
@@ -103,7 +109,7 @@ def process_pool(module: Any) -> None:
     start, ventilate, join = module.ProcessPool.start, module.ProcessPool.ventilate, module.ProcessPool.join
 
     def numbered_start(self: Any, worker_class: Any, worker_setup_args: Any = None, ventilator: Any = None) -> None:
-        self._arrived = {}
+        self._arrived, self._process = {}, os.getpid()
         start(self, partial(_NumberedWorker, worker_class), worker_setup_args, ventilator)
 
     def numbered_ventilate(self: Any, *arguments: Any, **options: Any) -> None:
@@ -115,6 +121,8 @@ def process_pool(module: Any) -> None:
         socket.send_multipart([b"" if end else serializer.serialize(result), pickle.dumps((number, end))])
 
     def get_results(self: Any, timeout_s: float | None = None) -> Any:
+        if os.getpid() != self._process:
+            raise RuntimeError(f"the pool belongs to process {self._process}; open a reader in this fork of it")
         deadline = _deadline(timeout_s)
         while True:
             arrived = self._arrived.setdefault(self._ventilated_items_processed, [])
@@ -131,6 +139,7 @@ def process_pool(module: Any) -> None:
             if complete and self._ventilated_items == self._ventilated_items_processed:
                 raise module.EmptyResultError
             if not self._results_receiver_poller.poll(_POLL_S * 1e3):
+                _raise_error_of_ventilator(self)
                 _check(deadline, timeout_s)
                 dead = [worker for worker in self._workers if worker.poll() is not None]
                 # What it had sent may still be on its way.
@@ -196,6 +205,14 @@ class _NumberedWorker:
 
     def shutdown(self) -> None:
         self._worker.shutdown()
+
+
+def _raise_error_of_ventilator(pool: Any) -> None:
+    error = getattr(pool._ventilator, "error", None)
+    if error is not None:
+        pool.stop()
+        pool.join()
+        raise RuntimeError(f"row groups could not be handed out: {type(error).__name__}: {error}") from error
 
 
 def _deadline(timeout_s: float | None) -> float:

@@ -43,15 +43,22 @@ _OLD_NAMES = {"unicode": "str", "long": "int", "unicode_": "str_", "string_": "b
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module, name = _OLD_MODULES.get(module, module), _OLD_NAMES.get(name, name)
+        if "." in name:
+            # A dotted name leads anywhere: pyspark.sql.types imports ctypes.
+            raise pickle.UnpicklingError(f"global '{module}.{name}' is forbidden")
         if name in _CLASSES.get(module, ()):
             return super().find_class(module, name)
         if module == "numpy" and isinstance(found := getattr(np, name, None), type):
             if issubclass(found, (np.generic, np.dtype)):
                 return found
-        elif (module, name) == ("numpy._core.multiarray", "scalar") or (
-            module == "pyspark.sql.types" and name.endswith("Type")
-        ):
+        elif (module, name) == ("numpy._core.multiarray", "scalar"):
             return super().find_class(module, name)
+        elif module == "pyspark.sql.types":
+            from pyspark.sql.types import DataType
+
+            of_spark = super().find_class(module, name)
+            if isinstance(of_spark, type) and issubclass(of_spark, DataType):
+                return of_spark
         elif (module, name) == ("pyspark.serializers", "_restore"):
             # Old PySpark pickled every namedtuple in this way.
             return _restored_namedtuple
@@ -165,16 +172,20 @@ def from_json(described: bytes, pickled: bytes) -> Any:
 
 
 def _dtype_name(dtype: Any) -> str:
-    for name in (f"numpy.{getattr(dtype, '__name__', '')}", *_PLAIN_TYPES):
-        if _dtype(name) is dtype:
+    of_type = dtype.type if isinstance(dtype, np.dtype) else dtype
+    for name in (*_PLAIN_TYPES, f"numpy.{getattr(of_type, '__name__', '')}"):
+        if _dtype(name) is of_type:
             return name
     raise ValueError(f"it has a field of type {dtype!r}")
 
 
 def _dtype(name: str) -> Any:
     """Return the type of a name; None where it is no type of a field."""
-    found = _PLAIN_TYPES.get(name) or getattr(np, name.removeprefix("numpy."), None)
-    return found if isinstance(found, type) and (name in _PLAIN_TYPES or issubclass(found, np.generic)) else None
+    if name in _PLAIN_TYPES:
+        return _PLAIN_TYPES[name]
+    # Not by getattr: numpy warns of names that it no longer has.
+    found = vars(np).get(name.removeprefix("numpy."))
+    return found if isinstance(found, type) and issubclass(found, np.generic) else None
 
 
 def _described(codec: Any) -> dict[str, Any] | None:
