@@ -173,3 +173,20 @@ def test_fields_that_match_patterns_come_in_the_order_of_the_schema(petastorm: A
     schema = Unischema("Many", [UnischemaField(name, np.int64, ()) for name in names])
 
     assert [field.name for field in match_unischema_fields(schema, ["field_.*", "field_1.*"])] == names
+
+
+def test_weighted_sampling_mixes_two_readers_and_invents_nothing(petastorm: Any, dataset: Path) -> None:
+    from petastorm.weighted_sampling_reader import WeightedSamplingReader
+
+    readers = [
+        petastorm.make_batch_reader(
+            dataset.as_uri(), filters=[("id", sign, 200)], num_epochs=None, workers_count=1, seed=1
+        )
+        for sign in ("<", ">=")
+    ]
+    with WeightedSamplingReader(readers, [0.8, 0.2]) as reader:
+        batches = [next(reader) for _ in range(200)]
+
+    low = sum(max(batch.id) < 200 for batch in batches if len(batch.id))
+    assert 120 < low < 195
+    assert set(np.concatenate([batch.id for batch in batches]).tolist()) == set(range(400))

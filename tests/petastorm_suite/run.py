@@ -3,8 +3,8 @@
     python tests/petastorm_suite/run.py                         through Lakefit's layer, in this environment
     python tests/petastorm_suite/run.py --reference PYTHON      without it, in an environment of Petastorm's own time
 
-Each file runs in a process of its own, two at a time, unforked. Exit code 1: a test fails that known.txt does not name,
-or one passes that it names. A reference run only prints.
+Each file runs in a process of its own, two at a time, unforked. Exit code 1: a test does not pass that known.txt does
+not name, one passes that it names, or a file has another number of tests. A reference run only prints.
 """
 
 import argparse
@@ -16,15 +16,12 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent.parent / "build" / "petastorm-suite"
 FOLDERS = ("tests", "workers_pool/tests", "hdfs/tests")
 TIMEOUT_S = 600
-# Causes that don't fail everywhere: either outcome is as it was.
-EITHER = ("flaky", "torch")
 
 
 def main() -> int:
@@ -40,13 +37,14 @@ def main() -> int:
     ).strip())  # fmt: skip
     _add_legacy_datasets(package)
     files = [file for folder in FOLDERS for file in sorted((package / folder).glob("test_*.py"))]
-    files = [file for file in files if not options.files or file.name in options.files]
     files = [file for file in files if file.name != "test_common.py"]
-    OUT.mkdir(parents=True, exist_ok=True)
+    if unknown := set(options.files) - {file.name for file in files}:
+        parser.error(f"no such file of tests: {', '.join(sorted(unknown))}")
+    files = [file for file in files if not options.files or file.name in options.files]
+    folder = OUT / ("reference" if options.reference else "layer")
+    folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        found = dict(
-            zip(files, pool.map(lambda file: _run(python, file, options.reference is None), files), strict=True)
-        )
+        found = dict(zip(files, pool.map(lambda file: _run(python, file, folder), files), strict=True))
     for file, outcomes in found.items():
         counts = Counter(outcomes.values())
         shown = ", ".join(f"{counts[kind]} {kind}" for kind in ("failed", "skipped") if counts[kind])
@@ -59,51 +57,56 @@ def main() -> int:
                 if outcome == "failed":
                     print(f"fails on the old stack: {test}")
         return 0
-    return _compare({test: outcome for outcomes in found.values() for test, outcome in outcomes.items()}, known())
+    return _compare({file.name: outcomes for file, outcomes in found.items()})
 
 
-def known() -> dict[str, str]:
-    """Return test -> cause of known.txt."""
-    causes = {}
+def known() -> tuple[dict[str, str], dict[str, int]]:
+    """Return test -> cause, and file -> number of tests, of known.txt."""
+    causes: dict[str, str] = {}
+    counts: dict[str, int] = {}
     cause = ""
     for line in (HERE / "known.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("# "):
             cause = line.removeprefix("# ")
-        elif line:
+        elif "::" in line:
             causes[line] = cause
-    return causes
+        elif line:
+            name, count = line.split()
+            counts[name] = int(count)
+    return causes, counts
 
 
-def _compare(outcomes: Mapping[str, str], causes: Mapping[str, str]) -> int:
-    without_torch = find_spec("torch") is None
-    wrong = 0
-    for test, outcome in sorted(outcomes.items()):
-        cause = causes.get(test, "")
-        if cause.startswith("torch") and not without_torch:
-            cause = ""
-        if outcome == "failed" and not cause:
-            print(f"NEW FAILURE: {test}")
-            wrong += 1
-        elif outcome != "failed" and cause and not cause.startswith(EITHER):
-            print(f"UNEXPECTED PASS: {test} ({cause}): take it out of known.txt")
-            wrong += 1
-    print("As known." if not wrong else f"{wrong} tests are not as known.txt says; {OUT} has what they printed.")
+def _compare(found: Mapping[str, Mapping[str, str]]) -> int:
+    causes, counts = known()
+    wrong = []
+    for file, outcomes in sorted(found.items()):
+        if len(outcomes) != counts.get(file):
+            wrong.append(f"ANOTHER NUMBER OF TESTS: {file}: {len(outcomes)}, not {counts.get(file)}")
+        for test, outcome in outcomes.items():
+            cause = causes.get(test)
+            if outcome != "passed" and cause is None:
+                wrong.append(f"NEW FAILURE: {test} {outcome}")
+            elif outcome == "passed" and cause is not None and not cause.startswith("flaky"):
+                wrong.append(f"UNEXPECTED PASS: {test} ({cause}): take it out of known.txt")
+    print("\n".join(wrong) if wrong else "As known.")
     return 1 if wrong else 0
 
 
-def _run(python: str, file: Path, with_layer: bool) -> dict[str, str]:
+def _run(python: str, file: Path, folder: Path) -> dict[str, str]:
     """Return test -> passed, failed or skipped; a file that can't be imported is one failed test."""
-    report = OUT / f"{file.stem}.xml"
+    report = folder / f"{file.stem}.xml"
     report.unlink(missing_ok=True)
-    layer = ["-p", "layer" if with_layer else "old_names"]
+    layer = ["-p", "layer" if folder.name == "layer" else "old_names"]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "PYSPARK_PYTHON": python, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= {"SPARK_LOCAL_IP": "127.0.0.1", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    with open(OUT / f"{file.stem}.log", "wb") as log:
+    with open(folder / f"{file.stem}.log", "wb") as log:
         # Its assertion rewriter would load their modules past the hook.
         command = [python, "-m", "pytest", "-c", os.devnull, "--assert=plain", *layer, "-p", "no:cacheprovider"]
         command += ["-p", "no:forked", "-p", "no:xdist", "-W", "ignore", "--tb=short", "-q", f"--junitxml={report}"]
         try:
-            subprocess.run([*command, str(file)], stdout=log, stderr=log, env=environment, cwd=OUT, timeout=TIMEOUT_S)
+            subprocess.run(
+                [*command, str(file)], stdout=log, stderr=log, env=environment, cwd=folder, timeout=TIMEOUT_S
+            )
         except subprocess.TimeoutExpired:
             return {f"{file.name}::(timeout)": "failed"}
     if not report.exists():
