@@ -20,7 +20,7 @@ class Receipt:
     """Sums the positions that came with the rows through pool, permutation and batching.
 
     Per row group the count of positions and the sum of their mixed forms (modulo 2^64): whichever rows came for others,
-    it differs, but for one chance in 2^64. It takes about 7 ns a row.
+    it differs, but for a chance in billions. It takes 3 to 4 ns a row.
     """
 
     def __init__(self, groups: Sequence[RowGroup]) -> None:
@@ -48,20 +48,25 @@ class Receipt:
         place = self._place(low)
         in_one = (low >= self._starts[place]) & (high < self._ends[place])
         sums = _mixed(blocks).sum(axis=1)
-        self._note(place[in_one], np.full(in_one.sum(), _BLOCK, np.uint64), sums[in_one])
-        rest = np.concatenate([blocks[~in_one].ravel(), position[whole:]])
-        self._note(self._place(rest), np.ones(len(rest), np.uint64), _mixed(rest))
+        self._note(place[in_one], np.full(np.count_nonzero(in_one), _BLOCK, np.uint64), sums[in_one])
+        rest = position[whole:] if in_one.all() else np.concatenate([blocks[~in_one].ravel(), position[whole:]])
+        if len(rest):
+            self._note(self._place(rest), np.ones(len(rest), np.uint64), _mixed(rest))
 
     def _place(self, position: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the row group of each position; a position that is in none counts for one of them, which is found."""
         return np.maximum(np.searchsorted(self._starts, position, side="right") - 1, 0)
 
     def _note(self, place: NDArray[np.intp], *facts: NDArray[np.uint64]) -> None:
-        if len(place):
-            order = np.argsort(place, kind="stable")
-            present, first = np.unique(place[order], return_index=True)
-            for sums, values in zip(self._sums, facts, strict=True):
-                sums[present] += np.add.reduceat(values[order], first)
+        if not len(place):
+            return
+        if place[0] == place[-1] and (place == place[0]).all():
+            self._sums[:, place[0]] += np.array([values.sum() for values in facts], np.uint64)
+            return
+        order = np.argsort(place, kind="stable")
+        present, first = np.unique(place[order], return_index=True)
+        for sums, values in zip(self._sums, facts, strict=True):
+            sums[present] += np.add.reduceat(values[order], first)
 
     def check(self, what: str) -> None:
         """Raise FeedError, naming the row groups, unless each row came exactly once."""
@@ -85,10 +90,11 @@ def sum_of_positions(groups: Sequence[RowGroup]) -> int:
 
 
 def _mixed(position: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return numbers that tell nothing of sums and differences of positions: a multiply, a shift and another."""
+    """Return numbers whose sums tell nothing of the sums of positions: a product, its upper half mixed into its lower.
+
+    No splitmix64 of two rounds: that took twice as long, and no one chooses here which rows get lost.
+    """
     mixed = position.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(32)
-    mixed *= np.uint64(0xD6E8FEB86659FD93)
     mixed ^= mixed >> np.uint64(32)
     return mixed
 
