@@ -1,5 +1,6 @@
 """No pool of Petastorm's loses an item, and all hand results over in the order in which items were ventilated."""
 
+import gc
 import os
 import signal
 import threading
@@ -282,6 +283,8 @@ def test_a_closed_reader_that_somebody_keeps_holds_no_rows(petastorm: Any, datas
             time.sleep(0.1)
         return reader
 
+    gc.collect()
+    before = pa.total_allocated_bytes()
     kept = [stopped_early() for _ in range(3)]
 
     def held(reader: Any) -> int:
@@ -294,4 +297,5 @@ def test_a_closed_reader_that_somebody_keeps_holds_no_rows(petastorm: Any, datas
         )
 
     assert [held(reader) for reader in kept] == [0, 0, 0]
-    assert pa.total_allocated_bytes() == 0
+    gc.collect()
+    assert pa.total_allocated_bytes() <= before
