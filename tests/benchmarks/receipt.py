@@ -62,7 +62,7 @@ class Timed(Receipt):
         Timed.seconds += time.thread_time() - began
 
     def check(self, what: str) -> None:
-        if self._held:
+        if self._held_rows:
             self._sum()
         began = time.thread_time()
         super().check(what)

@@ -238,7 +238,7 @@ def test_rows_lost_inside_tensorflow_are_found(
     prefetch = tf.data.Dataset.prefetch
     monkeypatch.setattr(tf.data.Dataset, "prefetch", lambda dataset, size: prefetch(dataset, size).map(step))
 
-    with pytest.raises(FeedError, match=rf"TensorFlow's pipeline handed out other rows than it was given: {says}"):
+    with pytest.raises(FeedError, match=rf"TensorFlow's pipeline did not hand out once what it was given: {says}"):
         through_tensorflow(SplitFeed(*dataset, "train", batch_size=7))
 
 

@@ -12,8 +12,8 @@ from lakefit.feed.reader import RowGroup
 _WORD = (1 << 64) - 1
 # Rows of a batch mostly come from few row groups: blocks of so many rows are summed at once where they lie in one.
 _BLOCK = 256
-# Rows that are summed at a time: each batch costs an entry in a list, and the arrays stay in the cache.
-_HELD = 16_384
+# Rows that are summed at a time.
+_HELD = 32_768
 
 
 class Receipt:
@@ -29,29 +29,38 @@ class Receipt:
         self._starts = np.array([group.first_position for group in groups], np.int64)
         self._ends = self._starts + np.array([group.rows for group in groups], np.int64)
         self._sums = np.zeros((2, len(groups)), np.uint64)
-        self._held: list[NDArray[np.int64]] = []
+        # Used again and again: fresh memory of this size costs more than what is done in it.
+        self._held = np.empty(_HELD, np.int64)
+        self._mixed, self._upper = np.empty(_HELD, np.uint64), np.empty(_HELD, np.uint64)
         self._held_rows = 0
 
     def add(self, position: NDArray[np.int64]) -> None:
-        """Note the rows of a batch. position: (rows,) int64, not changed afterwards."""
-        self._held.append(position)
-        self._held_rows += len(position)
-        if self._held_rows >= _HELD:
-            self._sum()
+        """Note the rows of a batch. position: (rows,) int64."""
+        done = 0
+        while done < len(position):
+            here = min(_HELD - self._held_rows, len(position) - done)
+            self._held[self._held_rows : self._held_rows + here] = position[done : done + here]
+            self._held_rows += here
+            done += here
+            if self._held_rows == _HELD:
+                self._sum()
 
     def _sum(self) -> None:
-        position = np.concatenate(self._held)
-        self._held, self._held_rows = [], 0
-        whole = len(position) // _BLOCK * _BLOCK
+        position, rows = self._held[: self._held_rows], self._held_rows
+        self._held_rows = 0
+        mixed = _mixed(position, self._mixed[:rows], self._upper[:rows])
+        whole = rows // _BLOCK * _BLOCK
         blocks = position[:whole].reshape(-1, _BLOCK)
         low, high = blocks.min(axis=1), blocks.max(axis=1)
         place = self._place(low)
         in_one = (low >= self._starts[place]) & (high < self._ends[place])
-        sums = _mixed(blocks).sum(axis=1)
+        sums = mixed[:whole].reshape(-1, _BLOCK).sum(axis=1)
         self._note(place[in_one], np.full(np.count_nonzero(in_one), _BLOCK, np.uint64), sums[in_one])
-        rest = position[whole:] if in_one.all() else np.concatenate([blocks[~in_one].ravel(), position[whole:]])
-        if len(rest):
-            self._note(self._place(rest), np.ones(len(rest), np.uint64), _mixed(rest))
+        alone = np.append(np.repeat(~in_one, _BLOCK), np.ones(rows - whole, bool)) if not in_one.all() else None
+        rest = slice(whole, rows) if alone is None else alone
+        if alone is not None or whole < rows:
+            numbers = mixed[rest]
+            self._note(self._place(position[rest]), np.ones(len(numbers), np.uint64), numbers)
 
     def _place(self, position: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the row group of each position; a position that is in none counts for one of them, which is found."""
@@ -70,7 +79,7 @@ class Receipt:
 
     def check(self, what: str) -> None:
         """Raise FeedError, naming the row groups, unless each row came exactly once."""
-        if self._held:
+        if self._held_rows:
             self._sum()
         wrong = []
         for group, (count, mixed) in zip(self._groups, self._sums.T.tolist(), strict=True):
@@ -84,22 +93,18 @@ class Receipt:
             )
 
 
-def sum_of_positions(groups: Sequence[RowGroup]) -> int:
-    """Return the sum of the positions of all rows, modulo 2^64."""
-    return sum((2 * group.first_position + group.rows - 1) * group.rows // 2 for group in groups) & _WORD
-
-
-def _mixed(position: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _mixed(position: NDArray[np.int64], out: NDArray[np.uint64], upper: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return numbers whose sums tell nothing of the sums of positions: a product, its upper half mixed into its lower.
 
     No splitmix64 of two rounds: that took twice as long, and no one chooses here which rows get lost.
     """
-    mixed = position.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(32)
-    return mixed
+    np.multiply(position.view(np.uint64), np.uint64(0x9E3779B97F4A7C15), out=out)
+    np.right_shift(out, np.uint64(32), out=upper)
+    return np.bitwise_xor(out, upper, out=out)
 
 
 @lru_cache(maxsize=1 << 20)
 def _expected(first: int, rows: int) -> int:
     """Return the sum of the mixed positions of a row group; remembered, since each epoch asks."""
-    return int(_mixed(np.arange(first, first + rows, dtype=np.int64)).sum(dtype=np.uint64))
+    room = np.empty((2, rows), np.uint64)
+    return int(_mixed(np.arange(first, first + rows, dtype=np.int64), room[0], room[1]).sum(dtype=np.uint64))

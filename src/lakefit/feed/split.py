@@ -12,7 +12,7 @@ from lakefit.dataset.manifest import Manifest
 from lakefit.errors import FeedError
 from lakefit.feed.order import epoch_groups, row_order
 from lakefit.feed.reader import Block, Columns, RowGroup, read_row_groups
-from lakefit.feed.receipt import Receipt, sum_of_positions
+from lakefit.feed.receipt import Receipt
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -103,7 +103,7 @@ class SplitFeed:
         if self._checked_epoch != self.epoch:
             raise RuntimeError(f"epoch {self.epoch} of the {self.split} split was not read to its end")
         if self._arrivals is not None:
-            self._arrivals.check(f"Epoch {self.epoch} of the {self.split} split", self.batch_size, self.rows)
+            self._arrivals.check(f"Epoch {self.epoch} of the {self.split} split")
 
     def to_tf(self) -> "tf.data.Dataset":
         """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`.
@@ -149,9 +149,9 @@ class SplitFeed:
 class _Arrivals:
     """Compares what enters a tf.data.Dataset with what comes out of its last step.
 
-    The receipt has proven what enters, row by row; TensorFlow then moves batches as they are. So a count for each batch
-    and one sum of all positions (modulo 2^64) are enough, and cost some microseconds a batch. There is a place for
-    several iterations, since an old one may still be reading ahead when the next begins.
+    The receipt has proven what enters, row by row; TensorFlow then moves batches as they are. So one number for each
+    batch is enough, the sum of its positions and of its rows, and costs a few microseconds. There is a place for several
+    iterations, since an old one may still be reading ahead when the next begins.
     """
 
     SLOTS = 4
@@ -162,55 +162,44 @@ class _Arrivals:
         self._tf = tf
         self._groups = groups
         self._iteration = 0
-        self._first_positions: dict[int, list[int]] = {}
+        self._sent: dict[int, list[tuple[int, int]]] = {}
         with tf.device("CPU:0"):
-            self._counts = tf.Variable(tf.zeros((self.SLOTS, batches), tf.int64), trainable=False)
-            self._received = tf.Variable(tf.zeros(self.SLOTS, tf.int64), trainable=False)
+            self._received = tf.Variable(tf.zeros((self.SLOTS, batches), tf.int64), trainable=False)
 
     def begin(self) -> int:
         """Return the number of a new iteration."""
         self._iteration += 1
         slot = self._iteration % self.SLOTS
-        self._first_positions[slot] = []
-        self._counts[slot].assign(self._tf.zeros_like(self._counts[slot]))
-        self._received[slot].assign(0)
+        self._sent[slot] = []
+        self._received[slot].assign(self._tf.zeros_like(self._received[slot]))
         return self._iteration
 
     def leaves(self, iteration: int, position: NDArray[np.int64]) -> None:
         """Note a batch on its way in."""
-        slot = iteration % self.SLOTS
-        self._first_positions[slot].append(int(position[0]))
+        self._sent[iteration % self.SLOTS].append((int(position.sum()) + len(position), int(position[0])))
 
     def arrives(self, position: Any, at: Any) -> list[Any]:
         """Return the operations that note a batch that has come out. at: (iteration, number of the batch) int64."""
         tf = self._tf
-        slot = at[0] % self.SLOTS
-        return [
-            self._counts.scatter_nd_add([[slot, at[1]]], [tf.size(position, tf.int64)]),
-            self._received.scatter_nd_add([[slot]], [tf.reduce_sum(position)]),
-        ]
+        number = tf.reduce_sum(position) + tf.size(position, tf.int64)
+        return [self._received.scatter_nd_add([[at[0] % self.SLOTS, at[1]]], [number])]
 
-    def check(self, what: str, batch_size: int, rows: int) -> None:
+    def check(self, what: str) -> None:
         """Raise FeedError, naming row groups, unless all batches of the last iteration have come out once."""
         slot = self._iteration % self.SLOTS
-        counts = self._counts[slot].numpy()
-        received = int(self._received[slot].numpy()) % (1 << 64)
-        expected = np.full(len(counts), batch_size)
-        expected[-1] = rows - batch_size * (len(counts) - 1)
-        wrong = np.flatnonzero(counts != expected)
-        if not len(wrong) and received == sum_of_positions(self._groups):
+        sent = np.array([number for number, _ in self._sent[slot]], np.int64)
+        wrong = np.flatnonzero(self._received[slot].numpy() != sent)
+        if not len(wrong):
             return
         starts = [group.first_position for group in self._groups]
-        firsts = [self._first_positions[slot][number] for number in wrong[:10]]
+        firsts = [self._sent[slot][number][1] for number in wrong[:10]]
         named = [self._groups[place - 1] for place in np.searchsorted(starts, firsts, side="right")]
         places = "; ".join(
-            f"batch {number}, from {group.file} row group {group.index} on: {counts[number]:,} of "
-            f"{expected[number]:,} rows"
+            f"batch {number}, from {group.file} row group {group.index} on"
             for number, group in zip(wrong, named, strict=False)
         )
         raise FeedError(
-            f"{what}: TensorFlow's pipeline handed out other rows than it was given: "
-            f"{places or 'some in the place of others'}"
+            f"{what}: TensorFlow's pipeline did not hand out once what it was given: {places}"
             f"{f' and {len(wrong) - 10} batches more' if len(wrong) > 10 else ''}. Nothing of this epoch can be "
             "trusted: run again."
         )
