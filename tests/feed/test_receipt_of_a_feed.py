@@ -222,11 +222,8 @@ def tf_where_third(at: Any) -> Any:
 @pytest.mark.parametrize(
     ("step", "says"),
     [
-        (
-            other_batch,
-            r"batch 1, from train/part-0000\d\.parquet row group \d on: 14 of 7 rows; batch 2, from .*: 0 of 7",
-        ),
-        (other_rows, "some in the place of others"),
+        (other_batch, r"batch 1, from train/part-0000\d\.parquet row group \d on; batch 2, from "),
+        (other_rows, r"batch 2, from train/part-0000\d\.parquet row group \d on\."),
     ],
 )
 def test_rows_lost_inside_tensorflow_are_found(

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from lakefit.errors import FeedError
 from lakefit.feed.reader import RowGroup
 
-_WORD = (1 << 64) - 1
 # Rows of a batch mostly come from few row groups: blocks of so many rows are summed at once where they lie in one.
 _BLOCK = 256
 # Rows that are summed at a time.

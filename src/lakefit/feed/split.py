@@ -150,8 +150,8 @@ class _Arrivals:
     """Compares what enters a tf.data.Dataset with what comes out of its last step.
 
     The receipt has proven what enters, row by row; TensorFlow then moves batches as they are. So one number for each
-    batch is enough, the sum of its positions and of its rows, and costs a few microseconds. There is a place for several
-    iterations, since an old one may still be reading ahead when the next begins.
+    batch is enough, the sum of its positions and of its rows, and costs a few microseconds. There is a place for
+    several iterations, since an old one may still be reading ahead when the next begins.
     """
 
     SLOTS = 4
