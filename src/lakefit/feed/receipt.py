@@ -19,7 +19,7 @@ class Receipt:
     """Sums the positions that came with the rows through pool, permutation and batching.
 
     Per row group the count of positions and the sum of their mixed forms (modulo 2^64): whichever rows came for others,
-    it differs, but for a chance in billions. It takes 3 to 4 ns a row.
+    it differs, but for a chance in billions. It takes about 4 ns a row.
     """
 
     def __init__(self, groups: Sequence[RowGroup]) -> None:
@@ -48,6 +48,11 @@ class Receipt:
         position, rows = self._held[: self._held_rows], self._held_rows
         self._held_rows = 0
         mixed = _mixed(position, self._mixed[:rows], self._upper[:rows])
+        at = int(self._place(position[:1])[0])
+        if position.min() >= self._starts[at] and position.max() < self._ends[at]:
+            # All of one row group, as most are.
+            self._sums[:, at] += np.array([rows, mixed.sum()], np.uint64)
+            return
         whole = rows // _BLOCK * _BLOCK
         blocks = position[:whole].reshape(-1, _BLOCK)
         low, high = blocks.min(axis=1), blocks.max(axis=1)
