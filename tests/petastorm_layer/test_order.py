@@ -35,6 +35,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:Currently make_reader supports r
 KINDS = pytest.mark.parametrize("rows", [False, True], ids=["batches", "rows"])
 
 
+def kept_cache(folder: Path) -> dict[str, Any]:
+    """A cache on disk that outlives its reader."""
+    return {
+        "cache_type": "local-disk",
+        "cache_location": str(folder / "cache"),
+        "cache_size_limit": 10**8,
+        "cache_row_size_estimate": 10,
+        "cache_extra_settings": {"cleanup": False},
+    }
+
+
 def epochs(ids: list[int]) -> list[list[int]]:
     return [ids[start : start + GROUPS * ROWS] for start in range(0, len(ids), GROUPS * ROWS)]
 
@@ -101,13 +112,7 @@ def test_a_predicate_and_shuffled_rows_mix_no_values(read: Any, rows: bool, seed
 @KINDS
 def test_what_the_cache_holds_does_not_change_the_order(read: Any, rows: bool, tmp_path: Path) -> None:
     options = {"seed": 7, "shuffle_rows": True, "num_epochs": 2, "rows": rows}
-    cache = {
-        "cache_type": "local-disk",
-        "cache_location": str(tmp_path / "cache"),
-        "cache_size_limit": 10**8,
-        "cache_row_size_estimate": 10,
-        "cache_extra_settings": {"cleanup": False},
-    }
+    cache = kept_cache(tmp_path)
     wanted = read(**options)
 
     assert [read(**options, **cache) for _ in range(2)] == [wanted, wanted]
@@ -117,13 +122,7 @@ def test_what_the_cache_holds_does_not_change_the_order(read: Any, rows: bool, t
 def test_readers_of_other_fields_and_filters_share_a_cache(
     petastorm: Any, dataset: Path, tmp_path: Path, rows: bool
 ) -> None:
-    cache = {
-        "cache_type": "local-disk",
-        "cache_location": str(tmp_path / "cache"),
-        "cache_size_limit": 10**8,
-        "cache_row_size_estimate": 10,
-        "cache_extra_settings": {"cleanup": False},
-    }
+    cache = kept_cache(tmp_path)
 
     def count(**options: Any) -> int:
         make = petastorm.make_reader if rows else petastorm.make_batch_reader

@@ -60,11 +60,10 @@ class Receipt:
         in_one = (low >= self._starts[place]) & (high < self._ends[place])
         sums = mixed[:whole].reshape(-1, _BLOCK).sum(axis=1)
         self._note(place[in_one], np.full(np.count_nonzero(in_one), _BLOCK, np.uint64), sums[in_one])
-        alone = np.append(np.repeat(~in_one, _BLOCK), np.ones(rows - whole, bool)) if not in_one.all() else None
-        rest = slice(whole, rows) if alone is None else alone
-        if alone is not None or whole < rows:
-            numbers = mixed[rest]
-            self._note(self._place(position[rest]), np.ones(len(numbers), np.uint64), numbers)
+        alone = np.ones(rows, bool)
+        alone[:whole] = np.repeat(~in_one, _BLOCK)
+        numbers = mixed[alone]
+        self._note(self._place(position[alone]), np.ones(len(numbers), np.uint64), numbers)
 
     def _place(self, position: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the row group of each position; a position that is in none counts for one of them, which is found."""
@@ -72,9 +71,6 @@ class Receipt:
 
     def _note(self, place: NDArray[np.intp], *facts: NDArray[np.uint64]) -> None:
         if not len(place):
-            return
-        if place[0] == place[-1] and (place == place[0]).all():
-            self._sums[:, place[0]] += np.array([values.sum() for values in facts], np.uint64)
             return
         order = np.argsort(place, kind="stable")
         present, first = np.unique(place[order], return_index=True)

@@ -68,30 +68,21 @@ class SplitFeed:
         epoch = self.epoch
         self._checked_epoch = None
         receipt = Receipt(self.groups)
-        for batch, last in self._batches(epoch):
-            # What is handed out is noted from the batch itself, after all that could lose or double a row.
-            receipt.add(batch.position)
-            if last:
-                # Before it leaves: nobody need ask for one more, and a wrong epoch never ends well.
-                self._check(receipt, epoch)
-            yield batch
-
-    def _batches(self, epoch: int) -> Iterator[tuple[Batch, bool]]:
-        """Yield the batches of an epoch, and whether each is the last."""
         order = epoch_groups(self.groups, self._seed, epoch) if self._shuffle else list(self.groups)
-        held: Batch | None = None
+        last: Batch | None = None
         with read_row_groups(self._dataset_dir, order, self._columns) as blocks:
             parts = (_as_batch(block, self._weighted) for block in blocks)
             for batch in _cut(parts, self.batch_size, (self._seed, epoch) if self._shuffle else None):
-                if held is not None:
-                    yield held, False
-                held = batch
-        if held is not None:
-            yield held, True
-
-    def _check(self, receipt: Receipt, epoch: int) -> None:
+                if last is not None:
+                    yield last
+                # What is handed out is noted from the batch itself, after all that could lose or double a row.
+                receipt.add(batch.position)
+                last = batch
+        # Before the last batch leaves: nobody need ask for one more, and a wrong epoch never ends well.
         receipt.check(f"Epoch {epoch} of the {self.split} split")
         self._checked_epoch = epoch
+        if last is not None:
+            yield last
 
     def check(self) -> None:
         """Raise what went wrong in the feed, or RuntimeError where the epoch was not read to its end.

@@ -41,10 +41,10 @@ class PartitionSet:
 class ParquetPartitions:
     """The levels of key=value folders of a dataset; false where it has none.
 
-    filters: those of the dataset, which come to each read of a piece in this way.
+    filters: those of the dataset, an OR of ANDs, which come to each read of a piece in this way; none where empty.
     """
 
-    def __init__(self, levels: Sequence[PartitionSet], filters: _Filters | None) -> None:
+    def __init__(self, levels: Sequence[PartitionSet], filters: Sequence[Sequence[Any]]) -> None:
         self.levels = levels
         self.filters = filters
         self.partition_names = {level.name for level in levels}
@@ -55,16 +55,12 @@ class ParquetPartitions:
     def __getitem__(self, place: int) -> PartitionSet:
         return self.levels[place]
 
-    def columns(self, piece: "ParquetDatasetPiece", rows: int) -> dict[str, Any]:
-        """Return the columns that the folders of a piece give, each of `rows` equal values."""
-        return {name: pa.repeat(place.value, rows) for name, place in piece.partition_keys}
-
     def may_have_rows(self, piece: "ParquetDatasetPiece") -> bool:
         """Return whether some rows of a piece may pass the filters, as far as its folders tell."""
-        if self.filters is None or not self.levels:
+        if not self.filters or not self.levels:
             return True
-        here = pa.table(self.columns(piece, 1))
-        for conjunction in _conjunctions(self.filters):
+        here = pa.table(piece.folder_columns(1))
+        for conjunction in self.filters:
             known = [condition for condition in conjunction if condition[0] in self.partition_names]
             if not known or len(here.filter(pq.filters_to_expression([known]))):
                 return True
@@ -95,21 +91,24 @@ class ParquetDatasetPiece:
         with self._opened() as parquet:
             return parquet.metadata
 
+    def folder_columns(self, rows: int) -> dict[str, Any]:
+        """Return the columns that the folders give, each of `rows` equal values."""
+        return {name: pa.repeat(place.value, rows) for name, place in self.partition_keys}
+
     def read(self, columns: Collection[str] | None = None, partitions: ParquetPartitions | None = None) -> Any:
         """Return a pyarrow.Table of the named columns (None: all), in the file's order, then those of the folders.
 
         Rows that do not pass the dataset's filters are left out.
         """
         # Truth is the presence of levels.
-        partitions = partitions if partitions is not None else ParquetPartitions((), None)
-        conjunctions = _conjunctions(partitions.filters or ())
-        filtered_by = {condition[0] for conjunction in conjunctions for condition in conjunction}
+        partitions = partitions if partitions is not None else ParquetPartitions((), ())
+        filtered_by = {condition[0] for conjunction in partitions.filters for condition in conjunction}
         with self._opened() as parquet:
             stored = parquet.schema_arrow.names
             unknown = filtered_by - {*stored, *partitions.partition_names}
             if unknown:
                 raise InputError(
-                    f"filters={list(partitions.filters or ())!r} name the column {min(unknown)!r}, which is neither in "
+                    f"filters={list(partitions.filters)!r} name the column {min(unknown)!r}, which is neither in "
                     f"{self.path} (it has {', '.join(stored)}) nor in the names of its folders."
                 )
             lacking = set(columns or ()) - {*stored, *partitions.partition_names}
@@ -122,13 +121,16 @@ class ParquetDatasetPiece:
             wanted = [name for name in stored if columns is None or name in columns]
             read = [name for name in stored if name in wanted or name in filtered_by]
             # Petastorm decodes several pieces at a time in threads of its own.
-            group = parquet.read if self.row_group is None else _bound(parquet.read_row_group, self.row_group)
-            table = group(columns=read, use_threads=False)
-        for name, column in partitions.columns(self, len(table)).items():
+            options = {"columns": read, "use_threads": False}
+            if self.row_group is None:
+                table = parquet.read(**options)
+            else:
+                table = parquet.read_row_group(self.row_group, **options)
+        for name, column in self.folder_columns(len(table)).items():
             if name not in table.column_names:
                 table = table.append_column(name, column)
-        if conjunctions:
-            table = table.filter(pq.filters_to_expression(conjunctions))
+        if partitions.filters:
+            table = table.filter(pq.filters_to_expression(partitions.filters))
         return table.drop_columns([name for name in read if name not in wanted])
 
     @contextmanager
@@ -144,10 +146,6 @@ class ParquetDatasetPiece:
         except (OSError, pa.ArrowException) as error:
             group = f" row group {self.row_group}" if self.row_group is not None else ""
             raise type(error)(f"{self.path}{group}: {error}") from error
-
-
-def _bound(read_row_group: Callable[..., Any], number: int) -> Callable[..., Any]:
-    return lambda **options: read_row_group(number, **options)
 
 
 class ParquetDataset:
@@ -186,7 +184,7 @@ class ParquetDataset:
         else:
             # One may be named twice.
             files = [(path, ()) for path in self.paths]
-        self.partitions = ParquetPartitions(levels, _of_the_types_of_folders(filters, levels) if filters else None)
+        self.partitions = ParquetPartitions(levels, _of_the_types_of_folders(filters or (), levels))
         pieces = [
             ParquetDatasetPiece(path, self.fs.open, partition_keys=_numbered(keys, levels)) for path, keys in files
         ]
