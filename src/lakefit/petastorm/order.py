@@ -84,8 +84,8 @@ class _RowOrder:
 def arrow_reader_worker(module: Any) -> None:
     """Mend petastorm.arrow_reader_worker."""
     worker = module.ArrowReaderWorker
-    init, process, load = worker.__init__, worker.process, worker._load_rows
-    read = worker._read_with_shuffle_row_drop
+    init, process, read = worker.__init__, worker.process, worker._read_with_shuffle_row_drop
+    load = _in_file_order_for(module.LocalDiskCache, worker._load_rows)
 
     def with_own_cache(self: Any, *arguments: Any) -> None:
         init(self, *arguments)
@@ -97,14 +97,8 @@ def arrow_reader_worker(module: Any) -> None:
         self._rng = _row_order(piece_index, shuffle_row_drop_partition)
         process(self, piece_index, worker_predicate, shuffle_row_drop_partition)
 
-    def in_file_order_for_the_cache(self: Any, *arguments: Any) -> Any:
-        # What comes out of the cache is shuffled afterwards.
-        shuffle = self._shuffle_rows
-        self._shuffle_rows = shuffle and not isinstance(self._local_cache, module.LocalDiskCache)
-        try:
-            rows = load(self, *arguments)
-        finally:
-            self._shuffle_rows = shuffle
+    def load_some(self: Any, *arguments: Any) -> Any:
+        rows = load(self, *arguments)
         values = next(iter(rows.values()), ()) if isinstance(rows, dict) else rows
         return rows if len(values) else []
 
@@ -115,15 +109,14 @@ def arrow_reader_worker(module: Any) -> None:
             # Of no rows; it divides by their number.
             return read(self, piece, pq_file, names, (0, 1))
 
-    worker.__init__, worker.process, worker._load_rows = with_own_cache, ordered, in_file_order_for_the_cache
+    worker.__init__, worker.process, worker._load_rows = with_own_cache, ordered, load_some
     worker._read_with_shuffle_row_drop = read_some
 
 
 def py_dict_reader_worker(module: Any) -> None:
     """Mend petastorm.py_dict_reader_worker, which also failed at a part file without rows (uber/petastorm #507)."""
     worker = module.PyDictReaderWorker
-    init, process, load = worker.__init__, worker.process, worker._load_rows
-    read = worker._read_with_shuffle_row_drop
+    init, process, read = worker.__init__, worker.process, worker._read_with_shuffle_row_drop
 
     def with_shuffled_cache(self: Any, *arguments: Any) -> None:
         init(self, *arguments)
@@ -135,14 +128,6 @@ def py_dict_reader_worker(module: Any) -> None:
         self._shuffle_seed = _row_order(piece_index, shuffle_row_drop_partition).number
         process(self, piece_index, worker_predicate, shuffle_row_drop_partition)
 
-    def in_file_order_for_the_cache(self: Any, *arguments: Any) -> Any:
-        shuffle = self._shuffle_rows
-        self._shuffle_rows = shuffle and not isinstance(self._local_cache, _ShuffledCache)
-        try:
-            return load(self, *arguments)
-        finally:
-            self._shuffle_rows = shuffle
-
     def read_some(self: Any, piece: Any, pq_file: Any, names: Any, partition: Any) -> Any:
         try:
             return read(self, piece, pq_file, names, partition)
@@ -150,8 +135,23 @@ def py_dict_reader_worker(module: Any) -> None:
             # Of no rows; it divides by their number.
             return []
 
-    worker.__init__, worker.process, worker._load_rows = with_shuffled_cache, ordered, in_file_order_for_the_cache
+    worker.__init__, worker.process = with_shuffled_cache, ordered
+    worker._load_rows = _in_file_order_for(_ShuffledCache, worker._load_rows)
     worker._read_with_shuffle_row_drop = read_some
+
+
+def _in_file_order_for(cache: type, load: Any) -> Any:
+    """Return a worker's `_load_rows` that does not shuffle what goes into such a cache: it is shuffled afterwards."""
+
+    def load_rows(self: Any, *arguments: Any) -> Any:
+        shuffle = self._shuffle_rows
+        self._shuffle_rows = shuffle and not isinstance(self._local_cache, cache)
+        try:
+            return load(self, *arguments)
+        finally:
+            self._shuffle_rows = shuffle
+
+    return load_rows
 
 
 def _own_cache(worker: Any) -> Any:

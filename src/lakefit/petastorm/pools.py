@@ -31,8 +31,7 @@ def thread_pool(module: Any) -> None:
 
         Raises TimeoutWaitingForResultError if none comes for `timeout_s`, RuntimeError if the pool is stopped.
         """
-        if os.getpid() != self.__dict__.setdefault("_lakefit_process", os.getpid()):
-            raise RuntimeError("the pool belongs to another process; open a reader in this fork of it")
+        _refuse_a_fork(self)
         # Several threads may read one pool.
         with self.__dict__.setdefault("_lakefit_lock", threading.Lock()):
             return next_result(self, timeout_s)
@@ -109,7 +108,8 @@ def process_pool(module: Any) -> None:
     start, ventilate, join = module.ProcessPool.start, module.ProcessPool.ventilate, module.ProcessPool.join
 
     def numbered_start(self: Any, worker_class: Any, worker_setup_args: Any = None, ventilator: Any = None) -> None:
-        self._arrived, self._process = {}, os.getpid()
+        self._arrived = {}
+        _refuse_a_fork(self)
         start(self, partial(_NumberedWorker, worker_class), worker_setup_args, ventilator)
 
     def numbered_ventilate(self: Any, *arguments: Any, **options: Any) -> None:
@@ -121,8 +121,7 @@ def process_pool(module: Any) -> None:
         socket.send_multipart([b"" if end else serializer.serialize(result), pickle.dumps((number, end))])
 
     def get_results(self: Any, timeout_s: float | None = None) -> Any:
-        if os.getpid() != self._process:
-            raise RuntimeError(f"the pool belongs to process {self._process}; open a reader in this fork of it")
+        _refuse_a_fork(self)
         deadline = _deadline(timeout_s)
         while True:
             arrived = self._arrived.setdefault(self._ventilated_items_processed, [])
@@ -205,6 +204,13 @@ class _NumberedWorker:
 
     def shutdown(self) -> None:
         self._worker.shutdown()
+
+
+def _refuse_a_fork(pool: Any) -> None:
+    """Raise RuntimeError unless this process is the one that asked first."""
+    process = pool.__dict__.setdefault("_lakefit_process", os.getpid())
+    if process != os.getpid():
+        raise RuntimeError(f"the pool belongs to process {process}; open a reader in this fork of it")
 
 
 def _raise_error_of_ventilator(pool: Any) -> None:
