@@ -6,6 +6,7 @@ compare what TensorFlow hands out, timed on positions alone. ROWS=1000000 sets t
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from harness import ROOT
 
-from lakefit.dataset.features import CategoricalFeature, Features, LabelFeature, NumericFeature
-from lakefit.dataset.ledger import Ledger
-from lakefit.dataset.manifest import DataFile, Manifest, SplitFiles
+sys.path.insert(0, str(ROOT / "tests"))
+from feeds import manifest_of
+from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
+from lakefit.dataset.manifest import DataFile, Manifest
 from lakefit.feed.receipt import Receipt
 from lakefit.feed.split import SplitFeed, _Arrivals, row_groups
 
@@ -41,14 +43,7 @@ def write_data(folder: Path, rows: int) -> Manifest:
         numeric=tuple(NumericFeature(name=name, fill=0.0) for name in FLOATS),
         categorical=tuple(CategoricalFeature(name=name, vocabulary=(), counts=(), rare=0) for name in CATEGORIES),
     )
-    return Manifest(
-        format_version=5, fingerprint="", name="bench", created="", versions={}, inputs=(), excluded=(), reader="",
-        pipeline={}, features=features, label=LabelFeature(), statistics={},
-        splits={"train": SplitFiles(rows=rows, classes={}, files=(file,))}, duplicates=(), rejects=(), corrections=(),
-        strata=(), expectations=(),
-        ledger=Ledger(rows_in=rows, kept={"train": rows}, rejected={}, duplicates=0, not_finite=0, unparsable={},
-                      files={}),
-    )  # fmt: skip
+    return manifest_of([file], features)
 
 
 class Timed(Receipt):

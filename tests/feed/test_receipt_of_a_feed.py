@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakefit.dataset.features import Features, LabelFeature, NumericFeature
-from lakefit.dataset.ledger import Ledger
-from lakefit.dataset.manifest import DataFile, Manifest, SplitFiles
+from feeds import manifest_of
+from lakefit.dataset.features import Features, NumericFeature
+from lakefit.dataset.manifest import DataFile, Manifest
 from lakefit.errors import FeedError
 from lakefit.feed import petastorm_engine
 from lakefit.feed import split as split_module
@@ -38,16 +38,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
         pq.write_table(table, folder / path, row_group_size=GROUP)
         groups = (GROUP,) * (GROUPS // 2)
         files.append(DataFile(path=path, row_groups=groups, bytes=0, sha256="", first_position=number << 40))
-    manifest = Manifest(
-        format_version=5, fingerprint="0", name="n", created="", versions={}, inputs=(), excluded=(), reader="Arrow",
-        pipeline={}, features=Features(numeric=(NumericFeature(name="x", fill=0.0),), categorical=()),
-        label=LabelFeature(), statistics={},
-        splits={"train": SplitFiles(rows=ROWS, classes={"1": ROWS // 2}, files=tuple(files))},
-        duplicates=(), rejects=(), corrections=(), strata=(), expectations=(),
-        ledger=Ledger(rows_in=ROWS, kept={"train": ROWS}, rejected={}, duplicates=0, not_finite=0, unparsable={},
-                      files={}),
-    )  # fmt: skip
-    return folder, manifest
+    return folder, manifest_of(files, Features(numeric=(NumericFeature(name="x", fill=0.0),), categorical=()))
 
 
 def through_numpy(feed: SplitFeed) -> int:

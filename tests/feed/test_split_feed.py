@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakefit.dataset.features import CategoricalFeature, Features, LabelFeature, NumericFeature
-from lakefit.dataset.ledger import Ledger
-from lakefit.dataset.manifest import DataFile, Manifest, SplitFiles
+from feeds import manifest_of
+from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
+from lakefit.dataset.manifest import DataFile, Manifest
 from lakefit.errors import FeedError
 from lakefit.feed import split as split_module
 from lakefit.feed.reader import Block
@@ -42,16 +42,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
         start += rows
     amount = NumericFeature(name="amount", fill=0.0, indicator="amount_missing")
     city = CategoricalFeature(name="city", vocabulary=(), counts=(), rare=0)
-    manifest = Manifest(
-        format_version=1, fingerprint="0", name="n", created="", versions={}, inputs=(), excluded=(), reader="Arrow",
-        pipeline={},
-        features=Features(numeric=(amount,), categorical=(city,)), label=LabelFeature(), statistics={},
-        splits={"train": SplitFiles(rows=ROWS, classes={"1": ROWS // 2}, files=tuple(files))},
-        duplicates=(), rejects=(), corrections=(), strata=(), expectations=(),
-        ledger=Ledger(rows_in=ROWS, kept={"train": ROWS}, rejected={}, duplicates=0, not_finite=0, unparsable={},
-                      files={}),
-    )  # fmt: skip
-    return folder, manifest
+    return folder, manifest_of(files, Features(numeric=(amount,), categorical=(city,)))
 
 
 def feed_of(dataset: tuple[Path, Manifest], batch_size: int = 8, **options: Any) -> SplitFeed:
