@@ -26,56 +26,48 @@ class Receipt:
         """groups: ascending by position."""
         self._groups = groups
         self._starts = np.array([group.first_position for group in groups], np.int64)
-        self._ends = self._starts + np.array([group.rows for group in groups], np.int64)
         self._sums = np.zeros((2, len(groups)), np.uint64)
         # Used again and again: fresh memory of this size costs more than what is done in it.
-        self._held = np.empty(_HELD, np.int64)
+        self._room = np.empty(_HELD, np.int64)
         self._mixed, self._upper = np.empty(_HELD, np.uint64), np.empty(_HELD, np.uint64)
+        self._held: list[NDArray[np.int64]] = []
         self._held_rows = 0
 
     def add(self, position: NDArray[np.int64]) -> None:
-        """Note the rows of a batch. position: (rows,) int64."""
-        done = 0
-        while done < len(position):
-            here = min(_HELD - self._held_rows, len(position) - done)
-            self._held[self._held_rows : self._held_rows + here] = position[done : done + here]
-            self._held_rows += here
-            done += here
-            if self._held_rows == _HELD:
-                self._sum()
+        """Note the rows of a batch. position: (rows,) int64, not to be changed afterwards."""
+        while self._held_rows + len(position) >= _HELD:
+            here = _HELD - self._held_rows
+            self._held.append(position[:here])
+            self._held_rows = _HELD
+            self._sum()
+            position = position[here:]
+        self._held.append(position)
+        self._held_rows += len(position)
 
     def _sum(self) -> None:
-        position, rows = self._held[: self._held_rows], self._held_rows
-        self._held_rows = 0
+        rows = self._held_rows
+        position = np.concatenate(self._held, out=self._room[:rows])
+        self._held, self._held_rows = [], 0
         mixed = _mixed(position, self._mixed[:rows], self._upper[:rows])
-        at = int(self._place(position[:1])[0])
-        if position.min() >= self._starts[at] and position.max() < self._ends[at]:
-            # All of one row group, as most are.
-            self._sums[:, at] += np.array([rows, mixed.sum()], np.uint64)
-            return
+        # A block whose ends are of one row group counts for that one as a whole. Row groups come one after another, so
+        # it is so; where it is not, two row groups get wrong sums, as they should.
         whole = rows // _BLOCK * _BLOCK
         blocks = position[:whole].reshape(-1, _BLOCK)
-        low, high = blocks.min(axis=1), blocks.max(axis=1)
-        place = self._place(low)
-        in_one = (low >= self._starts[place]) & (high < self._ends[place])
+        place = self._place(blocks[:, 0])
+        in_one = place == self._place(blocks[:, -1])
         sums = mixed[:whole].reshape(-1, _BLOCK).sum(axis=1)
-        self._note(place[in_one], np.full(np.count_nonzero(in_one), _BLOCK, np.uint64), sums[in_one])
+        self._note(place[in_one], _BLOCK, sums[in_one])
         alone = np.ones(rows, bool)
-        alone[:whole] = np.repeat(~in_one, _BLOCK)
-        numbers = mixed[alone]
-        self._note(self._place(position[alone]), np.ones(len(numbers), np.uint64), numbers)
+        alone[:whole].reshape(-1, _BLOCK)[in_one] = False
+        self._note(self._place(position[alone]), 1, mixed[alone])
 
     def _place(self, position: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the row group of each position; a position that is in none counts for one of them, which is found."""
         return np.maximum(np.searchsorted(self._starts, position, side="right") - 1, 0)
 
-    def _note(self, place: NDArray[np.intp], *facts: NDArray[np.uint64]) -> None:
-        if not len(place):
-            return
-        order = np.argsort(place, kind="stable")
-        present, first = np.unique(place[order], return_index=True)
-        for sums, values in zip(self._sums, facts, strict=True):
-            sums[present] += np.add.reduceat(values[order], first)
+    def _note(self, place: NDArray[np.intp], rows: int, mixed: NDArray[np.uint64]) -> None:
+        np.add.at(self._sums[0], place, np.uint64(rows))
+        np.add.at(self._sums[1], place, mixed)
 
     def check(self, what: str) -> None:
         """Raise FeedError, naming the row groups, unless each row came exactly once."""

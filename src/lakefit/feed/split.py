@@ -116,23 +116,24 @@ class SplitFeed:
             iteration = arrivals.begin()
             try:
                 for number, batch in enumerate(self):
-                    arrivals.leaves(iteration, batch.position)
+                    positions = ~batch.position  # Below zero, so that the row at position 0 counts in a sum too.
+                    arrivals.leaves(iteration, positions)
                     features = {name: getattr(batch, name) for name in inputs}
                     row = (features, batch.label, batch.weight) if self._weighted else (features, batch.label)
-                    yield row, batch.position, np.array([iteration, number])
+                    yield row, positions, arrivals.place(iteration, number)
             except Exception as error:
                 # TensorFlow would turn it into text; `check` raises it as it was.
                 self.error = error
                 raise
 
-        def received(row: Any, position: Any, at: Any) -> Any:
-            with tf.control_dependencies(arrivals.arrives(position, at)):
+        def received(row: Any, positions: Any, place: Any) -> Any:
+            with tf.control_dependencies([arrivals.arrives(positions, place)]):
                 return tf.nest.map_structure(tf.identity, row)
 
         row: tuple[Any, ...] = (inputs, tf.TensorSpec((None, 1), tf.float32))
         if self._weighted:
             row = (*row, tf.TensorSpec((None,), tf.float32))
-        signature = (row, tf.TensorSpec((None,), tf.int64), tf.TensorSpec((2,), tf.int64))
+        signature = (row, tf.TensorSpec((None,), tf.int64), tf.TensorSpec((1, 2), tf.int64))
         dataset = tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2).map(received)
         return dataset.apply(tf.data.experimental.assert_cardinality(self.batches))
 
@@ -141,7 +142,7 @@ class _Arrivals:
     """Compares what enters a tf.data.Dataset with what comes out of its last step.
 
     The receipt has proven what enters, row by row; TensorFlow then moves batches as they are. So one number for each
-    batch is enough, the sum of its positions and of its rows, and costs a few microseconds. There is a place for
+    batch is enough, the sum of its positions, which takes two operations: some microseconds. There is a place for
     several iterations, since an old one may still be reading ahead when the next begins.
     """
 
@@ -165,15 +166,17 @@ class _Arrivals:
         self._received[slot].assign(self._tf.zeros_like(self._received[slot]))
         return self._iteration
 
-    def leaves(self, iteration: int, position: NDArray[np.int64]) -> None:
-        """Note a batch on its way in."""
-        self._sent[iteration % self.SLOTS].append((int(position.sum()) + len(position), int(position[0])))
+    def place(self, iteration: int, number: int) -> NDArray[np.int64]:
+        """Return where the sum of a batch goes: (1, 2), as TensorFlow's scatter wants it."""
+        return np.array([[iteration % self.SLOTS, number]])
 
-    def arrives(self, position: Any, at: Any) -> list[Any]:
-        """Return the operations that note a batch that has come out. at: (iteration, number of the batch) int64."""
-        tf = self._tf
-        number = tf.reduce_sum(position) + tf.size(position, tf.int64)
-        return [self._received.scatter_nd_add([[at[0] % self.SLOTS, at[1]]], [number])]
+    def leaves(self, iteration: int, positions: NDArray[np.int64]) -> None:
+        """Note a batch on its way in. positions: (rows,) int64, the complements (`~`) of its rows' positions."""
+        self._sent[iteration % self.SLOTS].append((int(positions.sum()), int(~positions[0])))
+
+    def arrives(self, positions: Any, place: Any) -> Any:
+        """Return the operation that notes a batch that has come out; both as they went in."""
+        return self._received.scatter_nd_add(place, self._tf.reduce_sum(positions, keepdims=True))
 
     def check(self, what: str) -> None:
         """Raise FeedError, naming row groups, unless all batches of the last iteration have come out once."""
