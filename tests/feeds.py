@@ -1,10 +1,15 @@
-"""The manifest of a training split that a test has written itself."""
+"""What tests of the feed share: the manifest of a training split that a test has written, copies of blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.ledger import Ledger
 from lakefit.dataset.manifest import FORMAT_VERSION, DataFile, Manifest, SplitFiles
+from lakefit.feed.reader import Block, RowGroup
 
 
 def manifest_of(files: Sequence[DataFile], features: Features) -> Manifest:
@@ -18,3 +23,19 @@ def manifest_of(files: Sequence[DataFile], features: Features) -> Manifest:
         ledger=Ledger(rows_in=rows, kept={"train": rows}, rejected={}, duplicates=0, not_finite=0, unparsable={},
                       files={}),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CopiedBlock:
+    """A block whose place in the arena was given back."""
+
+    group: RowGroup
+    rows: dict[str, NDArray[Any]]
+
+
+def copied(blocks: Iterator[Block]) -> Iterator[CopiedBlock]:
+    """Yield copies of blocks, and release them."""
+    for block in blocks:
+        copy = CopiedBlock(block.group, {name: values.copy() for name, values in block.rows.items()})
+        block.release()
+        yield copy

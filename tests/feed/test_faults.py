@@ -18,11 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feeds import copied
 from lakefit.errors import FeedError
 from lakefit.feed import petastorm_engine
-from lakefit.feed.reader import Columns, RowGroup, read_row_groups
+from lakefit.feed.reader import Field, RowGroup, read_row_groups
 
-COLUMNS = Columns(numeric=("x", "y"), categorical=("c",), label="label")
+FIELDS = (
+    Field("numeric", ("x", "y"), "float32"),
+    Field("categorical", ("c",), "int32"),
+    Field("label", ("label",), "float32", flat=True),
+    Field("position", ("_position",), "int64", flat=True),
+)
 ROWS = 200
 FILES = 3
 
@@ -57,13 +63,19 @@ def plan() -> list[RowGroup]:
 
 
 def read(folder: Path, groups: list[RowGroup] | None = None, **options: Any) -> list[Any]:
-    with read_row_groups(folder, groups or plan(), COLUMNS, **options) as blocks:
-        return list(blocks)
+    with read_row_groups(folder, groups or plan(), FIELDS, held=1, **options) as blocks:
+        return list(copied(blocks))
+
+
+def decode(path: Path, group: RowGroup) -> Any:
+    """Return the arrays of a row group, read in this thread."""
+    out = {field.name: np.empty((group.rows, *field.row_shape), field.dtype) for field in FIELDS}
+    petastorm_engine.decode_row_group(petastorm_engine.Footers().open(path), group, FIELDS, out)
+    return out
 
 
 def values(blocks: list[Any]) -> list[Any]:
-    return [[block.numeric.tolist(), block.categorical.tolist(), block.label.tolist(), block.position.tolist()]
-            for block in blocks]  # fmt: skip
+    return [[array.tolist() for array in (getattr(block, "rows", None) or block).values()] for block in blocks]
 
 
 def test_no_flipped_bit_changes_a_value(folder: Path) -> None:
@@ -77,7 +89,7 @@ def test_no_flipped_bit_changes_a_value(folder: Path) -> None:
         found = []
         for group in groups:
             try:
-                found.append(petastorm_engine.decode_row_group(path, group, COLUMNS))
+                found.append(decode(path, group))
             except (FeedError, OSError, ValueError, pa.ArrowException):
                 failed += 1
         if len(found) == len(groups):
@@ -98,7 +110,7 @@ def test_a_flipped_bit_is_said_to_be_in_its_row_group(folder: Path) -> None:
 
 def test_a_file_replaced_while_it_is_read_is_named(folder: Path) -> None:
     write(folder / "new", 2 * ROWS, shift=1)
-    with read_row_groups(folder, plan() * 20, COLUMNS, workers=1) as blocks:
+    with read_row_groups(folder, plan() * 20, FIELDS, held=99, workers=1) as blocks:
         next(blocks)
         os.replace(folder / "new", folder / "part-2.parquet")
         with pytest.raises(FeedError, match=r"part-2\.parquet can't be read\. The file was replaced"):
@@ -108,10 +120,10 @@ def test_a_file_replaced_while_it_is_read_is_named(folder: Path) -> None:
 def test_a_store_that_hangs_ends_the_read_in_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode, hanging = petastorm_engine.decode_row_group, threading.Event()
 
-    def hangs(path: Path, group: RowGroup, columns: Columns) -> Any:
+    def hangs(parquet: Any, group: RowGroup, *where: Any) -> None:
         if group.first_position == 300:
             hanging.wait(30)
-        return decode(path, group, columns)
+        decode(parquet, group, *where)
 
     monkeypatch.setattr(petastorm_engine, "decode_row_group", hangs)
     began = time.monotonic()
@@ -139,10 +151,11 @@ def test_a_slow_store_only_takes_longer(folder: Path, monkeypatch: pytest.Monkey
 
 INTERRUPTED = """
 import sys
-from lakefit.feed.reader import Columns, RowGroup, read_row_groups
+from lakefit.feed.reader import Field, RowGroup, read_row_groups
 group = RowGroup("part-0.parquet", 0, 100, 0)
-with read_row_groups(sys.argv[1], [group] * 1_000_000, Columns(("x",), (), None)) as blocks:
+with read_row_groups(sys.argv[1], [group] * 1_000_000, [Field("x", ("x",), "float32")], held=1) as blocks:
     for number, block in enumerate(blocks):
+        block.release()
         if number == 20:
             print("reading", flush=True)
 """
@@ -167,7 +180,7 @@ def test_a_consumer_that_leaves_takes_all_with_it(folder: Path, leaves: str) -> 
     before = set(threading.enumerate())
 
     def consume() -> None:
-        with read_row_groups(folder, plan() * 1000, COLUMNS) as blocks:
+        with read_row_groups(folder, plan() * 1000, FIELDS, held=99) as blocks:
             if leaves != "at once":
                 next(blocks)
             if leaves == "raising":
@@ -186,7 +199,7 @@ def test_200_times_opened_and_closed_leave_nothing(folder: Path) -> None:
 
     def cycles(number: int) -> tuple[int, int, int, int, int]:
         for cycle in range(number):
-            with read_row_groups(folder, plan(), COLUMNS) as blocks:
+            with read_row_groups(folder, plan(), FIELDS, held=99) as blocks:
                 for taken, _ in enumerate(blocks):
                     if taken == cycle % 6:
                         break
@@ -207,14 +220,14 @@ def _in_child(folder: Path, inherited: Any, told: Any) -> None:
         next(inherited)
     except FeedError as error:
         told.put(str(error))
-    told.put(sum(len(block.position) for block in read(folder)))
+    told.put(sum(len(block.rows["position"]) for block in read(folder)))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_a_fork_can_open_its_own_feed_but_not_read_an_open_one(folder: Path) -> None:
     fork = multiprocessing.get_context("fork")
     told = fork.SimpleQueue()
-    with read_row_groups(folder, plan(), COLUMNS) as blocks:
+    with read_row_groups(folder, plan(), FIELDS, held=99) as blocks:
         first = next(blocks)
         child = fork.Process(target=_in_child, args=(folder, blocks, told))
         child.start()
@@ -228,9 +241,12 @@ def test_a_fork_can_open_its_own_feed_but_not_read_an_open_one(folder: Path) -> 
 
 
 def test_a_spawned_process_reads_beside_an_open_feed(folder: Path) -> None:
-    with read_row_groups(folder, plan(), COLUMNS) as blocks, multiprocessing.get_context("spawn").Pool(1) as pool:
+    with (
+        read_row_groups(folder, plan(), FIELDS, held=99) as blocks,
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+    ):
         first = next(blocks)
-        there = pool.apply(petastorm_engine.decode_row_group, (folder / first.group.file, first.group, COLUMNS))
+        there = pool.apply(decode, (folder / first.group.file, first.group))
         assert values([there]) == values([first])
         assert [block.group for block in blocks] == plan()[1:]
 
@@ -250,7 +266,7 @@ def test_a_missing_file_is_named_where_the_plan_comes_to_it(folder: Path) -> Non
 
     with (
         pytest.raises(FeedError, match=r"Row group 0 of .*part-1\.parquet can't be read"),
-        read_row_groups(folder, [replace(group) for group in plan()], COLUMNS) as blocks,
+        read_row_groups(folder, [replace(group) for group in plan()], FIELDS, held=9) as blocks,
     ):
         taken.extend(block.group for block in blocks)
     assert taken == plan()[:2]

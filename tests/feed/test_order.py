@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakefit.feed.order import epoch_groups, permutation, row_order
+from lakefit.feed.order import EpochOrder, epoch_groups, permutation, row_order
 from lakefit.feed.reader import RowGroup
 
 GROUPS = [RowGroup(f"train/part-{i // 3:05}.parquet", i % 3, 40, 40 * i) for i in range(9)]
@@ -54,3 +54,89 @@ def test_the_rows_of_a_group_do_not_follow_the_order_of_the_groups() -> None:
 def test_rows_are_spread_evenly() -> None:
     first = [int(permutation(10, seed, epoch)[0]) for seed in range(40) for epoch in range(40)]
     assert np.abs(np.bincount(first, minlength=10) - 160).max() < 60  # 5 standard deviations
+
+
+def rows_of(order: EpochOrder, first: int, end: int) -> list[tuple[int, int]]:
+    """Return (place of the row group on the tape, row of it) for each row of some batches."""
+    runs = order.runs(first, end)
+    pieces = zip(runs.group.tolist(), runs.start.tolist(), runs.stop.tolist(), strict=True)
+    rows = [(group, row) for group, start, stop in pieces for row in range(start, stop)]
+    assert len(rows) == runs.sizes.sum()
+    return rows
+
+
+def tape(sizes: list[int]) -> tuple[RowGroup, ...]:
+    return tuple(RowGroup("train/part-00000.parquet", i, rows, 1000 * i) for i, rows in enumerate(sizes))
+
+
+def test_the_batches_never_change() -> None:
+    order = EpochOrder(tape([5, 3, 6]), 4, lanes=2)
+    assert [rows_of(order, b, b + 1) for b in range(order.batches)] == [
+        [(0, 0), (0, 1), (1, 2), (2, 0)],
+        [(0, 2), (0, 3), (2, 1), (2, 2)],
+        [(0, 4), (1, 0), (2, 3), (2, 4)],
+        [(1, 1), (2, 5)],
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(any),
+    st.integers(1, 60),
+    st.integers(1, 9),
+    st.sampled_from([1, 2, 3, 4, 8]),
+    st.integers(0, 5),
+)
+def test_each_row_comes_once_and_workers_share_the_same_batches(
+    sizes: list[int], batch_size: int, lanes: int, workers: int, near: int
+) -> None:
+    whole = EpochOrder(tape(sizes), batch_size, lanes)
+    shares = [EpochOrder(tape(sizes), batch_size, lanes, worker, workers) for worker in range(workers)]
+    assert {share.batches for share in shares} == {whole.batches} == {-(-sum(sizes) // batch_size)}
+    batches = [rows_of(whole, b, b + 1) for b in range(whole.batches)]
+    assert sorted(row for batch in batches for row in batch) == [(g, r) for g, n in enumerate(sizes) for r in range(n)]
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    assert rows_of(whole, 0, whole.batches) == [row for batch in batches for row in batch]
+    for number, batch in enumerate(batches):
+        of_workers = [rows_of(share, number, number + 1) for share in shares]
+        assert [row for rows in of_workers for row in rows] == batch
+        assert [len(rows) for rows in of_workers] == [
+            (w + 1) * len(batch) // workers - w * len(batch) // workers for w in range(workers)
+        ]
+    for share in shares:
+        for first in (0, whole.batches // 2):
+            visits = share.visits(first, near)
+            assert [visit.first_batch for visit in visits] == sorted(visit.first_batch for visit in visits)
+            for number in range(first, whole.batches):
+                needed = {group for group, _ in rows_of(share, number, number + 1)}
+                open_now = [visit.group for visit in visits if visit.first_batch <= number <= visit.last_batch]
+                assert needed <= set(open_now)
+                assert len(open_now) == len(set(open_now)), "no row group is open twice"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 60), st.integers(1, 9))
+def test_no_more_row_groups_are_open_than_lanes(sizes: list[int], batch_size: int, lanes: int) -> None:
+    order = EpochOrder(tape(sizes), batch_size, lanes)
+    visits = order.visits()
+    for number in range(1, order.batches):
+        # Between two batches: within one, a lane may go from one row group to the next, or over several small ones.
+        assert sum(visit.first_batch < number <= visit.last_batch for visit in visits) <= lanes
+    # A row group that lies across the border of two lanes is read for each, where it can't be held so long.
+    assert len(visits) <= len(sizes) + lanes - 1
+
+
+@pytest.mark.parametrize(("workers", "lanes"), [(2, 8), (4, 8), (8, 8), (2, 2)])
+def test_workers_that_divide_the_lanes_read_their_own_ones_only(workers: int, lanes: int) -> None:
+    groups = tape([40] * 64)
+    read = [
+        [visit.group for visit in EpochOrder(groups, 16, lanes, worker, workers).visits()] for worker in range(workers)
+    ]
+    assert [len(groups) for groups in read] == [64 // workers] * workers
+    assert sorted(group for groups in read for group in groups) == list(range(64))
+
+
+def test_a_batch_mixes_as_many_row_groups_as_there_are_lanes() -> None:
+    order = EpochOrder(tape([100] * 50), 64, lanes=8)
+    mixed = [len({group for group, _ in rows_of(order, b, b + 1)}) for b in range(order.batches - 1)]
+    assert min(mixed) == 8

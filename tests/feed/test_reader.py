@@ -12,11 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feeds import CopiedBlock, copied
 from lakefit.errors import FeedError
 from lakefit.feed import petastorm_engine
-from lakefit.feed.reader import Block, Columns, RowGroup, read_row_groups
+from lakefit.feed.buffers import Buffers
+from lakefit.feed.reader import Field, RowGroup, read_row_groups
 
-COLUMNS = Columns(numeric=("half", "third"), categorical=("index",), label="label")
+POSITION = Field("position", ("_position",), "int64", flat=True)
+FIELDS = (
+    Field("numeric", ("half", "third"), "float32"),
+    Field("categorical", ("index",), "int32"),
+    Field("label", ("label",), "float32", flat=True),
+    POSITION,
+)
 GROUPS_PER_FILE = (5, 3, 1, 6)
 ROWS_PER_GROUP = 7  # the last group of each file has 4
 
@@ -81,9 +89,11 @@ def positions_of(groups: list[RowGroup]) -> list[int]:
     return [position for g in groups for position in range(g.first_position, g.first_position + g.rows)]
 
 
-def read(dataset_dir: Path, groups: list[RowGroup], columns: Columns = COLUMNS, workers: int = 2) -> list[Block]:
-    with read_row_groups(dataset_dir, groups, columns, workers=workers) as blocks:
-        return list(blocks)
+def read(
+    dataset_dir: Path, groups: list[RowGroup], fields: tuple[Field, ...] = FIELDS, workers: int = 2
+) -> list[CopiedBlock]:
+    with read_row_groups(dataset_dir, groups, fields, held=1, workers=workers) as blocks:
+        return list(copied(blocks))
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +110,7 @@ def test_blocks_come_in_the_order_of_the_plan(dataset_dir: Path, workers: int) -
     blocks = read(dataset_dir, groups, workers=workers)
 
     assert [block.group for block in blocks] == groups
-    assert [p for block in blocks for p in block.position.tolist()] == positions_of(groups)
+    assert [p for block in blocks for p in block.rows["position"].tolist()] == positions_of(groups)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -111,11 +121,10 @@ def test_order_holds_when_row_groups_are_decoded_in_another(
     decoded: list[RowGroup] = []
     decode = petastorm_engine.decode_row_group
 
-    def slow_for_some(path: Path, group: RowGroup, columns: Columns) -> Block:
+    def slow_for_some(parquet: Any, group: RowGroup, *where: Any) -> None:
         time.sleep(0.02 if groups.index(group) % 3 == 0 else 0)
-        block = decode(path, group, columns)
+        decode(parquet, group, *where)
         decoded.append(group)
-        return block
 
     monkeypatch.setattr(petastorm_engine, "decode_row_group", slow_for_some)
 
@@ -128,40 +137,89 @@ def test_order_holds_when_row_groups_are_decoded_in_another(
 def test_every_row_comes_exactly_once_with_its_own_values(dataset_dir: Path, workers: int) -> None:
     blocks = read(dataset_dir, planned(), workers=workers)
 
-    at = np.concatenate([block.position for block in blocks])
+    at = np.concatenate([block.rows["position"] for block in blocks])
     assert sorted(at) == list(range(sum(g.rows for g in groups_in_file_order())))
     assert at.tolist() != sorted(at)
-    numeric = np.concatenate([block.numeric for block in blocks])
+    numeric = np.concatenate([block.rows["numeric"] for block in blocks])
     assert np.array_equal(numeric, np.stack([at / 2, at / 3], axis=1).astype(np.float32))
-    assert np.array_equal(np.concatenate([block.categorical for block in blocks]), at.astype(np.int32)[:, None])
-    assert np.array_equal(np.concatenate([block.label for block in blocks]), (at % 2).astype(np.float32))
+    assert np.array_equal(np.concatenate([block.rows["categorical"] for block in blocks]), at.astype(np.int32)[:, None])
+    assert np.array_equal(np.concatenate([block.rows["label"] for block in blocks]), (at % 2).astype(np.float32))
 
 
-def test_a_block_is_made_of_contiguous_arrays_that_are_its_own(dataset_dir: Path) -> None:
-    block, again = read(dataset_dir, [groups_in_file_order()[0]] * 2)
+def test_blocks_that_are_held_lie_apart_in_contiguous_arrays(dataset_dir: Path) -> None:
+    groups = [groups_in_file_order()[0]] * 9
 
-    arrays = (block.numeric, block.categorical, block.label, block.position)
-    assert [a.dtype for a in arrays] == [np.float32, np.int32, np.float32, np.int64]
-    assert [a.shape for a in arrays] == [(7, 2), (7, 1), (7,), (7,)]
-    assert all(a.flags.c_contiguous and a.flags.writeable and a.flags.owndata for a in arrays)
-    block.numeric[:] = block.label[:] = -1
-    assert (again.numeric >= 0).all()
-    assert (again.label >= 0).all()
+    with read_row_groups(dataset_dir, groups, FIELDS, held=2) as blocks:
+        block, again = next(blocks), next(blocks)
+        arrays = list(block.rows.values())
+        assert [a.dtype for a in arrays] == [np.float32, np.int32, np.float32, np.int64]
+        assert [a.shape for a in arrays] == [(7, 2), (7, 1), (7,), (7,)]
+        assert all(a.flags.c_contiguous for a in arrays)
+        for values in arrays:
+            values[:] = -1
+        assert (again.rows["numeric"] >= 0).all()
+        assert (again.rows["label"] >= 0).all()
+        again.release()
+        later = next(blocks)
+        assert (later.rows["numeric"] >= 0).all()
+        assert all((values == -1).all() for values in arrays), "what is held is not written over"
+
+
+def test_the_order_of_a_block_says_where_its_rows_lie(dataset_dir: Path) -> None:
+    groups = planned()
+
+    with read_row_groups(
+        dataset_dir, groups, FIELDS, held=1, row_order=lambda group: np.arange(group.rows)[::-1]
+    ) as blocks:
+        for block, group in zip(blocks, groups, strict=True):
+            at = block.arena.arrays["position"][block.order]
+            assert at.tolist() == positions_of([group])[::-1]
+            block.release()
+
+
+def test_more_blocks_than_were_said_can_not_be_held(dataset_dir: Path) -> None:
+    with (
+        read_row_groups(dataset_dir, planned(), FIELDS, held=1, workers=1) as blocks,
+        pytest.raises(FeedError, match="IndexError"),
+    ):
+        list(blocks)
+
+
+def test_memory_is_used_again_by_the_next_reading(dataset_dir: Path) -> None:
+    buffers = Buffers()
+    places = []
+    for _ in range(3):
+        with read_row_groups(dataset_dir, planned(), FIELDS, held=1, buffers=buffers) as blocks:
+            block = next(blocks)
+            places.append({name: array.ctypes.data for name, array in block.arena.arrays.items()})
+            del block
+    assert places[0] == places[1] == places[2]
 
 
 def test_columns_may_be_of_one_kind_only(dataset_dir: Path) -> None:
-    (block,) = read(dataset_dir, groups_in_file_order()[:1], Columns((), ("index",), None))
+    (block,) = read(dataset_dir, groups_in_file_order()[:1], (Field("categorical", ("index",), "int32"), POSITION))
 
-    assert (block.numeric.shape, block.categorical.shape, block.label.shape) == ((7, 0), (7, 1), (0,))
-    assert block.position.tolist() == list(range(7))
+    assert block.rows["categorical"].tolist() == [[n] for n in range(7)]
+    assert block.rows["position"].tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 40, 2000])
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 5000])
+def test_columns_of_any_number_lie_side_by_side(width: int, rows: int) -> None:
+    columns = [np.arange(rows, dtype=np.float32) + 10_000 * place for place in range(width)]
+    out = np.zeros((rows, width), np.float32)
+
+    petastorm_engine._side_by_side(columns, out)
+
+    assert np.array_equal(out, np.stack(columns, axis=1))
 
 
 def test_positions_are_those_of_the_rows_that_were_read_not_of_the_plan(dataset_dir: Path) -> None:
     first, second = groups_in_file_order()[:2]
 
-    block = petastorm_engine.decode_row_group(dataset_dir / first.file, replace(first, index=second.index), COLUMNS)
+    block = read(dataset_dir, [replace(first, index=second.index)])[0]
 
-    assert block.position.tolist() == list(range(7, 14))
+    assert block.rows["position"].tolist() == list(range(7, 14))
 
 
 def test_an_empty_plan_gives_no_blocks_and_opens_nothing(tmp_path: Path) -> None:
@@ -184,18 +242,18 @@ def test_no_more_than_workers_and_two_blocks_exist_before_they_are_taken(
     started: list[RowGroup] = []
     decode = petastorm_engine.decode_row_group
 
-    def first_is_slow(path: Path, group: RowGroup, columns: Columns) -> Block:
+    def first_is_slow(parquet: Any, group: RowGroup, *where: Any) -> None:
         started.append(group)
         if len(started) == 1:
             first_may_end.wait(timeout=10)
-        return decode(path, group, columns)
+        decode(parquet, group, *where)
 
     monkeypatch.setattr(petastorm_engine, "decode_row_group", first_is_slow)
-    with read_row_groups(dataset_dir, groups, COLUMNS, workers=workers) as blocks:
+    with read_row_groups(dataset_dir, groups, FIELDS, held=9, workers=workers) as blocks:
         time.sleep(0.1)
         assert len(started) <= workers + 2
         first_may_end.set()
-        for taken, _ in enumerate(blocks, start=1):
+        for taken, _ in enumerate(copied(blocks), start=1):
             time.sleep(0.005)
             assert len(started) <= taken + workers + 2
     assert len(started) == len(groups)
@@ -205,7 +263,7 @@ def test_no_more_than_workers_and_two_blocks_exist_before_they_are_taken(
 @pytest.mark.parametrize("workers", [1, 4])
 def test_stopping_early_leaves_no_thread(dataset_dir: Path, taken: int, workers: int) -> None:
     before = threading.active_count()
-    with read_row_groups(dataset_dir, planned() * 10, COLUMNS, workers=workers) as blocks:
+    with read_row_groups(dataset_dir, planned() * 10, FIELDS, held=9, workers=workers) as blocks:
         for _ in range(taken):
             next(blocks)
         assert threading.active_count() > before
@@ -214,7 +272,7 @@ def test_stopping_early_leaves_no_thread(dataset_dir: Path, taken: int, workers:
 
 def test_an_exception_of_the_consumer_passes_and_leaves_no_thread(dataset_dir: Path) -> None:
     def consume() -> None:
-        with read_row_groups(dataset_dir, planned() * 10, COLUMNS) as blocks:
+        with read_row_groups(dataset_dir, planned() * 10, FIELDS, held=9) as blocks:
             next(blocks)
             raise KeyError("the consumer's own")
 
@@ -225,7 +283,7 @@ def test_an_exception_of_the_consumer_passes_and_leaves_no_thread(dataset_dir: P
 
 
 def test_reading_on_after_the_context_is_refused_not_ended(dataset_dir: Path) -> None:
-    with read_row_groups(dataset_dir, planned(), COLUMNS) as blocks:
+    with read_row_groups(dataset_dir, planned(), FIELDS, held=9) as blocks:
         next(blocks)
     with pytest.raises(FeedError, match="it has ended"):
         next(blocks)
@@ -282,9 +340,9 @@ def test_a_damaged_file_is_named_where_the_plan_comes_to_it(
     read_before: list[RowGroup] = []
     with (
         pytest.raises(FeedError, match=r"Row group 0 of .*train/part-00002\.parquet") as raised,
-        read_row_groups(own_dataset_dir, groups, COLUMNS, workers=3) as blocks,
+        read_row_groups(own_dataset_dir, groups, FIELDS, held=1, workers=3) as blocks,
     ):
-        read_before.extend(block.group for block in blocks)
+        read_before.extend(block.group for block in copied(blocks))
 
     assert said in str(raised.value)
     assert "prepare the dataset again" in str(raised.value)
@@ -335,7 +393,7 @@ def test_a_row_group_delivered_twice_fails_the_read(dataset_dir: Path, monkeypat
         read(dataset_dir, planned(), workers=1)
 
 
-@pytest.mark.parametrize(("columns", "workers"), [(Columns((), (), None), 1), (COLUMNS, 0)])
-def test_what_can_not_be_meant_is_refused(dataset_dir: Path, columns: Columns, workers: int) -> None:
+@pytest.mark.parametrize(("fields", "workers"), [((), 1), ((Field("x", (), "int32"),), 1), (FIELDS, 0)])
+def test_what_can_not_be_meant_is_refused(dataset_dir: Path, fields: tuple[Field, ...], workers: int) -> None:
     with pytest.raises(ValueError, match=r"name at least one|workers must be 1 or more"):
-        read(dataset_dir, planned(), columns, workers)
+        read(dataset_dir, planned(), fields, workers)

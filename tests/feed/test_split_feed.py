@@ -15,7 +15,8 @@ from feeds import manifest_of
 from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
 from lakefit.dataset.manifest import DataFile, Manifest
 from lakefit.errors import FeedError
-from lakefit.feed import split as split_module
+from lakefit.feed import gather
+from lakefit.feed.order import row_order
 from lakefit.feed.reader import Block
 from lakefit.feed.split import Batch, SplitFeed
 
@@ -50,7 +51,7 @@ def feed_of(dataset: tuple[Path, Manifest], batch_size: int = 8, **options: Any)
 
 
 def positions(batches: list[Batch]) -> list[int]:
-    return np.concatenate([batch.position for batch in batches]).tolist()
+    return np.concatenate([batch["position"] for batch in batches]).tolist()
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -62,18 +63,22 @@ def test_every_row_comes_once_in_full_batches_and_the_rest(
     batches = list(feed)
     feed.check()
     assert sorted(positions(batches)) == list(range(ROWS))
-    sizes = [len(batch.position) for batch in batches]
+    sizes = [len(batch["position"]) for batch in batches]
     assert sizes[:-1] == [batch_size] * (feed.batches - 1)
     assert sizes[-1] == ROWS - batch_size * (feed.batches - 1) > 0
 
 
 def test_the_values_of_a_row_stay_together(dataset: tuple[Path, Manifest]) -> None:
     for batch in feed_of(dataset, seed=3):
-        at = batch.position
-        assert (batch.numeric.dtype, batch.categorical.dtype, batch.label.dtype) == (np.float32, np.int32, np.float32)
-        assert batch.numeric.tolist() == np.stack([at / 2, at % 3 == 0], 1).tolist()
-        assert batch.categorical.tolist() == at[:, None].tolist()
-        assert batch.label.tolist() == (at % 2)[:, None].tolist()
+        at = batch["position"]
+        assert (batch["numeric"].dtype, batch["categorical"].dtype, batch["label"].dtype) == (
+            np.float32,
+            np.int32,
+            np.float32,
+        )
+        assert batch["numeric"].tolist() == np.stack([at / 2, at % 3 == 0], 1).tolist()
+        assert batch["categorical"].tolist() == at[:, None].tolist()
+        assert batch["label"].tolist() == (at % 2)[:, None].tolist()
 
 
 def test_without_shuffle_rows_come_as_they_stand_in_the_files(dataset: tuple[Path, Manifest]) -> None:
@@ -91,7 +96,7 @@ def test_seed_and_epoch_alone_make_the_order(dataset: tuple[Path, Manifest]) -> 
 
     orders = {(seed, epoch): order(seed, epoch) for seed in range(2) for epoch in range(3)}
     assert len(set(orders.values())) == len(orders)
-    assert order(1, 2) == order(1, 2, batch_size=5) == orders[1, 2]
+    assert order(1, 2) == orders[1, 2]
 
 
 Reader = Callable[..., Any]
@@ -102,29 +107,28 @@ def losing(change: Callable[[int, Block], Block | None]) -> Reader:
 
     @contextmanager
     def read(*arguments: Any, **options: Any) -> Iterator[Iterator[Block]]:
-        with split_module_read(*arguments, **options) as blocks:
+        with real_reader(*arguments, **options) as blocks:
             changed = (change(number, block) for number, block in enumerate(blocks))
             yield (block for block in changed if block is not None)
 
     return read
 
 
-split_module_read = split_module.read_row_groups
+real_reader = gather.read_row_groups
 
 
-def shortened(block: Block, rows: list[int]) -> Block:
-    """Return a block of the given rows of another."""
-    taken = {name: getattr(block, name)[rows] for name in ("numeric", "categorical", "label", "position")}
-    return replace(block, group=replace(block.group, rows=len(rows)), **taken)
+def taking(block: Block, rows: list[int]) -> Block:
+    """Return a block of which other rows are taken than all of them once."""
+    return replace(block, order=block.order[rows])
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda n, block: None if n == 2 else block, "0 of"),
-        (lambda n, block: shortened(block, list(range(1, block.group.rows))) if n == 1 else block, "rows"),
-        (lambda n, block: shortened(block, [0, *range(block.group.rows - 1)]) if n == 1 else block, "came twice"),
+        (lambda n, block: None if n == 2 else block, "ended 1 row groups before"),
+        (lambda n, block: taking(block, list(range(1, block.group.rows))) if n == 1 else block, "rows"),
+        (lambda n, block: taking(block, [0, *range(block.group.rows - 1)]) if n == 1 else block, "came twice"),
     ],
     ids=["a block lost", "a row lost", "a row doubled while another is missing"],
 )
@@ -135,27 +139,130 @@ def test_a_reader_that_loses_rows_never_ends_an_epoch_well(
     says: str,
     shuffle: bool,
 ) -> None:
-    monkeypatch.setattr(split_module, "read_row_groups", losing(change))
+    monkeypatch.setattr(gather, "read_row_groups", losing(change))
     feed = feed_of(dataset, shuffle=shuffle)
     handed_out: list[Batch] = []
     with pytest.raises(FeedError, match=says) as wrong:
         handed_out.extend(feed)
-    assert "Epoch 0 of the train split" in str(wrong.value)
-    assert "train/part-" in str(wrong.value)
-    assert sum(len(batch.position) for batch in handed_out) < ROWS - 1, "the last batch stayed"
+    if says != "ended 1 row groups before":
+        assert "Epoch 0 of the train split" in str(wrong.value)
+        assert "train/part-" in str(wrong.value)
+    assert sum(len(batch["position"]) for batch in handed_out) < ROWS - 1, "the last batches stayed"
     with pytest.raises(RuntimeError, match="was not read to its end"):
         feed.check()
 
 
-def test_the_receipt_is_checked_before_the_last_batch_leaves(
+def test_the_receipt_is_checked_before_the_last_batches_leave(
     dataset: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(split_module, "read_row_groups", losing(lambda n, block: None if n == 0 else block))
+    def last_row_lost(number: int, block: Block) -> Block:
+        return taking(block, list(range(block.group.rows - 1))) if block.group.first_position == 33 else block
+
+    monkeypatch.setattr(gather, "read_row_groups", losing(last_row_lost))
+    monkeypatch.setattr(gather, "_ROWS", 16)
     batches = iter(feed_of(dataset, shuffle=False))
-    # 31 rows are left: three batches of 8, and 7 that stay behind.
-    assert [len(next(batches).position) for _ in range(3)] == [8, 8, 8]
-    with pytest.raises(FeedError):
+    # Two batches of 8 are gathered at once: the last gathering has 5 rows, of which one is lost.
+    assert [len(next(batches)["position"]) for _ in range(4)] == [8, 8, 8, 8]
+    with pytest.raises(FeedError, match="3 of 4 rows"):
         next(batches)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 16, 65_536])
+@pytest.mark.parametrize("lanes", [1, 2, 3, 8])
+def test_lanes_change_the_order_and_what_is_gathered_at_once_does_not(
+    dataset: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, lanes: int, rows_at_once: int
+) -> None:
+    monkeypatch.setattr(gather, "_ROWS", rows_at_once)
+    feed = feed_of(dataset, lanes=lanes)
+    order = feed.order(0)
+    planned = order.runs(0, order.batches)
+    groups = [order.groups[group] for group in planned.group]
+    places = [row_order(group, 0, 0) + group.first_position for group in groups]
+    wanted = [place[a:b] for place, a, b in zip(places, planned.start, planned.stop, strict=True)]
+    assert positions(list(feed)) == np.concatenate(wanted).tolist()
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4, 8])
+@pytest.mark.parametrize(("batch_size", "lanes"), [(8, 8), (8, 4), (9, 2), (30, 3)])
+def test_the_shares_of_workers_are_the_batches_in_order(
+    dataset: tuple[Path, Manifest], batch_size: int, lanes: int, workers: int
+) -> None:
+    whole = list(feed_of(dataset, batch_size, lanes=lanes, seed=5))
+    feeds = [feed_of(dataset, batch_size, lanes=lanes, seed=5, worker=w, workers=workers) for w in range(workers)]
+    shares = [list(feed) for feed in feeds]
+    assert [len(share) for share in shares] == [len(whole)] * workers
+    for number, batch in enumerate(whole):
+        for name, values in batch.items():
+            assert np.concatenate([share[number][name] for share in shares]).tolist() == values.tolist()
+    for feed in feeds:
+        feed.check()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("rows_at_once", [1, 65_536])
+@pytest.mark.parametrize("first", range(5))
+def test_an_epoch_goes_on_at_any_batch(
+    dataset: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, first: int, rows_at_once: int, workers: int
+) -> None:
+    monkeypatch.setattr(gather, "_ROWS", rows_at_once)
+    feed = feed_of(dataset, seed=2, workers=workers)
+    whole = list(feed)
+    feed.first_batch = first
+    rest = list(feed)
+    feed.check()
+    assert positions(rest) == positions(whole)[sum(len(batch["position"]) for batch in whole[:first]) :]
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_going_on_reads_the_open_row_groups_again_and_no_others(dataset: tuple[Path, Manifest], lanes: int) -> None:
+    order = feed_of(dataset, 2, lanes=lanes).order(0)
+    whole = order.visits()
+    for first in range(1, order.batches):
+        later = order.visits(first)
+        opened_before = [visit for visit in whole if visit.first_batch < first <= visit.last_batch]
+        assert len(opened_before) <= lanes
+        assert len(later) == len(opened_before) + sum(visit.first_batch >= first for visit in whole)
+
+
+def test_a_remainder_is_dropped_and_proven_all_the_same(dataset: tuple[Path, Manifest]) -> None:
+    dropped = set()
+    feed = feed_of(dataset, 8, remainder="drop")
+    for epoch in range(20):
+        feed.epoch = epoch
+        batches = list(feed)
+        feed.check()
+        assert [len(batch["position"]) for batch in batches] == [8] * 4
+        assert feed.batches == 4
+        dropped.add(tuple(set(range(ROWS)) - set(positions(batches))))
+    assert len(dropped) == 20, "other rows in each epoch"
+    assert len({row for rows in dropped for row in rows}) > 30
+
+
+def test_a_lost_row_of_the_remainder_is_found(dataset: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    def last_row_lost(number: int, block: Block) -> Block:
+        return taking(block, list(range(block.group.rows - 1))) if block.group.first_position == 33 else block
+
+    monkeypatch.setattr(gather, "read_row_groups", losing(last_row_lost))
+    monkeypatch.setattr(gather, "_ROWS", 1)
+    with pytest.raises(FeedError, match="3 of 4 rows"):
+        list(feed_of(dataset, 8, shuffle=False, remainder="drop"))
+
+
+def test_a_batch_that_workers_can_not_share_is_refused(dataset: tuple[Path, Manifest]) -> None:
+    with pytest.raises(ValueError, match="can't be shared by 3 workers"):
+        feed_of(dataset, 2, workers=3)
+
+
+def test_batches_that_are_kept_are_not_written_over(dataset: tuple[Path, Manifest]) -> None:
+    feed = feed_of(dataset)
+    kept, copies = [], []
+    for epoch in range(4):
+        feed.epoch = epoch
+        for batch in feed:
+            kept.append(batch)
+            copies.append({name: values.copy() for name, values in batch.items()})
+    for batch, copy in zip(kept, copies, strict=True):
+        assert all(np.array_equal(batch[name], copy[name]) for name in copy)
 
 
 def test_an_epoch_left_early_is_not_taken_for_a_whole_one(dataset: tuple[Path, Manifest]) -> None:

@@ -55,8 +55,8 @@ lakefit.petastorm.install()
 lakefit.petastorm.install()
 import petastorm
 group = reader.RowGroup(sys.argv[2], 0, 25, 0)
-with reader.read_row_groups(sys.argv[1], [group], reader.Columns(("share",), (), None)) as blocks:
-    rows = sum(len(block.position) for block in blocks)
+with reader.read_row_groups(sys.argv[1], [group], [reader.Field("share", ("share",), "float32")], held=1) as blocks:
+    rows = sum(len(block.rows["share"]) for block in blocks)
 
 changed = {
     module.__name__: sorted(k for k in was.keys() | vars(module).keys() if was.get(k) is not vars(module).get(k))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lakefit.dataset.manifest import Manifest
-from lakefit.feed.split import SplitFeed
+from lakefit.feed.split import Batch, SplitFeed
 
 READ_ROWS = 65_536
 
@@ -30,14 +31,19 @@ def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int 
     rows = 0
     for batch in feed:
         parts.append(batch)
-        rows += len(batch.label)
+        rows += len(batch["position"])
         if max_rows is not None and rows >= max_rows:
             break
     return SplitRows(
-        np.concatenate([part.numeric for part in parts])[:max_rows],
-        np.concatenate([part.categorical for part in parts])[:max_rows],
-        np.concatenate([part.label for part in parts])[:max_rows, 0],
+        _joined(parts, "numeric", np.zeros((rows, 0), np.float32))[:max_rows],
+        _joined(parts, "categorical", np.zeros((rows, 0), np.int32))[:max_rows],
+        _joined(parts, "label", np.zeros((rows, 1), np.float32))[:max_rows, 0],
     )
+
+
+def _joined(parts: list[Batch], name: str, without: NDArray[Any]) -> NDArray[Any]:
+    """Return the array of all parts; `without` where the split has no such columns."""
+    return np.concatenate([part[name] for part in parts]) if parts and name in parts[0] else without
 
 
 def read_identities(dataset_dir: Path, manifest: Manifest, split: str) -> pa.Table:

@@ -1,18 +1,28 @@
-"""The order of samples: pure functions of (row groups, seed, epoch). Nothing depends on timing, workers or NumPy."""
+"""The order of samples: pure functions of numbers. Nothing depends on timing, workers, machine or NumPy's version.
+
+Per epoch the row groups are permuted and laid end to end, each with its rows permuted: the tape. The tape is cut into
+lanes, which are read side by side: batch b takes its rows from all of them, lane by lane, as if rows were dealt to the
+lanes in turn. So a batch mixes rows of as many row groups as there are lanes, and no more are in memory.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lakefit.feed.reader import RowGroup
 
+LANES = 8
+"""Row groups that a batch mixes, where it is not said otherwise."""
+
 _GROUPS, _ROWS = 1, 2
 
 
 def epoch_groups(groups: Sequence[RowGroup], seed: int, epoch: int) -> list[RowGroup]:
-    """Return the row groups in the order in which an epoch reads them."""
-    return [groups[place] for place in permutation(len(groups), seed, epoch, _GROUPS)]
+    """Return the row groups in the order in which an epoch lays them end to end."""
+    return [groups[place] for place in permutation(len(groups), seed, epoch, _GROUPS).tolist()]
 
 
 def row_order(group: RowGroup, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -23,13 +33,19 @@ def row_order(group: RowGroup, seed: int, epoch: int) -> NDArray[np.int64]:
 def permutation(length: int, *seeds: int) -> NDArray[np.int64]:
     """Return a permutation of range(length) that depends on the seeds, mixed and not added: (1, 0) is not (0, 1).
 
-    It sorts a keyed bijection of 0..length-1 (splitmix64), so it is the same on every machine and NumPy version;
-    pinned by a golden test.
+    It sorts a keyed bijection (splitmix64), whose lower bits make room for the number itself: no two are equal, so any
+    sort gives the same. Pinned by a golden test.
     """
     key = np.zeros(1, np.uint64)
     for seed in seeds:
         key = _mix(key ^ np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64))
-    return np.argsort(_mix(np.arange(length, dtype=np.uint64) ^ key[0]))
+    numbers = np.arange(length, dtype=np.uint64)
+    below = np.uint64((1 << max(length - 1, 0).bit_length()) - 1)
+    keyed = _mix(numbers ^ key[0])
+    np.bitwise_and(keyed, ~below, out=keyed)
+    np.bitwise_or(keyed, numbers, out=keyed)
+    keyed.sort()
+    return np.bitwise_and(keyed, below, out=keyed).view(np.int64)
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -37,3 +53,149 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A row group while batches need it.
+
+    group: its place on the tape. first_batch, last_batch: the first and the last one that take rows of it.
+    """
+
+    group: int
+    first_batch: int
+    last_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The rows of some batches, in order, as pieces of row groups.
+
+    group: (runs,) the row group's place on the tape. start, stop: (runs,) which of its rows, in the epoch's order of
+    them. sizes: (batches,) the rows of each batch.
+    """
+
+    group: NDArray[np.int64]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+    """The batches of an epoch, or one worker's share of each.
+
+    groups: as they lie on the tape (`epoch_groups`). batch_size: rows of a batch of all workers together; the last one
+    has what remains. Worker w of W gets rows [wB/W, (w+1)B/W) of a batch of B, whatever the number of lanes; where W
+    divides the lanes and these the batch size, they lie in its own lanes, and no other is read.
+    """
+
+    groups: tuple[RowGroup, ...]
+    batch_size: int
+    lanes: int = LANES
+    worker: int = 0
+    workers: int = 1
+
+    @cached_property
+    def rows(self) -> int:
+        """The rows of an epoch, of all workers."""
+        return int(self._ends[-1])
+
+    @cached_property
+    def batches(self) -> int:
+        """The batches of an epoch, the same for all workers; the last one may be smaller."""
+        return -(-self.rows // self.batch_size)
+
+    def runs(self, first: int, end: int) -> Runs:
+        """Return this worker's rows of the batches first..end-1."""
+        start, stop, sizes = self._slices(np.arange(first, end))
+        start, stop = start.ravel(), stop.ravel()
+        some = stop > start
+        start, stop = start[some], stop[some]
+        # Where a slice runs over the end of a row group, it is cut there, as often as need be.
+        low = np.searchsorted(self._ends[1:], start, side="right")
+        high = np.searchsorted(self._ends[1:], stop - 1, side="right")
+        pieces = high - low + 1
+        group = np.repeat(low - np.cumsum(pieces) + pieces, pieces) + np.arange(pieces.sum())
+        start = np.maximum(np.repeat(start, pieces), self._ends[group])
+        stop = np.minimum(np.repeat(stop, pieces), self._ends[group + 1])
+        return Runs(group, start - self._ends[group], stop - self._ends[group], sizes)
+
+    def visits(self, first_batch: int = 0, near: int = 0) -> list[Visit]:
+        """Return when row groups are needed from a batch on, in the order in which batches come to them.
+
+        Two visits of one row group that are no more than `near` batches apart are one.
+        """
+        ends, found = self._ends, []
+        for lane in self._lanes_read:
+            base, length = int(self._bases[lane]), self._length(lane)
+            if not length:
+                continue
+            low = int(np.searchsorted(ends, base, side="right")) - 1
+            high = int(np.searchsorted(ends, base + length, side="left"))
+            inside = np.arange(low, high)
+            inside = inside[ends[inside + 1] > ends[inside]]
+            first = self._batch_of(lane, np.maximum(ends[inside], base) - base)
+            last = self._batch_of(lane, np.minimum(ends[inside + 1], base + length) - base - 1)
+            found.append(np.stack([inside, first, last, np.full(len(inside), lane)]))
+        if self.workers > 1 and self.rows % self.batch_size:
+            # The last batch is cut as it comes: some rows of it may lie in lanes of others.
+            runs = self.runs(self.batches - 1, self.batches)
+            last = np.full(len(runs.group), self.batches - 1)
+            found.append(np.stack([runs.group, last, last, np.full(len(last), self.lanes)]))
+        if not found:
+            return []
+        group, first, last, lane = np.concatenate(found, axis=1)
+        needed = last >= first_batch
+        by_group = np.lexsort((first[needed], group[needed]))
+        visits: list[list[int]] = []
+        for entry in np.stack([group, first, last, lane])[:, needed][:, by_group].T.tolist():
+            if visits and visits[-1][0] == entry[0] and entry[1] <= visits[-1][2] + near:
+                visits[-1][2] = max(visits[-1][2], entry[2])
+            else:
+                visits.append(entry)
+        visits.sort(key=lambda visit: (max(visit[1], first_batch), visit[1], visit[3], visit[0]))
+        return [Visit(group, max(first, first_batch), last) for group, first, last, _ in visits]
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """(groups + 1,) the place on the tape where each row group begins, and the end of the tape."""
+        return np.concatenate([[0], np.cumsum([group.rows for group in self.groups], dtype=np.int64)])
+
+    @cached_property
+    def _bases(self) -> NDArray[np.int64]:
+        """(lanes,) the place on the tape where each lane begins."""
+        lengths = [self._length(lane) for lane in range(self.lanes)]
+        return np.cumsum([0, *lengths[:-1]], dtype=np.int64)
+
+    @cached_property
+    def _lanes_read(self) -> list[int]:
+        """The lanes of which this worker gets rows in full batches."""
+        # After so many batches the pattern of slices begins again.
+        start, stop, _ = self._slices(np.arange(min(self.lanes, self.rows // self.batch_size)))
+        if self.workers == 1 or not len(start):
+            return list(range(self.lanes)) if self.workers == 1 else []
+        return np.flatnonzero((stop > start).any(axis=0)).tolist()
+
+    def _length(self, lane: int) -> int:
+        return (self.rows + self.lanes - 1 - lane) // self.lanes
+
+    def _batch_of(self, lane: int, row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the batch that takes a row of a lane: rows are dealt to the lanes in turn."""
+        return (row * self.lanes + lane) // self.batch_size
+
+    def _slices(self, batch: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return where on the tape each batch takes from each lane, from and to, (batches, lanes), and the sizes."""
+        lane = np.arange(self.lanes)
+        first = np.minimum(batch * self.batch_size, self.rows)[:, None]
+        end = np.minimum((batch + 1) * self.batch_size, self.rows)[:, None]
+        start = (first + self.lanes - 1 - lane) // self.lanes
+        count = (end + self.lanes - 1 - lane) // self.lanes - start
+        after = np.cumsum(count, axis=1)
+        # Of the batch's rows, lane by lane, the worker's share.
+        low = self.worker * (end - first) // self.workers
+        high = (self.worker + 1) * (end - first) // self.workers
+        begin = np.clip(low - after + count, 0, count)
+        until = np.clip(high - after + count, 0, count)
+        start = start + self._bases
+        return start + begin, start + until, (high - low)[:, 0]

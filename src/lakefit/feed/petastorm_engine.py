@@ -6,11 +6,13 @@ Import this module only to read; it loads Petastorm, pyarrow and pandas (1-2 s).
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import lakefit.petastorm
-from lakefit.dataset.manifest import POSITION
 from lakefit.errors import FeedError
-from lakefit.feed.reader import Block, Columns, RowGroup
+from lakefit.feed.reader import BLOCKS_AHEAD, Arena, Block, Field, RowGroup
 
 lakefit.petastorm.install()
 
@@ -31,14 +32,13 @@ from petastorm.workers_pool.thread_pool import ThreadPool  # noqa: E402
 from petastorm.workers_pool.ventilator import ConcurrentVentilator  # noqa: E402
 from petastorm.workers_pool.worker_base import WorkerBase  # noqa: E402
 
-# Row groups that are decoded, wait or are in use, beyond one for each worker: enough that no worker is idle while the
-# receiver uses its block.
-_BLOCKS_AHEAD = 2
 _VENTILATION_INTERVAL_S = 0.001
-
-
 # How long a read that is ended waits for the row groups that are being decoded.
 _JOIN_S = 2.0
+# Files whose footers are remembered: as many as may be open at a time.
+_FOOTERS = 64
+# Bytes of columns that are laid side by side at a time: half of a core's second cache.
+_PIECE = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +46,38 @@ class _Task:
     """file_state: of the file when the reading began; None where there was none."""
 
     sequence: int
-    dataset_dir: Path
     group: RowGroup
-    columns: Columns
     file_state: tuple[int, int, int] | None
 
 
-def open_reader(
-    dataset_dir: Path, groups: Sequence[RowGroup], columns: Columns, workers: int, timeout_s: float
-) -> "PlannedReader":
-    """A started reader of (sequence number, Block or FeedError) pairs, in order. stop() and join() end it.
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What all workers of a reader share."""
 
-    `groups` is not empty. Raises FeedError if the first planned file can't be opened.
-    """
-    states = {file: _file_state(dataset_dir / file) for file in {group.file for group in groups}}
-    tasks = [_Task(sequence, dataset_dir, group, columns, states[group.file]) for sequence, group in enumerate(groups)]
-    with _naming(dataset_dir, groups[0]):
-        return PlannedReader(tasks, workers, timeout_s)
+    dataset_dir: Path
+    arena: Arena
+    row_order: Callable[[RowGroup], NDArray[np.int64]] | None
+    footers: "Footers"
+
+
+class Footers:
+    """The footers of the files read last, so that a file's is not read again for each of its row groups."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._known: OrderedDict[Path, pq.FileMetaData] = OrderedDict()
+
+    def open(self, path: Path) -> pq.ParquetFile:
+        with self._lock:
+            known = self._known.get(path)
+        # Not memory-mapped: it was no faster here, and a file that shrinks under a map kills the process.
+        file = pq.ParquetFile(path, metadata=known, page_checksum_verification=True)
+        with self._lock:
+            self._known[path] = file.metadata
+            self._known.move_to_end(path)
+            if len(self._known) > _FOOTERS:
+                self._known.popitem(last=False)
+        return file
 
 
 def _file_state(path: Path) -> tuple[int, int, int] | None:
@@ -74,25 +89,35 @@ def _file_state(path: Path) -> tuple[int, int, int] | None:
 
 
 class PlannedReader(Reader):
-    """A Petastorm Reader whose row groups, and their order, are given.
+    """A Petastorm Reader whose row groups, and their order, are given: (sequence number, Block or FeedError) pairs.
 
-    Reader's constructor looks at a dataset and makes a ventilator of all that it finds. It is shown the first planned
-    file only (whose schema it wants), so that no other footer is read twice, and the ventilator is replaced.
+    Reader's constructor, which lists a dataset and reads footers, is not called: all of it is known.
     """
 
-    def __init__(self, tasks: Sequence[_Task], workers: int, timeout_s: float) -> None:
-        self._tasks = tasks
+    def __init__(
+        self,
+        dataset_dir: Path,
+        groups: Sequence[RowGroup],
+        arena: Arena,
+        row_order: Callable[[RowGroup], NDArray[np.int64]] | None,
+        workers: int,
+        timeout_s: float,
+    ) -> None:
+        states = {file: _file_state(dataset_dir / file) for file in {group.file for group in groups}}
+        tasks = [_Task(sequence, group, states[group.file]) for sequence, group in enumerate(groups)]
+        self.stopped = self.last_row_consumed = False
+        self.schema = self.ngram = self.cache = None
+        self._dataset_dir = dataset_dir
         self._process = os.getpid()
-        first_file = tasks[0].dataset_dir / tasks[0].group.file
-        super().__init__(
-            None,
-            str(first_file),
-            worker_class=_Worker,
-            reader_pool=ThreadPool(workers),
-            shuffle_row_groups=False,
-            is_batched_reader=True,
+        self._results_queue_reader = _Results(timeout_s)
+        self._workers_pool = ThreadPool(workers)
+        ventilator = ConcurrentVentilator(
+            self._workers_pool.ventilate,
+            [{"task": task} for task in tasks],
+            max_ventilation_queue_size=workers + BLOCKS_AHEAD,
+            ventilation_interval=_VENTILATION_INTERVAL_S,
         )
-        self._results_queue_reader.timeout_s = timeout_s
+        self._workers_pool.start(_Worker, _Job(dataset_dir, arena, row_order, Footers()), ventilator)
 
     def next_block(self, due: RowGroup) -> tuple[int, Block | FeedError]:
         """The next row group's number in the plan, and what became of it; StopIteration after the last.
@@ -108,7 +133,7 @@ class PlannedReader(Reader):
         try:
             return next(self)  # type: ignore[no-any-return]
         except TimeoutWaitingForResultError as error:
-            path = self._tasks[0].dataset_dir / due.file
+            path = self._dataset_dir / due.file
             raise FeedError(
                 f"Row group {due.index} of {path} did not come: {error}. Is its store alive? Start the run again when "
                 "it is."
@@ -122,33 +147,30 @@ class PlannedReader(Reader):
         if not any(worker.is_alive() for worker in self._workers_pool._workers):
             super().join()
 
-    def _create_ventilator(self, *_: object) -> ConcurrentVentilator:
-        return ConcurrentVentilator(
-            self._workers_pool.ventilate,
-            [{"task": task} for task in self._tasks],
-            max_ventilation_queue_size=self._workers_pool.workers_count + _BLOCKS_AHEAD,
-            ventilation_interval=_VENTILATION_INTERVAL_S,
-        )
-
 
 class _Worker(WorkerBase):
     """Publishes (sequence number, Block), or (sequence number, FeedError): an exception that leaves `process` ends
     its thread and is printed."""
 
-    @staticmethod
-    def new_results_queue_reader() -> "_Results":
-        return _Results()
-
     def process(self, task: _Task) -> None:
+        job: _Job = self.args
         result: Block | FeedError
+        place = None
         try:
-            with _naming(task.dataset_dir, task.group):
-                path = task.dataset_dir / task.group.file
+            with _naming(job.dataset_dir, task.group):
+                path = job.dataset_dir / task.group.file
                 if task.file_state is not None and _file_state(path) != task.file_state:
                     raise FeedError("The file was replaced, changed or removed while the feed was reading")
-                result = decode_row_group(path, task.group, task.columns)
+                place = job.arena.take()
+                decode_row_group(
+                    job.footers.open(path), task.group, job.arena.fields, job.arena.views(place, task.group.rows)
+                )
+                order = job.row_order(task.group) if job.row_order is not None else np.arange(task.group.rows)
+                result = Block(task.group, job.arena, place, order + place * job.arena.rows)
         except FeedError as error:
             result = error
+            if place is not None:
+                job.arena.give_back(place)
         self.publish_func((task.sequence, result))
 
 
@@ -156,11 +178,13 @@ class _Results:
     """What Reader asks for the next result."""
 
     batched_output = True
-    timeout_s: float
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
 
     def read_next(self, pool: Any, schema: object, ngram: object) -> Any:
         try:
-            return pool.get_results(self.timeout_s)
+            return pool.get_results(self._timeout_s)
         except EmptyResultError:
             raise StopIteration from None
 
@@ -178,26 +202,23 @@ def _naming(dataset_dir: Path, group: RowGroup) -> Iterator[None]:
         ) from error
 
 
-def decode_row_group(path: Path, group: RowGroup, columns: Columns) -> Block:
-    """Read and decode one row group in this thread. Raises FeedError, OSError or pyarrow.ArrowException."""
-    labels = () if columns.label is None else (columns.label,)
-    # Not memory-mapped: it was no faster here (0.05 s per 500,000 rows of 40 columns), and a file that shrinks
-    # under a map kills the process.
-    with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-        names = (*columns.numeric, *columns.categorical, *labels, POSITION)
-        _check_row_group(parquet, group, names)
-        table = parquet.read_row_group(group.index, columns=list(names), use_threads=False)
-    numeric = [_values(table, name, pa.float32(), group.rows) for name in columns.numeric]
-    categorical = [_values(table, name, pa.int32(), group.rows) for name in columns.categorical]
-    label = [_values(table, name, pa.float32(), group.rows) for name in labels]
-    rows = len((numeric + categorical + label)[0])
-    return Block(
-        group,
-        _side_by_side(numeric, rows, np.float32),
-        _side_by_side(categorical, rows, np.int32),
-        label[0].copy() if label else np.empty(0, np.float32),
-        _values(table, POSITION, pa.int64(), group.rows).copy(),
-    )
+def decode_row_group(
+    parquet: pq.ParquetFile, group: RowGroup, fields: Sequence[Field], out: dict[str, NDArray[Any]]
+) -> None:
+    """Read and decode one row group in this thread, into arrays of (group.rows, ...) by field.
+
+    Raises FeedError, OSError or pyarrow.ArrowException; the arrays are of no use then.
+    """
+    names = [name for field in fields for name in field.columns]
+    _check_row_group(parquet, group, names)
+    table = parquet.read_row_group(group.index, columns=names, use_threads=False)
+    for field in fields:
+        wanted = pa.from_numpy_dtype(np.dtype(field.dtype))
+        columns = [_values(table, name, wanted, group.rows) for name in field.columns]
+        if field.flat:
+            out[field.name][:] = columns[0]
+        elif columns:
+            _side_by_side(columns, out[field.name])
 
 
 def _check_row_group(parquet: Any, group: RowGroup, names: Sequence[str]) -> None:
@@ -229,7 +250,13 @@ def _values(table: Any, name: str, wanted: Any, planned_rows: int) -> NDArray[An
     return values
 
 
-def _side_by_side(columns: Sequence[NDArray[Any]], rows: int, dtype: type[np.generic]) -> NDArray[Any]:
-    """Columns of (rows,) as one new C-contiguous array of (rows, columns)."""
-    block = np.empty((rows, len(columns)), dtype)
-    return np.stack(columns, axis=1, out=block) if columns else block
+def _side_by_side(columns: Sequence[NDArray[Any]], out: NDArray[Any]) -> None:
+    """Write columns of (rows,) into (rows, columns), piece by piece: side by side in a core's cache, then turned."""
+    rows, width = out.shape
+    step = max(64, _PIECE // (width * out.itemsize))
+    piece = np.empty((width, min(step, rows)), out.dtype)
+    for start in range(0, rows, step):
+        end = min(start + step, rows)
+        for place, column in enumerate(columns):
+            piece[place, : end - start] = column[start:end]
+        out[start:end] = piece[:, : end - start].T

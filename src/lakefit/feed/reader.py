@@ -1,21 +1,22 @@
 """Row groups of a prepared dataset as dense numpy arrays, decoded in parallel and delivered in a planned order.
 
-What a plan is made of (`RowGroup`, `Columns`, `Block`) and `read_row_groups`. Importing this module loads numpy alone;
-Petastorm and pyarrow are loaded when reading starts (petastorm_engine.py).
+What a plan is made of (`RowGroup`, `Field`), where rows are held (`Arena`, `Block`) and `read_row_groups`. Importing
+this module loads numpy alone; Petastorm and pyarrow are loaded when reading starts (petastorm_engine.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lakefit.errors import FeedError
+from lakefit.feed.buffers import Buffers
 
 if TYPE_CHECKING:
     from lakefit.feed.petastorm_engine import PlannedReader
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 600.0
 """A store that gives no row group for so long is taken for dead."""
+
+BLOCKS_AHEAD = 2
+"""Row groups that wait, or are being handed over, beyond one for each worker: so no worker is idle meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +40,90 @@ class RowGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """What to read, in the order in which it stands in a Block. Columns of other types are refused, not converted."""
+class Field:
+    """One array of a batch: columns of one type side by side. Columns of other types are refused, not converted.
 
-    numeric: tuple[str, ...]  # float32 columns
-    categorical: tuple[str, ...]  # int32 columns
-    label: str | None  # a float32 column
+    dtype: of the columns, as numpy writes it: "float32". flat: the one column alone, (rows,) in place of (rows, 1).
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    dtype: str
+    flat: bool = False
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return () if self.flat else (len(self.columns),)
+
+
+class Arena:
+    """Places for row groups, each of them one array a field, used again when a row group is done with.
+
+    All places lie in one array a field, so that rows of several row groups are gathered at once.
+    """
+
+    def __init__(self, fields: Sequence[Field], places: int, rows: int, buffers: Buffers) -> None:
+        """rows: of the largest row group. buffers: where the memory comes from."""
+        self.fields = tuple(fields)
+        self.rows = rows
+        self.arrays = {field.name: buffers.empty((places * rows, *field.row_shape), field.dtype) for field in fields}
+        # A list's pop and append are atomic.
+        self._free = list(range(places))[::-1]
+
+    def take(self) -> int:
+        """Return a place that is free. Raises IndexError where there is none: more row groups were asked for at once
+        than was said."""
+        return self._free.pop()
+
+    def give_back(self, place: int) -> None:
+        self._free.append(place)
+
+    def views(self, place: int, rows: int) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a place, (rows, ...) each."""
+        first = place * self.rows
+        return {name: array[first : first + rows] for name, array in self.arrays.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One decoded row group of n rows: C-contiguous arrays that belong to the receiver."""
+    """One decoded row group, in a place of the arena.
+
+    order: (rows,) int64, where in the arena's arrays the rows lie, in the order in which they are to be taken.
+    """
 
     group: RowGroup
-    numeric: NDArray[np.float32]  # (n, numeric columns)
-    categorical: NDArray[np.int32]  # (n, categorical columns)
-    label: NDArray[np.float32]  # (n,); (0,) where Columns.label is None
-    position: NDArray[np.int64]  # (n,), the column `_position` as it was read with the rows, not taken from the plan
+    arena: Arena
+    place: int
+    order: NDArray[np.int64]
+
+    @property
+    def rows(self) -> dict[str, NDArray[Any]]:
+        """The row group's arrays by field, as the rows stand in the file. They are overwritten after `release`."""
+        return self.arena.views(self.place, self.group.rows)
+
+    def release(self) -> None:
+        """Say that no row of the block is needed any more."""
+        self.arena.give_back(self.place)
 
 
 @contextmanager
 def read_row_groups(
     dataset_dir: str | Path,
     groups: Sequence[RowGroup],
-    columns: Columns,
+    fields: Sequence[Field],
     *,
+    held: int,
+    buffers: Buffers | None = None,
+    row_order: Callable[[RowGroup], NDArray[np.int64]] | None = None,
     workers: int = 2,
     timeout_s: float = TIMEOUT_S,
 ) -> Iterator[Iterator[Block]]:
     """Blocks in exactly the order of `groups`, whatever the number of workers (threads).
 
-    At most `workers` + 2 blocks exist at a time besides the receiver's. Leaving the context ends all threads, also
-    before the last block and after an exception.
+    The receiver holds at most `held` blocks at a time, the one that it asks for included, and releases them; at most
+    `workers` + 2 exist besides. buffers: whose memory is used, and used again by the next reading. row_order: the order
+    of a row group's rows, (rows,); as they stand in the file where it is None. Leaving the context ends all threads,
+    also before the last block and after an exception.
 
     Raises FeedError, in the order of the plan: for a file that is missing or damaged, a row group that is missing or
     has another number of rows than planned, a column that is missing, of another type, or has nulls, a page whose
@@ -75,19 +131,23 @@ def read_row_groups(
     """
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, not {workers}")
-    if not (columns.numeric or columns.categorical or columns.label):
-        raise ValueError("Columns names no column, so no row would be decoded and counted: name at least one.")
+    if not any(field.columns for field in fields):
+        raise ValueError("The fields name no column, so no row would be decoded and counted: name at least one.")
     if not groups:
         yield iter(())
         return
-    from lakefit.feed.petastorm_engine import open_reader
+    from lakefit.feed.petastorm_engine import PlannedReader
 
-    reader = open_reader(Path(dataset_dir), groups, columns, workers, timeout_s)
+    largest = max(group.rows for group in groups)
+    arena = Arena(fields, held + workers + BLOCKS_AHEAD, largest, buffers if buffers is not None else Buffers())
+    reader = PlannedReader(Path(dataset_dir), groups, arena, row_order, workers, timeout_s)
     try:
         yield _in_order(reader, groups)
     finally:
         reader.stop()
         reader.join()
+        # Not left to the garbage collector, which comes late: the memory is to be used again.
+        arena.arrays.clear()
 
 
 def _in_order(reader: PlannedReader, groups: Sequence[RowGroup]) -> Iterator[Block]:

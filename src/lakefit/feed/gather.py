@@ -1,0 +1,119 @@
+"""The batches of an epoch, some of them at once: rows gathered from the row groups that are open."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lakefit.errors import FeedError
+from lakefit.feed.buffers import Buffers
+from lakefit.feed.order import EpochOrder, Runs
+from lakefit.feed.reader import TIMEOUT_S, Block, Field, RowGroup, read_row_groups
+
+# Rows, and bytes, that are gathered at once: enough that what is done once for each costs nothing beside them.
+_ROWS, _BYTES = 65_536, 1 << 25
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Some batches, one after another.
+
+    first: the number of the first. runs: what they were meant to be made of. rows: by field, (sum of runs.sizes, ...);
+    the memory is used again when nobody refers to an array or a part of it.
+    """
+
+    first: int
+    runs: Runs
+    rows: dict[str, NDArray[Any]]
+
+
+@contextmanager
+def read_batches(
+    dataset_dir: Path,
+    order: EpochOrder,
+    fields: Sequence[Field],
+    *,
+    row_order: Callable[[RowGroup], NDArray[np.int64]] | None,
+    first_batch: int = 0,
+    workers: int = 2,
+    timeout_s: float = TIMEOUT_S,
+    buffers: Buffers,
+) -> Iterator[Iterator[Batches]]:
+    """All batches of an epoch from `first_batch` on. Raises FeedError as read_row_groups does."""
+    at_once = batches_at_once(order, fields)
+    visits = order.visits(first_batch, near=at_once)
+    groups = [order.groups[visit.group] for visit in visits]
+    held = _held([(visit.first_batch - first_batch, visit.last_batch - first_batch) for visit in visits], at_once)
+    with read_row_groups(
+        dataset_dir,
+        groups,
+        fields,
+        held=held,
+        buffers=buffers,
+        row_order=row_order,
+        workers=workers,
+        timeout_s=timeout_s,
+    ) as blocks:
+
+        def gathered() -> Iterator[Batches]:
+            waiting = list(visits)[::-1]
+            open_now: dict[int, tuple[int, Block]] = {}
+            for first in range(first_batch, order.batches, at_once):
+                end = min(first + at_once, order.batches)
+                while waiting and waiting[-1].first_batch < end:
+                    visit = waiting.pop()
+                    block = next(blocks, None)
+                    if block is None:
+                        raise FeedError(f"The reader ended {len(waiting) + 1} row groups before the epoch's end.")
+                    open_now[visit.group] = (visit.last_batch, block)
+                runs = order.runs(first, end)
+                yield Batches(first, runs, _gather(runs, open_now, fields, buffers))
+                for group in [group for group, (last, _) in open_now.items() if last < end]:
+                    open_now.pop(group)[1].release()
+
+        yield gathered()
+
+
+def batches_at_once(order: EpochOrder, fields: Sequence[Field]) -> int:
+    """Return how many batches are gathered at once."""
+    row = sum(np.dtype(field.dtype).itemsize * int(np.prod(field.row_shape, dtype=np.int64)) for field in fields)
+    rows = min(_ROWS, _BYTES // max(row, 1))
+    return max(1, rows * order.workers // order.batch_size)
+
+
+def _held(visits: Sequence[tuple[int, int]], at_once: int) -> int:
+    """Return how many row groups are open at a time at most. visits: their first and last batches, counted from 0."""
+    changes: dict[int, int] = {}
+    for first, last in visits:
+        first_gathering, end = first // at_once, last // at_once + 1
+        changes[first_gathering] = changes.get(first_gathering, 0) + 1
+        changes[end] = changes.get(end, 0) - 1
+    held = most = 0
+    for at in sorted(changes):
+        held += changes[at]
+        most = max(most, held)
+    return most
+
+
+def _gather(
+    runs: Runs, open_now: dict[int, tuple[int, Block]], fields: Sequence[Field], buffers: Buffers
+) -> dict[str, NDArray[Any]]:
+    pieces = [
+        open_now[group][1].order[start:stop]
+        for group, start, stop in zip(runs.group.tolist(), runs.start.tolist(), runs.stop.tolist(), strict=True)
+    ]
+    if not pieces:
+        return {field.name: buffers.empty((0, *field.row_shape), field.dtype) for field in fields}
+    rows = np.concatenate(pieces)
+    arena = next(iter(open_now.values()))[1].arena
+    out = {}
+    for field in fields:
+        values = buffers.empty((len(rows), *field.row_shape), field.dtype)
+        # "clip" because "raise" makes numpy work on a copy; all places are inside.
+        np.take(arena.arrays[field.name], rows, axis=0, out=values, mode="clip")
+        out[field.name] = values
+    return out

@@ -1,0 +1,114 @@
+"""A split's batches as a tf.data.Dataset: many at a time go in, one at a time comes out and is compared."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.python.data.ops.map_op import _MapDataset
+
+from lakefit.errors import FeedError
+from lakefit.feed.reader import RowGroup
+
+if TYPE_CHECKING:
+    from lakefit.feed.split import Batch, SplitFeed
+
+
+def dataset(feed: "SplitFeed", arrivals: "Arrivals") -> tf.data.Dataset:
+    """Return (inputs, label) or (inputs, label, weight) by batch; each iteration reads the feed's epoch.
+
+    Batches enter TensorFlow many at a time, in arrays that it takes as they are, and are cut there: a Python call for
+    each batch, or a copy, would cost more than reading it.
+    """
+    specs = {field.name: tf.TensorSpec((None, *field.row_shape), field.dtype) for field in feed.fields}
+    inputs = [name for name in specs if name in ("numeric", "categorical")]
+
+    def row(values: "Batch") -> tuple[Any, ...]:
+        weight = (values["weight"],) if "weight" in values else ()
+        return {name: values[name] for name in inputs}, values["label"], *weight
+
+    def begin() -> Iterator[int]:
+        yield arrivals.begin()
+
+    def generate(iteration: int) -> Iterator["Batch"]:
+        try:
+            for rows, parts in feed.received():
+                arrivals.leave(iteration, [part["position"] for part in parts])
+                yield rows
+        except Exception as error:
+            # TensorFlow would turn it into text; `check` raises it as it was.
+            feed.error = error
+            raise
+
+    def of_iteration(iteration: Any) -> tf.data.Dataset:
+        many = tf.data.Dataset.from_generator(generate, args=(iteration,), output_signature=specs).prefetch(2)
+
+        def received(number: Any, values: Any) -> Any:
+            with tf.control_dependencies([arrivals.arrive(iteration, number, values["position"])]):
+                return row({name: tf.identity(value) for name, value in values.items() if name != "position"})
+
+        # On the thread that asks: handing the few small operations to other threads takes longer than they do.
+        one_by_one = many.rebatch(feed.rows_of_a_batch).enumerate()
+        return _MapDataset(one_by_one, received, use_inter_op_parallelism=False)
+
+    iterations = tf.data.Dataset.from_generator(begin, output_signature=tf.TensorSpec((), tf.int64))
+    return iterations.flat_map(of_iteration).apply(tf.data.experimental.assert_cardinality(feed.batches))
+
+
+class Arrivals:
+    """Compares what enters a tf.data.Dataset with what comes out of its last step.
+
+    The receipt has proven what enters, row by row; TensorFlow then moves batches as they are. So one number for each
+    batch is enough, the sum of its positions, which takes four operations: some microseconds. There is a place for
+    several iterations, since an old one may still be reading ahead when the next begins.
+    """
+
+    SLOTS = 4
+
+    def __init__(self, groups: Sequence[RowGroup], batches: int) -> None:
+        self._groups = groups
+        self._iteration = 0
+        self._sent: dict[int, list[tuple[int, int]]] = {}
+        with tf.device("CPU:0"):
+            self._received = tf.Variable(tf.zeros((self.SLOTS, batches), tf.int64), trainable=False)
+
+    def begin(self) -> int:
+        """Return the number of a new iteration."""
+        self._iteration += 1
+        slot = self._iteration % self.SLOTS
+        self._sent[slot] = []
+        self._received[slot].assign(tf.zeros_like(self._received[slot]))
+        return self._iteration
+
+    def leave(self, iteration: int, positions: Sequence[NDArray[np.int64]]) -> None:
+        """Note batches on their way in. positions: of each, (rows,)."""
+        sent = self._sent[int(iteration) % self.SLOTS]
+        # The complements, so that the row at position 0 counts in a sum, too.
+        sent.extend((int((~position).sum()), int(position[0]) if len(position) else 0) for position in positions)
+
+    def arrive(self, iteration: Any, number: Any, position: Any) -> Any:
+        """Return the operation that notes a batch that has come out."""
+        place = tf.stack([iteration % self.SLOTS, number])[None]
+        return self._received.scatter_nd_add(place, tf.reduce_sum(tf.bitwise.invert(position), keepdims=True))
+
+    def check(self, what: str) -> None:
+        """Raise FeedError, naming row groups, unless all batches of the last iteration have come out once."""
+        slot = self._iteration % self.SLOTS
+        sent = np.array([number for number, _ in self._sent[slot]], np.int64)
+        received = self._received[slot].numpy()
+        wrong = np.flatnonzero(received[: len(sent)] != sent)
+        if not len(wrong):
+            return
+        starts = [group.first_position for group in self._groups]
+        firsts = [self._sent[slot][number][1] for number in wrong[:10]]
+        named = [self._groups[place - 1] for place in np.searchsorted(starts, firsts, side="right")]
+        places = "; ".join(
+            f"batch {number}, from {group.file} row group {group.index} on"
+            for number, group in zip(wrong, named, strict=False)
+        )
+        raise FeedError(
+            f"{what}: TensorFlow's pipeline did not hand out once what it was given: {places}"
+            f"{f' and {len(wrong) - 10} batches more' if len(wrong) > 10 else ''}. Nothing of this epoch can be "
+            "trusted: run again."
+        )
