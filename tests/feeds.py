@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -12,12 +12,12 @@ from lakefit.dataset.manifest import FORMAT_VERSION, DataFile, Manifest, SplitFi
 from lakefit.feed.reader import Block, RowGroup
 
 
-def manifest_of(files: Sequence[DataFile], features: Features) -> Manifest:
+def manifest_of(files: Sequence[DataFile], features: Features, layout: Literal["wide", "packed"] = "wide") -> Manifest:
     """Return a manifest of these files as the split `train`, with a binary label and nothing else."""
     rows = sum(file.rows for file in files)
     return Manifest(
         format_version=FORMAT_VERSION, fingerprint="0", name="n", created="", versions={}, inputs=(), excluded=(),
-        reader="Arrow", pipeline={}, features=features, label=LabelFeature(), statistics={},
+        reader="Arrow", pipeline={}, layout=layout, features=features, label=LabelFeature(), statistics={},
         splits={"train": SplitFiles(rows=rows, classes={"1": rows // 2}, files=tuple(files))},
         duplicates=(), rejects=(), corrections=(), strata=(), expectations=(),
         ledger=Ledger(rows_in=rows, kept={"train": rows}, rejected={}, duplicates=0, not_finite=0, unparsable={},

@@ -36,7 +36,7 @@ def take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     manifest = Manifest(
         format_version=2, fingerprint=FINGERPRINT, name="shop", created="", versions={},
         inputs=(), excluded=(), reader="Arrow",
-        pipeline=pipeline.dump(),
+        pipeline=pipeline.dump(), layout="wide",
         features=Features(
             numeric=(NumericFeature(name="amount", fill=1.0),), categorical=(CategoricalFeature(name="city"),)
         ),

@@ -154,6 +154,7 @@ EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
     Output: (
         Example("{path: lake, keep: 5, grace: 2 days}", 'Output(path="lake", keep=5, grace="2 days")'),
         Example('{path: "${HOME}/lake", rows_per_file: 5000000, rows_per_group: 100000}', 'Output(path="${HOME}/lake", rows_per_file=5_000_000, rows_per_group=100_000)'),
+        Example("{path: lake, layout: packed}", 'Output(path="lake", layout="packed")'),
     ),
     Train: (
         Example(

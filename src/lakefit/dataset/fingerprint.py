@@ -48,7 +48,7 @@ def dataset_fingerprint(pipeline: Pipeline, inputs: Mapping[str, Sequence[InputF
             "query": source.query,
             "sections": pipeline.dump(*DATASET_SECTIONS),
             "code": [function_source(step.custom) for step in pipeline.clean if step.custom is not None],
-            "output": [output.rows_per_file, output.rows_per_group],
+            "output": [output.rows_per_file, output.rows_per_group, output.layout],
         }
     )
 

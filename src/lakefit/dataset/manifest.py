@@ -11,7 +11,7 @@ from lakefit.dataset.ledger import Ledger
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Raised with every change of the files' layout, order or values: it is a part of the dataset fingerprint."""
 MANIFEST = "manifest.json"
 POSITION = "_position"
@@ -117,7 +117,8 @@ class Manifest(Section):
     shapes the dataset. name: of the pipeline. created: ISO time (UTC). versions: of the packages that wrote it. inputs:
     the raw files that were read, all tables. excluded: those that were left out. reader: who read the rows, Arrow or
     Spark, and why Spark; it changes nothing. pipeline: the pipeline file, resolved
-    with every default. features: all that was learned, enough to repeat the transformation without the raw data. label:
+    with every default. layout: of the splits' files: a column a feature, or `numeric` and `categorical`, each the bytes
+    of a row's values. features: all that was learned, enough to repeat the transformation without the raw data. label:
     what was learned of it. statistics: by cleaned column, of the training split. splits: by name. duplicates: the files
     of rows with the key of a row that is kept. rejects: the files of rejected rows. corrections: what `correct`
     changed. strata: rows by stratum and split. expectations: the contracts and what was found. ledger: where every row
@@ -133,6 +134,7 @@ class Manifest(Section):
     excluded: tuple[ExcludedRecord, ...]
     reader: str
     pipeline: dict[str, Any]
+    layout: Literal["wide", "packed"]
     features: Features
     label: LabelFeature
     statistics: dict[str, ColumnStatistics]

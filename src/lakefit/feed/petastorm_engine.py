@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import lakefit.petastorm
+from lakefit.dataset.packed import unpack
 from lakefit.errors import FeedError
 from lakefit.feed.reader import BLOCKS_AHEAD, Arena, Block, Field, RowGroup
 
@@ -213,6 +214,9 @@ def decode_row_group(
     _check_row_group(parquet, group, names)
     table = parquet.read_row_group(group.index, columns=names, use_threads=False)
     for field in fields:
+        if field.packed is not None:
+            out[field.name][:] = _unpacked(table, field, group.rows)
+            continue
         wanted = pa.from_numpy_dtype(np.dtype(field.dtype))
         columns = [_values(table, name, wanted, group.rows) for name in field.columns]
         if field.flat:
@@ -247,6 +251,23 @@ def _values(table: Any, name: str, wanted: Any, planned_rows: int) -> NDArray[An
     if len(column) != planned_rows:
         raise FeedError(f"{len(column):,} rows of column {name!r} were decoded where the plan has {planned_rows:,}.")
     values: NDArray[Any] = column.to_numpy()
+    return values
+
+
+def _unpacked(table: Any, field: Field, planned_rows: int) -> NDArray[Any]:
+    """The values of a packed column, (rows, field.packed), without a copy where Arrow holds them in one piece."""
+    (name,) = field.columns
+    column = table.column(name)
+    column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    try:
+        values = unpack(column, field.dtype)
+    except ValueError as error:
+        raise FeedError(f"Column {name!r}: {error}.") from None
+    if values.shape != (planned_rows, field.packed):
+        raise FeedError(
+            f"Column {name!r} holds {values.shape[1]} values of {len(values):,} rows where the plan has {field.packed} "
+            f"of {planned_rows:,}."
+        )
     return values
 
 

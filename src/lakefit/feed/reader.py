@@ -44,16 +44,18 @@ class Field:
     """One array of a batch: columns of one type side by side. Columns of other types are refused, not converted.
 
     dtype: of the columns, as numpy writes it: "float32". flat: the one column alone, (rows,) in place of (rows, 1).
+    packed: the one column holds so many values of each row, as their bytes (dataset/packed.py).
     """
 
     name: str
     columns: tuple[str, ...]
     dtype: str
     flat: bool = False
+    packed: int | None = None
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        return () if self.flat else (len(self.columns),)
+        return () if self.flat else (self.packed or len(self.columns),)
 
 
 class Arena:

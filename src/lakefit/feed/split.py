@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lakefit.dataset.manifest import POSITION, Manifest
+from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.gather import Batches, read_batches
 from lakefit.feed.order import LANES, EpochOrder, epoch_groups, row_order
@@ -22,6 +23,25 @@ if TYPE_CHECKING:
 Batch = dict[str, NDArray[Any]]
 """Rows as the model takes them, arrays by name. Of a prepared split: numeric (n, k) float32, categorical (n, m) int32,
 label (n, 1) float32, weight (n,) float32 where rows are weighed, and position (n,) int64, `_position` of each row."""
+
+
+class State(TypedDict):
+    """Where a feed stands: enough to go on with the next batch, on any machine that has the dataset.
+
+    dataset: its fingerprint. batch: the number of the next batch in the epoch. lanes: 0 where rows are not shuffled.
+    drop_remainder: 0 or 1.
+    """
+
+    dataset: str
+    split: str
+    epoch: int
+    batch: int
+    seed: int
+    batch_size: int
+    lanes: int
+    drop_remainder: int
+    worker: int
+    workers: int
 
 
 class SplitFeed:
@@ -58,6 +78,7 @@ class SplitFeed:
         self.rows = manifest.splits[split].rows
         self.batch_size = batch_size
         self.fields = fields_of(manifest)
+        self._fingerprint = manifest.fingerprint
         self._dataset_dir = dataset_dir
         self._seed, self._shuffle, self._drop = seed, shuffle, remainder == "drop"
         self._share = (lanes if shuffle else 1, worker, workers)
@@ -133,25 +154,49 @@ class SplitFeed:
         if self._arrivals is not None:
             self._arrivals.check(f"Epoch {self.epoch} of the {self.split} split")
 
-    def to_tf(self) -> "tf.data.Dataset":
+    def state(self) -> State:
+        """Return where the iteration over this feed stands: after the last batch that it has handed out."""
+        lanes, worker, workers = self._share
+        epoch, batch = self.epoch, self._delivered
+        if batch >= self.batches:
+            epoch, batch = epoch + 1, 0
+        return State(
+            dataset=self._fingerprint,
+            split=self.split,
+            epoch=epoch,
+            batch=batch,
+            seed=self._seed,
+            batch_size=self.batch_size,
+            lanes=lanes if self._shuffle else 0,
+            drop_remainder=int(self._drop),
+            worker=worker,
+            workers=workers,
+        )
+
+    def to_tf(self, *, next_epochs: bool = False) -> "tf.data.Dataset":
         """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`.
 
-        The receipt is taken where batches enter TensorFlow, and what comes out of the dataset's last step is compared
-        with that by `check`.
+        next_epochs: each iteration leaves `epoch` at the next one. The receipt is taken where batches enter TensorFlow,
+        and what comes out of the dataset's last step is compared with that, when one more is asked for and by `check`.
         """
         from lakefit.feed.tf_data import Arrivals, dataset
 
         self._arrivals = Arrivals(self.groups, self.batches)
-        return dataset(self, self._arrivals)
+        return dataset(self, self._arrivals, next_epochs=next_epochs)
 
 
 def fields_of(manifest: Manifest) -> tuple[Field, ...]:
     """Return the arrays of a batch of a prepared split; those of no columns are left out."""
     features = manifest.features
     weight = (Field("weight", ("weight",), "float32", flat=True),) if manifest.label.weighted else ()
+    packed = manifest.layout == "packed"
+
+    def side_by_side(name: str, columns: tuple[str, ...], dtype: str) -> Field:
+        return Field(name, (name,), dtype, packed=len(columns)) if packed and columns else Field(name, columns, dtype)
+
     fields = (
-        Field("numeric", features.numeric_columns, "float32"),
-        Field("categorical", features.categorical_columns, "int32"),
+        side_by_side(NUMERIC, features.numeric_columns, "float32"),
+        side_by_side(CATEGORICAL, features.categorical_columns, "int32"),
         Field("label", ("label",), "float32"),
         *weight,
         Field("position", (POSITION,), "int64", flat=True),

@@ -1,6 +1,6 @@
 """A split's batches as a tf.data.Dataset: many at a time go in, one at a time comes out and is compared."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lakefit.feed.split import Batch, SplitFeed
 
 
-def dataset(feed: "SplitFeed", arrivals: "Arrivals") -> tf.data.Dataset:
-    """Return (inputs, label) or (inputs, label, weight) by batch; each iteration reads the feed's epoch.
+def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf.data.Dataset:
+    """Return (inputs, label) or (inputs, label, weight) by batch; each iteration reads the feed's epoch, or the next.
 
     Batches enter TensorFlow many at a time, in arrays that it takes as they are, and are cut there: a Python call for
     each batch, or a copy, would cost more than reading it.
@@ -24,12 +24,15 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals") -> tf.data.Dataset:
     specs = {field.name: tf.TensorSpec((None, *field.row_shape), field.dtype) for field in feed.fields}
     inputs = [name for name in specs if name in ("numeric", "categorical")]
 
-    def row(values: "Batch") -> tuple[Any, ...]:
+    def row(values: Mapping[str, Any]) -> tuple[Any, ...]:
         weight = (values["weight"],) if "weight" in values else ()
         return {name: values[name] for name in inputs}, values["label"], *weight
 
     def begin() -> Iterator[int]:
-        yield arrivals.begin()
+        iteration = arrivals.begin()
+        if next_epochs and iteration > 1:
+            feed.epoch, feed.first_batch = feed.epoch + 1, 0
+        yield iteration
 
     def generate(iteration: int) -> Iterator["Batch"]:
         try:
@@ -41,6 +44,14 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals") -> tf.data.Dataset:
             feed.error = error
             raise
 
+    def end(iteration: int) -> Iterator[Any]:
+        try:
+            arrivals.check(f"Epoch {feed.epoch} of the {feed.split} split", iteration)
+        except FeedError as error:
+            feed.error = error
+            raise
+        yield from ()
+
     def of_iteration(iteration: Any) -> tf.data.Dataset:
         many = tf.data.Dataset.from_generator(generate, args=(iteration,), output_signature=specs).prefetch(2)
 
@@ -50,10 +61,13 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals") -> tf.data.Dataset:
 
         # On the thread that asks: handing the few small operations to other threads takes longer than they do.
         one_by_one = many.rebatch(feed.rows_of_a_batch).enumerate()
-        return _MapDataset(one_by_one, received, use_inter_op_parallelism=False)
+        out = _MapDataset(one_by_one, received, use_inter_op_parallelism=False)
+        # Nothing more, once the last batch has come out, but an error where one has not.
+        return out.concatenate(tf.data.Dataset.from_generator(end, args=(iteration,), output_signature=row(specs)))
 
     iterations = tf.data.Dataset.from_generator(begin, output_signature=tf.TensorSpec((), tf.int64))
-    return iterations.flat_map(of_iteration).apply(tf.data.experimental.assert_cardinality(feed.batches))
+    batches = iterations.flat_map(of_iteration)
+    return batches if feed.first_batch else batches.apply(tf.data.experimental.assert_cardinality(feed.batches))
 
 
 class Arrivals:
@@ -92,9 +106,9 @@ class Arrivals:
         place = tf.stack([iteration % self.SLOTS, number])[None]
         return self._received.scatter_nd_add(place, tf.reduce_sum(tf.bitwise.invert(position), keepdims=True))
 
-    def check(self, what: str) -> None:
-        """Raise FeedError, naming row groups, unless all batches of the last iteration have come out once."""
-        slot = self._iteration % self.SLOTS
+    def check(self, what: str, iteration: int | None = None) -> None:
+        """Raise FeedError, naming row groups, unless all batches of an iteration, the last, have come out once."""
+        slot = int(self._iteration if iteration is None else iteration) % self.SLOTS
         sent = np.array([number for number, _ in self._sent[slot]], np.int64)
         received = self._received[slot].numpy()
         wrong = np.flatnonzero(received[: len(sent)] != sent)
