@@ -103,6 +103,13 @@ def pyarrow_2(folder: Path, batch: int) -> Iterator[int]:
 
 
 def lakefit_feed(folder: Path, batch: int) -> Any:
+    """Return the feed, the same in each epoch, as in a training run."""
+    if "feed" not in KEPT:
+        KEPT["feed"] = new_feed(folder, batch)
+    return KEPT["feed"]
+
+
+def new_feed(folder: Path, batch: int) -> Any:
     from feeds import manifest_of
     from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
     from lakefit.dataset.manifest import DataFile
@@ -130,24 +137,36 @@ def lakefit_numpy(folder: Path, batch: int) -> Iterator[int]:
 
 def lakefit_loop(folder: Path, batch: int) -> Iterator[int]:
     feed = lakefit_feed(folder, batch)
-    for _, label in feed.to_tf():
+    if "data" not in KEPT:
+        KEPT["data"] = feed.to_tf()
+    for _, label in KEPT["data"]:
         yield len(label)
     feed.check()
 
 
 def lakefit_graph(folder: Path, batch: int) -> Iterator[int]:
     feed = lakefit_feed(folder, batch)
-    yield in_graph(feed.to_tf())
+    if "data" not in KEPT:
+        KEPT["data"] = feed.to_tf()
+    yield in_graph(KEPT["data"])
     feed.check()
 
 
-def in_graph(data: Any, some: int | None = None) -> int:
-    """Return the rows of a dataset of (..., label), or of its first `some` batches, read inside TensorFlow's graph."""
+def in_graph(data: Any) -> int:
+    """Return the rows of a dataset of (..., label), read inside TensorFlow's graph, which is built once."""
     import tensorflow as tf
 
-    if some is not None:
-        data = data.take(some)
-    return int(data.reduce(tf.constant(0, tf.int64), lambda rows, row: rows + tf.size(row[-1], tf.int64)))
+    if "consume" not in KEPT:
+
+        @tf.function
+        def consume(data: Any) -> Any:
+            rows = tf.constant(0, tf.int64)
+            for row in data:
+                rows += tf.size(row[-1], tf.int64)
+            return rows
+
+        KEPT["consume"] = consume
+    return int(KEPT["consume"](data))
 
 
 def counted(data: Any) -> Iterator[int]:

@@ -21,7 +21,8 @@ import pytest
 from feeds import copied
 from lakefit.errors import FeedError
 from lakefit.feed import petastorm_engine
-from lakefit.feed.reader import Field, RowGroup, read_row_groups
+from lakefit.feed.buffers import Buffers
+from lakefit.feed.reader import Field, KnownFiles, RowGroup, read_row_groups
 
 FIELDS = (
     Field("numeric", ("x", "y"), "float32"),
@@ -70,7 +71,8 @@ def read(folder: Path, groups: list[RowGroup] | None = None, **options: Any) -> 
 def decode(path: Path, group: RowGroup) -> Any:
     """Return the arrays of a row group, read in this thread."""
     out = {field.name: np.empty((group.rows, *field.row_shape), field.dtype) for field in FIELDS}
-    petastorm_engine.decode_row_group(petastorm_engine.Footers().open(path), group, FIELDS, out)
+    with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+        petastorm_engine.decode_row_group(parquet, group, FIELDS, out, Buffers())
     return out
 
 
@@ -151,7 +153,7 @@ def test_a_slow_store_only_takes_longer(folder: Path, monkeypatch: pytest.Monkey
 
 INTERRUPTED = """
 import sys
-from lakefit.feed.reader import Field, RowGroup, read_row_groups
+from lakefit.feed.reader import Field, KnownFiles, RowGroup, read_row_groups
 group = RowGroup("part-0.parquet", 0, 100, 0)
 with read_row_groups(sys.argv[1], [group] * 1_000_000, [Field("x", ("x",), "float32")], held=1) as blocks:
     for number, block in enumerate(blocks):
@@ -270,3 +272,29 @@ def test_a_missing_file_is_named_where_the_plan_comes_to_it(folder: Path) -> Non
     ):
         taken.extend(block.group for block in blocks)
     assert taken == plan()[:2]
+
+
+def test_footers_are_read_once_a_file_and_pages_checked_once_while_it_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, bool, bool]] = []
+    real = pq.ParquetFile
+
+    def noting(path: Path, metadata: Any, page_checksum_verification: bool) -> Any:
+        opened.append((path.name, metadata is None, page_checksum_verification))
+        return real(path, metadata=metadata, page_checksum_verification=page_checksum_verification)
+
+    monkeypatch.setattr(petastorm_engine.pq, "ParquetFile", noting)
+    known = KnownFiles()
+    for _ in range(2):
+        read(folder, known=known, workers=1)
+    names = [group.file for group in plan()]
+    assert [name for name, _, _ in opened] == names * 2
+    assert [first for _, first, _ in opened] == [index == 0 for index in (0, 1) * 3] + [False] * 6
+    assert [checked for _, _, checked in opened] == [True] * 6 + [False] * 6
+
+    write(folder / "part-1.parquet", ROWS)
+    opened.clear()
+    read(folder, known=known, workers=1)
+    assert [checked for _, _, checked in opened] == [False, False, True, True, False, False]
+    assert [name for name, first, _ in opened if first] == ["part-1.parquet"]

@@ -16,7 +16,7 @@ from feeds import CopiedBlock, copied
 from lakefit.errors import FeedError
 from lakefit.feed import petastorm_engine
 from lakefit.feed.buffers import Buffers
-from lakefit.feed.reader import Field, RowGroup, read_row_groups
+from lakefit.feed.reader import BLOCKS_AHEAD, Field, RowGroup, read_row_groups
 
 POSITION = Field("position", ("_position",), "int64", flat=True)
 FIELDS = (
@@ -209,7 +209,7 @@ def test_columns_of_any_number_lie_side_by_side(width: int, rows: int) -> None:
     columns = [np.arange(rows, dtype=np.float32) + 10_000 * place for place in range(width)]
     out = np.zeros((rows, width), np.float32)
 
-    petastorm_engine._side_by_side(columns, out)
+    petastorm_engine._side_by_side(columns, out, Buffers())
 
     assert np.array_equal(out, np.stack(columns, axis=1))
 
@@ -234,7 +234,7 @@ def test_nothing_but_the_plan_decides_what_is_read(own_dataset_dir: Path) -> Non
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_no_more_than_workers_and_two_blocks_exist_before_they_are_taken(
+def test_no_more_blocks_than_were_said_exist_before_they_are_taken(
     dataset_dir: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_may_end = threading.Event()
@@ -251,11 +251,11 @@ def test_no_more_than_workers_and_two_blocks_exist_before_they_are_taken(
     monkeypatch.setattr(petastorm_engine, "decode_row_group", first_is_slow)
     with read_row_groups(dataset_dir, groups, FIELDS, held=9, workers=workers) as blocks:
         time.sleep(0.1)
-        assert len(started) <= workers + 2
+        assert len(started) <= workers + BLOCKS_AHEAD
         first_may_end.set()
         for taken, _ in enumerate(copied(blocks), start=1):
             time.sleep(0.005)
-            assert len(started) <= taken + workers + 2
+            assert len(started) <= taken + workers + BLOCKS_AHEAD
     assert len(started) == len(groups)
 
 

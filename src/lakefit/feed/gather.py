@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.order import EpochOrder, Runs
-from lakefit.feed.reader import TIMEOUT_S, Block, Field, RowGroup, read_row_groups
+from lakefit.feed.reader import TIMEOUT_S, Block, Field, KnownFiles, RowGroup, read_row_groups
 
 # Rows, and bytes, that are gathered at once: enough that what is done once for each costs nothing beside them.
 _ROWS, _BYTES = 65_536, 1 << 25
@@ -42,6 +42,7 @@ def read_batches(
     workers: int = 2,
     timeout_s: float = TIMEOUT_S,
     buffers: Buffers,
+    known: KnownFiles,
 ) -> Iterator[Iterator[Batches]]:
     """All batches of an epoch from `first_batch` on. Raises FeedError as read_row_groups does."""
     at_once = batches_at_once(order, fields)
@@ -54,6 +55,7 @@ def read_batches(
         fields,
         held=held,
         buffers=buffers,
+        known=known,
         row_order=row_order,
         workers=workers,
         timeout_s=timeout_s,
@@ -108,7 +110,8 @@ def _gather(
     ]
     if not pieces:
         return {field.name: buffers.empty((0, *field.row_shape), field.dtype) for field in fields}
-    rows = np.concatenate(pieces)
+    rows = buffers.empty((sum(map(len, pieces)),), "int64")
+    np.concatenate(pieces, out=rows)
     arena = next(iter(open_now.values()))[1].arena
     out = {}
     for field in fields:

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lakefit.feed.buffers import Buffers
 from lakefit.feed.reader import RowGroup
 
 LANES = 8
@@ -25,34 +26,42 @@ def epoch_groups(groups: Sequence[RowGroup], seed: int, epoch: int) -> list[RowG
     return [groups[place] for place in permutation(len(groups), seed, epoch, _GROUPS).tolist()]
 
 
-def row_order(group: RowGroup, seed: int, epoch: int) -> NDArray[np.int64]:
+def row_order(group: RowGroup, seed: int, epoch: int, buffers: Buffers | None = None) -> NDArray[np.int64]:
     """Return the order of the rows inside a row group; shape (group.rows,)."""
-    return permutation(group.rows, seed, epoch, _ROWS, group.first_position)
+    return permutation(group.rows, seed, epoch, _ROWS, group.first_position, buffers=buffers)
 
 
-def permutation(length: int, *seeds: int) -> NDArray[np.int64]:
+def permutation(length: int, *seeds: int, buffers: Buffers | None = None) -> NDArray[np.int64]:
     """Return a permutation of range(length) that depends on the seeds, mixed and not added: (1, 0) is not (0, 1).
 
     It sorts a keyed bijection (splitmix64), whose lower bits make room for the number itself: no two are equal, so any
-    sort gives the same. Pinned by a golden test.
+    sort gives the same. Pinned by a golden test. buffers: where memory comes from.
     """
-    key = np.zeros(1, np.uint64)
+    room = np.zeros((2, 1), np.uint64)
+    key = room[0]
     for seed in seeds:
-        key = _mix(key ^ np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64))
-    numbers = np.arange(length, dtype=np.uint64)
+        key ^= np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
+        _mix(key, room[1])
+    empty = buffers.empty if buffers is not None else np.empty
+    keyed, other = empty((length,), "uint64"), empty((length,), "uint64")
     below = np.uint64((1 << max(length - 1, 0).bit_length()) - 1)
-    keyed = _mix(numbers ^ key[0])
-    np.bitwise_and(keyed, ~below, out=keyed)
-    np.bitwise_or(keyed, numbers, out=keyed)
+    keyed[:] = np.arange(length, dtype=np.uint64)
+    keyed ^= key
+    _mix(keyed, other)
+    keyed &= ~below
+    keyed |= np.arange(length, dtype=np.uint64)
     keyed.sort()
-    return np.bitwise_and(keyed, below, out=keyed).view(np.int64)
+    keyed &= below
+    return keyed.view(np.int64)
 
 
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = values + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def _mix(values: NDArray[np.uint64], other: NDArray[np.uint64]) -> None:
+    """Mix values in place (splitmix64). other: memory of the same shape."""
+    values += np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        np.right_shift(values, np.uint64(shift), out=other)
+        values ^= other
+        values *= np.uint64(factor)
 
 
 @dataclass(frozen=True, slots=True)

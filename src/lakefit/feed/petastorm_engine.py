@@ -6,13 +6,11 @@ Import this module only to read; it loads Petastorm, pyarrow and pandas (1-2 s).
 
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,8 @@ from numpy.typing import NDArray
 import lakefit.petastorm
 from lakefit.dataset.packed import unpack
 from lakefit.errors import FeedError
-from lakefit.feed.reader import BLOCKS_AHEAD, Arena, Block, Field, RowGroup
+from lakefit.feed.buffers import Buffers
+from lakefit.feed.reader import BLOCKS_AHEAD, Arena, Block, Field, FileState, KnownFiles, RowGroup
 
 lakefit.petastorm.install()
 
@@ -36,8 +35,6 @@ from petastorm.workers_pool.worker_base import WorkerBase  # noqa: E402
 _VENTILATION_INTERVAL_S = 0.001
 # How long a read that is ended waits for the row groups that are being decoded.
 _JOIN_S = 2.0
-# Files whose footers are remembered: as many as may be open at a time.
-_FOOTERS = 64
 # Bytes of columns that are laid side by side at a time: half of a core's second cache.
 _PIECE = 1 << 19
 
@@ -48,7 +45,7 @@ class _Task:
 
     sequence: int
     group: RowGroup
-    file_state: tuple[int, int, int] | None
+    file_state: FileState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +55,11 @@ class _Job:
     dataset_dir: Path
     arena: Arena
     row_order: Callable[[RowGroup], NDArray[np.int64]] | None
-    footers: "Footers"
+    known: KnownFiles
+    buffers: Buffers
 
 
-class Footers:
-    """The footers of the files read last, so that a file's is not read again for each of its row groups."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._known: OrderedDict[Path, pq.FileMetaData] = OrderedDict()
-
-    def open(self, path: Path) -> pq.ParquetFile:
-        with self._lock:
-            known = self._known.get(path)
-        # Not memory-mapped: it was no faster here, and a file that shrinks under a map kills the process.
-        file = pq.ParquetFile(path, metadata=known, page_checksum_verification=True)
-        with self._lock:
-            self._known[path] = file.metadata
-            self._known.move_to_end(path)
-            if len(self._known) > _FOOTERS:
-                self._known.popitem(last=False)
-        return file
-
-
-def _file_state(path: Path) -> tuple[int, int, int] | None:
+def _file_state(path: Path) -> FileState | None:
     try:
         stat = path.stat()
     except OSError:
@@ -100,6 +78,8 @@ class PlannedReader(Reader):
         dataset_dir: Path,
         groups: Sequence[RowGroup],
         arena: Arena,
+        buffers: Buffers,
+        known: KnownFiles,
         row_order: Callable[[RowGroup], NDArray[np.int64]] | None,
         workers: int,
         timeout_s: float,
@@ -118,7 +98,7 @@ class PlannedReader(Reader):
             max_ventilation_queue_size=workers + BLOCKS_AHEAD,
             ventilation_interval=_VENTILATION_INTERVAL_S,
         )
-        self._workers_pool.start(_Worker, _Job(dataset_dir, arena, row_order, Footers()), ventilator)
+        self._workers_pool.start(_Worker, _Job(dataset_dir, arena, row_order, known, buffers), ventilator)
 
     def next_block(self, due: RowGroup) -> tuple[int, Block | FeedError]:
         """The next row group's number in the plan, and what became of it; StopIteration after the last.
@@ -163,11 +143,15 @@ class _Worker(WorkerBase):
                 if task.file_state is not None and _file_state(path) != task.file_state:
                     raise FeedError("The file was replaced, changed or removed while the feed was reading")
                 place = job.arena.take()
-                decode_row_group(
-                    job.footers.open(path), task.group, job.arena.fields, job.arena.views(place, task.group.rows)
-                )
+                rows = job.arena.views(place, task.group.rows)
+                # Pages that were right once, of a file that has not changed, are not checked again.
+                checked = (path, task.file_state, task.group.index) in job.known.checked
+                with _open(path, task.file_state, job.known, check_pages=not checked) as parquet:
+                    decode_row_group(parquet, task.group, job.arena.fields, rows, job.buffers)
+                job.known.checked.add((path, task.file_state, task.group.index))
                 order = job.row_order(task.group) if job.row_order is not None else np.arange(task.group.rows)
-                result = Block(task.group, job.arena, place, order + place * job.arena.rows)
+                order += place * job.arena.rows
+                result = Block(task.group, job.arena, place, order)
         except FeedError as error:
             result = error
             if place is not None:
@@ -190,6 +174,14 @@ class _Results:
             raise StopIteration from None
 
 
+def _open(path: Path, state: FileState | None, known: KnownFiles, *, check_pages: bool) -> pq.ParquetFile:
+    """Open a file, without reading its footer again for each of its row groups."""
+    # Not memory-mapped: it was no faster here, and a file that shrinks under a map kills the process.
+    parquet = pq.ParquetFile(path, metadata=known.footer(path, state), page_checksum_verification=check_pages)
+    known.remember(path, state, parquet.metadata)
+    return parquet
+
+
 @contextmanager
 def _naming(dataset_dir: Path, group: RowGroup) -> Iterator[None]:
     """Turn whatever goes wrong into a FeedError that names file and row group."""
@@ -204,7 +196,7 @@ def _naming(dataset_dir: Path, group: RowGroup) -> Iterator[None]:
 
 
 def decode_row_group(
-    parquet: pq.ParquetFile, group: RowGroup, fields: Sequence[Field], out: dict[str, NDArray[Any]]
+    parquet: pq.ParquetFile, group: RowGroup, fields: Sequence[Field], out: dict[str, NDArray[Any]], buffers: Buffers
 ) -> None:
     """Read and decode one row group in this thread, into arrays of (group.rows, ...) by field.
 
@@ -222,7 +214,7 @@ def decode_row_group(
         if field.flat:
             out[field.name][:] = columns[0]
         elif columns:
-            _side_by_side(columns, out[field.name])
+            _side_by_side(columns, out[field.name], buffers)
 
 
 def _check_row_group(parquet: Any, group: RowGroup, names: Sequence[str]) -> None:
@@ -271,11 +263,11 @@ def _unpacked(table: Any, field: Field, planned_rows: int) -> NDArray[Any]:
     return values
 
 
-def _side_by_side(columns: Sequence[NDArray[Any]], out: NDArray[Any]) -> None:
+def _side_by_side(columns: Sequence[NDArray[Any]], out: NDArray[Any], buffers: Buffers) -> None:
     """Write columns of (rows,) into (rows, columns), piece by piece: side by side in a core's cache, then turned."""
     rows, width = out.shape
     step = max(64, _PIECE // (width * out.itemsize))
-    piece = np.empty((width, min(step, rows)), out.dtype)
+    piece = buffers.empty((width, min(step, rows)), out.dtype.str)
     for start in range(0, rows, step):
         end = min(start + step, rows)
         for place, column in enumerate(columns):

@@ -6,10 +6,12 @@ this module loads numpy alone; Petastorm and pyarrow are loaded when reading sta
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 TIMEOUT_S = 600.0
 """A store that gives no row group for so long is taken for dead."""
 
-BLOCKS_AHEAD = 2
-"""Row groups that wait, or are being handed over, beyond one for each worker: so no worker is idle meanwhile."""
+BLOCKS_AHEAD = 6
+"""Row groups that wait, or are being handed over, beyond one for each worker: the lanes of a small or very even split
+come to the ends of their row groups at the same time, and no worker should be idle between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,36 @@ class RowGroup:
     index: int  # inside the file
     rows: int
     first_position: int  # `_position` of the group's first row; those of the others count up
+
+
+FileState = tuple[int, int, int]
+"""Inode, size and time of the last change, by which a file that was replaced is found."""
+
+
+class KnownFiles:
+    """What need not be read or checked again of files that have not changed. Several threads may ask.
+
+    checked: row groups whose page checksums were right, as (path, state, index).
+    """
+
+    _FOOTERS = 64
+
+    def __init__(self) -> None:
+        self.checked: set[tuple[Path, FileState | None, int]] = set()
+        self._lock = Lock()
+        self._footers: OrderedDict[tuple[Path, FileState | None], Any] = OrderedDict()
+
+    def footer(self, path: Path, state: FileState | None) -> Any:
+        """Return the pyarrow.parquet.FileMetaData of a file that was read lately, or None."""
+        return self._footers.get((path, state))
+
+    def remember(self, path: Path, state: FileState | None, footer: Any) -> None:
+        """Keep a footer, and those of the 63 files before."""
+        with self._lock:
+            self._footers[path, state] = footer
+            self._footers.move_to_end((path, state))
+            if len(self._footers) > self._FOOTERS:
+                self._footers.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +149,7 @@ def read_row_groups(
     *,
     held: int,
     buffers: Buffers | None = None,
+    known: KnownFiles | None = None,
     row_order: Callable[[RowGroup], NDArray[np.int64]] | None = None,
     workers: int = 2,
     timeout_s: float = TIMEOUT_S,
@@ -123,9 +157,9 @@ def read_row_groups(
     """Blocks in exactly the order of `groups`, whatever the number of workers (threads).
 
     The receiver holds at most `held` blocks at a time, the one that it asks for included, and releases them; at most
-    `workers` + 2 exist besides. buffers: whose memory is used, and used again by the next reading. row_order: the order
-    of a row group's rows, (rows,); as they stand in the file where it is None. Leaving the context ends all threads,
-    also before the last block and after an exception.
+    `workers` + 6 exist besides. buffers: whose memory is used, and used again by the next reading. known: what earlier
+    readings of the same files found. row_order: the order of a row group's rows, (rows,); as they stand in the file
+    where it is None. Leaving the context ends all threads, also before the last block and after an exception.
 
     Raises FeedError, in the order of the plan: for a file that is missing or damaged, a row group that is missing or
     has another number of rows than planned, a column that is missing, of another type, or has nulls, a page whose
@@ -140,9 +174,10 @@ def read_row_groups(
         return
     from lakefit.feed.petastorm_engine import PlannedReader
 
-    largest = max(group.rows for group in groups)
-    arena = Arena(fields, held + workers + BLOCKS_AHEAD, largest, buffers if buffers is not None else Buffers())
-    reader = PlannedReader(Path(dataset_dir), groups, arena, row_order, workers, timeout_s)
+    buffers = buffers if buffers is not None else Buffers()
+    arena = Arena(fields, held + workers + BLOCKS_AHEAD, max(group.rows for group in groups), buffers)
+    known = known if known is not None else KnownFiles()
+    reader = PlannedReader(Path(dataset_dir), groups, arena, buffers, known, row_order, workers, timeout_s)
     try:
         yield _in_order(reader, groups)
     finally:

@@ -24,17 +24,17 @@ class Receipt:
         self._starts = np.array([group.first_position for group in groups], np.int64)
         self._sums = np.zeros((2, len(groups)), np.uint64)
         # Used again and again: fresh memory of this size costs more than what is done in it.
-        self._room = np.empty((2, 0), np.uint64)
+        self._room = np.empty((3, 0), np.uint64)
 
     def add(self, positions: Sequence[NDArray[np.int64]], runs: NDArray[np.int64]) -> None:
         """Note rows. positions: of some batches, (rows,) each. runs: the numbers of rows, one after another, that are
         meant to come from one row group each: a hint that saves time. It proves nothing by itself."""
-        position = np.concatenate(positions)
-        rows = len(position)
+        rows = sum(map(len, positions))
         if not rows:
             return
         if self._room.shape[1] < rows:
-            self._room = np.empty((2, rows), np.uint64)
+            self._room = np.empty((3, rows), np.uint64)
+        position = np.concatenate(positions, out=self._room[2, :rows].view(np.int64))
         mixed = _mixed(position, self._room[0, :rows], self._room[1, :rows])
         starts = np.concatenate([[0], np.cumsum(runs)])
         starts = starts[starts < rows]

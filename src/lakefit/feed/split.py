@@ -12,7 +12,7 @@ from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.gather import Batches, read_batches
 from lakefit.feed.order import LANES, EpochOrder, epoch_groups, row_order
-from lakefit.feed.reader import Field, RowGroup
+from lakefit.feed.reader import Field, KnownFiles, RowGroup
 from lakefit.feed.receipt import Part, Receipt
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class SplitFeed:
         self._dataset_dir = dataset_dir
         self._seed, self._shuffle, self._drop = seed, shuffle, remainder == "drop"
         self._share = (lanes if shuffle else 1, worker, workers)
-        self._buffers = Buffers()
+        self._buffers, self._known = Buffers(), KnownFiles()
         self._proven_epoch: int | None = None
         self._delivered = 0
         self._arrivals: Arrivals | None = None
@@ -115,13 +115,19 @@ class SplitFeed:
         epoch, first_batch = self.epoch, self.first_batch
         self._proven_epoch, self._delivered = None, first_batch
         order = self.order(epoch)
-        ordered = (lambda group: row_order(group, self._seed, epoch)) if self._shuffle else None
+        ordered = (lambda group: row_order(group, self._seed, epoch, self._buffers)) if self._shuffle else None
         receipt, due = Receipt(self.groups), None
         if first_batch or order.workers > 1:
             due = Part(self.groups, order.groups, ordered or (lambda group: np.arange(group.rows)))
         last: tuple[Batch, list[Batch]] | None = None
         with read_batches(
-            self._dataset_dir, order, self.fields, row_order=ordered, first_batch=first_batch, buffers=self._buffers
+            self._dataset_dir,
+            order,
+            self.fields,
+            row_order=ordered,
+            first_batch=first_batch,
+            buffers=self._buffers,
+            known=self._known,
         ) as gathered:
             for batches in gathered:
                 parts = cut(batches)

@@ -66,7 +66,12 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf
         return out.concatenate(tf.data.Dataset.from_generator(end, args=(iteration,), output_signature=row(specs)))
 
     iterations = tf.data.Dataset.from_generator(begin, output_signature=tf.TensorSpec((), tf.int64))
-    batches = iterations.flat_map(of_iteration)
+    options = tf.data.Options()
+    # Autotuning has nothing to tune here, and its thread, which sleeps ever longer, is waited for when an epoch ends:
+    # up to a second. The operations are small, and waking other threads for them takes longer than they do.
+    options.autotune.enabled = False
+    options.threading.max_intra_op_parallelism = 1
+    batches = iterations.flat_map(of_iteration).with_options(options)
     return batches if feed.first_batch else batches.apply(tf.data.experimental.assert_cardinality(feed.batches))
 
 
