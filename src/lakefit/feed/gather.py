@@ -15,7 +15,7 @@ from lakefit.feed.order import EpochOrder, Runs
 from lakefit.feed.reader import TIMEOUT_S, Block, Field, KnownFiles, RowGroup, read_row_groups
 
 # Rows, and bytes, that are gathered at once: enough that what is done once for each costs nothing beside them.
-_ROWS, _BYTES = 65_536, 1 << 25
+_ROWS, _BYTES = 131_072, 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
