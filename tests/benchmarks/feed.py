@@ -58,6 +58,9 @@ def write_data(folder: Path) -> None:
             pa.table(columns), part(folder, number), row_group_size=ROWS_OF_GROUP, use_dictionary=CATEGORIES,
             column_encoding={"_position": "DELTA_BINARY_PACKED"}, write_page_checksum=True,
         )  # fmt: skip
+    for path in files(folder):
+        if not packed(path).exists():
+            write_packed(path)
     if not (folder / "rows.tfrecord").exists():
         import tensorflow as tf
 
@@ -73,6 +76,28 @@ def write_data(folder: Path) -> None:
                     "label": tf.train.Feature(float_list=tf.train.FloatList(value=label[row : row + 1])),
                 }
                 writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+def packed(path: Path) -> Path:
+    return path.parents[1] / "packed" / "train" / path.name
+
+
+def write_packed(path: Path) -> None:
+    """Write the rows of a file again in the packed layout, as `prepare` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from lakefit.dataset.packed import CATEGORICAL, NUMERIC, pack
+
+    table = pq.read_table(path)
+    columns = {NUMERIC: pack([table[name] for name in FLOATS]), CATEGORICAL: pack([table[name] for name in CATEGORIES])}
+    columns |= {name: table[name] for name in ("label", "_position")}
+    packed(path).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        pa.table(columns), packed(path), row_group_size=ROWS_OF_GROUP, use_dictionary=False,
+        compression={NUMERIC: "none", CATEGORICAL: "none", "label": "snappy", "_position": "snappy"},
+        column_encoding={"_position": "DELTA_BINARY_PACKED"}, write_page_checksum=True,
+    )  # fmt: skip
 
 
 def files(folder: Path) -> list[Path]:
@@ -109,7 +134,7 @@ def lakefit_feed(folder: Path, batch: int) -> Any:
     return KEPT["feed"]
 
 
-def new_feed(folder: Path, batch: int) -> Any:
+def new_feed(folder: Path, batch: int, layout: Any = "wide") -> Any:
     from feeds import manifest_of
     from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
     from lakefit.dataset.manifest import DataFile
@@ -125,7 +150,8 @@ def new_feed(folder: Path, batch: int) -> Any:
         numeric=tuple(NumericFeature(name=name, fill=0.0) for name in FLOATS),
         categorical=tuple(CategoricalFeature(name=name, vocabulary=(), counts=(), rare=0) for name in CATEGORIES),
     )
-    return SplitFeed(folder, manifest_of(found, features), "train", batch_size=batch)
+    place = folder / "packed" if layout == "packed" else folder
+    return SplitFeed(place, manifest_of(found, features, layout), "train", batch_size=batch)
 
 
 def lakefit_numpy(folder: Path, batch: int) -> Iterator[int]:
@@ -150,6 +176,11 @@ def lakefit_graph(folder: Path, batch: int) -> Iterator[int]:
         KEPT["data"] = feed.to_tf()
     yield in_graph(KEPT["data"])
     feed.check()
+
+
+def lakefit_packed_graph(folder: Path, batch: int) -> Iterator[int]:
+    KEPT.setdefault("feed", new_feed(folder, batch, "packed"))
+    yield from lakefit_graph(folder, batch)
 
 
 def in_graph(data: Any) -> int:
@@ -322,6 +353,7 @@ CONTENDERS: dict[str, Callable[[Path, int], Iterator[int]]] = {
     "pyarrow-1": pyarrow_1,
     "pyarrow-2": pyarrow_2,
     "lakefit-graph": lakefit_graph,
+    "lakefit-packed-graph": lakefit_packed_graph,
     "lakefit-loop": lakefit_loop,
     "lakefit-numpy": lakefit_numpy,
     "tf-data": tf_data,

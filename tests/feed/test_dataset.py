@@ -82,6 +82,13 @@ def test_all_ways_give_the_same_rows_in_the_same_order(folder: Path, options: An
         assert inputs["categorical"].numpy().tolist() == batch["categorical"].tolist()
 
 
+@pytest.mark.parametrize("worker", range(4))
+def test_a_worker_without_rows_in_the_last_batch_gets_an_empty_one(folder: Path, worker: int) -> None:
+    data = lakefit.open_dataset(folder).to_tf("train", batch_size=8, worker=worker, workers=4)
+
+    assert [len(label) for _, label in data] == [2] * 6 + [worker % 2]
+
+
 def test_each_iteration_of_a_tf_dataset_reads_the_next_epoch(folder: Path) -> None:
     dataset = lakefit.open_dataset(folder)
     data = dataset.to_tf("train", batch_size=8, epoch=4)

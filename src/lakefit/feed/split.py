@@ -95,8 +95,16 @@ class SplitFeed:
     @property
     def rows_of_a_batch(self) -> int:
         """This worker's share of a full batch."""
+        return self._share_of(self.batch_size)
+
+    @property
+    def rows_of_the_last_batch(self) -> int:
+        """This worker's share of an epoch's last batch: 0 where other workers have all of its rows."""
+        return self._share_of(self.batch_size if self._drop else self.rows - (self.batches - 1) * self.batch_size)
+
+    def _share_of(self, rows: int) -> int:
         _, worker, workers = self._share
-        return (worker + 1) * self.batch_size // workers - worker * self.batch_size // workers
+        return (worker + 1) * rows // workers - worker * rows // workers
 
     def order(self, epoch: int) -> EpochOrder:
         """Return the order of an epoch's rows."""

@@ -28,50 +28,47 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf
         weight = (values["weight"],) if "weight" in values else ()
         return {name: values[name] for name in inputs}, values["label"], *weight
 
-    def begin() -> Iterator[int]:
+    def generate() -> Iterator["Batch"]:
         iteration = arrivals.begin()
         if next_epochs and iteration > 1:
             feed.epoch, feed.first_batch = feed.epoch + 1, 0
-        yield iteration
-
-    def generate(iteration: int) -> Iterator["Batch"]:
         try:
             for rows, parts in feed.received():
-                arrivals.leave(iteration, [part["position"] for part in parts])
+                arrivals.leave(iteration, rows["position"], [len(part["position"]) for part in parts])
                 yield rows
         except Exception as error:
             # TensorFlow would turn it into text; `check` raises it as it was.
             feed.error = error
             raise
 
-    def end(iteration: int) -> Iterator[Any]:
+    def received(number: Any, values: Any) -> Any:
+        with tf.control_dependencies([arrivals.arrive(number, values["position"])]):
+            return row({name: tf.identity(value) for name, value in values.items() if name != "position"})
+
+    def end() -> Iterator[Any]:
         try:
-            arrivals.check(f"Epoch {feed.epoch} of the {feed.split} split", iteration)
+            arrivals.check(f"Epoch {feed.epoch} of the {feed.split} split")
         except FeedError as error:
             feed.error = error
             raise
         yield from ()
 
-    def of_iteration(iteration: Any) -> tf.data.Dataset:
-        many = tf.data.Dataset.from_generator(generate, args=(iteration,), output_signature=specs).prefetch(2)
-
-        def received(number: Any, values: Any) -> Any:
-            with tf.control_dependencies([arrivals.arrive(iteration, number, values["position"])]):
-                return row({name: tf.identity(value) for name, value in values.items() if name != "position"})
-
-        # On the thread that asks: handing the few small operations to other threads takes longer than they do.
-        one_by_one = many.rebatch(feed.rows_of_a_batch).enumerate()
-        out = _MapDataset(one_by_one, received, use_inter_op_parallelism=False)
+    many = tf.data.Dataset.from_generator(generate, output_signature=specs).prefetch(2)
+    # On the thread that asks: handing the few small operations to other threads takes longer than they do.
+    batches = _MapDataset(many.rebatch(feed.rows_of_a_batch).enumerate(), received, use_inter_op_parallelism=False)
+    if not feed.rows_of_the_last_batch:
+        # All workers get as many batches; rebatch makes none of no rows.
+        nothing = {name: tf.zeros((0, *spec.shape[1:]), spec.dtype) for name, spec in specs.items()}
+        batches = batches.concatenate(tf.data.Dataset.from_tensors(row(nothing)))
+    if next_epochs:
         # Nothing more, once the last batch has come out, but an error where one has not.
-        return out.concatenate(tf.data.Dataset.from_generator(end, args=(iteration,), output_signature=row(specs)))
-
-    iterations = tf.data.Dataset.from_generator(begin, output_signature=tf.TensorSpec((), tf.int64))
+        batches = batches.concatenate(tf.data.Dataset.from_generator(end, output_signature=row(specs)))
     options = tf.data.Options()
     # Autotuning has nothing to tune here, and its thread, which sleeps ever longer, is waited for when an epoch ends:
     # up to a second. The operations are small, and waking other threads for them takes longer than they do.
     options.autotune.enabled = False
     options.threading.max_intra_op_parallelism = 1
-    batches = iterations.flat_map(of_iteration).with_options(options)
+    batches = batches.with_options(options)
     return batches if feed.first_batch else batches.apply(tf.data.experimental.assert_cardinality(feed.batches))
 
 
@@ -79,11 +76,13 @@ class Arrivals:
     """Compares what enters a tf.data.Dataset with what comes out of its last step.
 
     The receipt has proven what enters, row by row; TensorFlow then moves batches as they are. So one number for each
-    batch is enough, the sum of its positions, which takes four operations: some microseconds. There is a place for
-    several iterations, since an old one may still be reading ahead when the next begins.
+    batch is enough, the sum of its positions, which takes a few operations: some microseconds. There is a place for
+    several iterations, since an old one may still be reading ahead when the next begins; positions say which in bits
+    that are not theirs.
     """
 
     SLOTS = 4
+    _SLOT_BIT = 60
 
     def __init__(self, groups: Sequence[RowGroup], batches: int) -> None:
         self._groups = groups
@@ -100,20 +99,27 @@ class Arrivals:
         self._received[slot].assign(tf.zeros_like(self._received[slot]))
         return self._iteration
 
-    def leave(self, iteration: int, positions: Sequence[NDArray[np.int64]]) -> None:
-        """Note batches on their way in. positions: of each, (rows,)."""
-        sent = self._sent[int(iteration) % self.SLOTS]
-        # The complements, so that the row at position 0 counts in a sum, too.
-        sent.extend((int((~position).sum()), int(position[0]) if len(position) else 0) for position in positions)
+    def leave(self, iteration: int, position: NDArray[np.int64], sizes: Sequence[int]) -> None:
+        """Note batches on their way in. position: of all their rows, in which the iteration is noted. sizes: the rows
+        of each."""
+        slot = iteration % self.SLOTS
+        position |= np.int64(slot << self._SLOT_BIT)
+        start = 0
+        for size in sizes:
+            batch = position[start : start + size]
+            # The complement, so that the row at position 0 counts in a sum, too.
+            first = int(batch[0]) & ((1 << self._SLOT_BIT) - 1) if size else 0
+            self._sent[slot].append((int((~batch).sum()), first))
+            start += size
 
-    def arrive(self, iteration: Any, number: Any, position: Any) -> Any:
+    def arrive(self, number: Any, position: Any) -> Any:
         """Return the operation that notes a batch that has come out."""
-        place = tf.stack([iteration % self.SLOTS, number])[None]
+        place = tf.stack([tf.bitwise.right_shift(position[0], self._SLOT_BIT), number])[None]
         return self._received.scatter_nd_add(place, tf.reduce_sum(tf.bitwise.invert(position), keepdims=True))
 
-    def check(self, what: str, iteration: int | None = None) -> None:
-        """Raise FeedError, naming row groups, unless all batches of an iteration, the last, have come out once."""
-        slot = int(self._iteration if iteration is None else iteration) % self.SLOTS
+    def check(self, what: str) -> None:
+        """Raise FeedError, naming row groups, unless all batches of the last iteration have come out once."""
+        slot = self._iteration % self.SLOTS
         sent = np.array([number for number, _ in self._sent[slot]], np.int64)
         received = self._received[slot].numpy()
         wrong = np.flatnonzero(received[: len(sent)] != sent)
