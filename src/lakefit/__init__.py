@@ -11,7 +11,7 @@ __all__ = ["__version__", "open_dataset"]
 
 
 def open_dataset(path: "str | Path") -> "Dataset":
-    """Return the dataset of a folder: one with a manifest, or a pipeline's, of which it is the dataset in use.
+    """Return a dataset, given by its folder, or by a pipeline's output or file, whose dataset in use it is.
 
     Raises:
         InputError: there is none, or it is not one that this version reads.

@@ -121,6 +121,22 @@ def _validate(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _plan(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.config import load_pipeline
+    from lakefit.dataset.describe import find_dataset
+    from lakefit.dataset.layout import Layout
+    from lakefit.dataset.manifest import read_manifest
+    from lakefit.run.feed import plan_feed
+
+    pipeline, _ = load_pipeline(options.pipeline, tuple(options.set))
+    manifest = read_manifest(find_dataset(Layout.of(pipeline).root))
+    fields, sections, warnings = plan_feed(pipeline, manifest, options.workers, options.batch_size, options.rows_per_s)
+    for warning in warnings:
+        console.event("warning", warning)
+    console.result({"exit_code": 0, **fields, "warnings": warnings}, sections)
+    return 0
+
+
 def _score(options: argparse.Namespace, console: Console) -> int:
     from lakefit.config.pipeline import Score
     from lakefit.run.stages import Run, score_with_artifact
@@ -232,6 +248,12 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument(
             "--exit-code", action="store_true", help="exit with 10 where all is current"
         )
+    plan = _command(commands, "plan", "what feeding the dataset will take: steps, memory, bytes; nothing starts", _plan)
+    plan.add_argument("--workers", type=int, default=1, metavar="N", help="training processes that share each batch")
+    plan.add_argument("--batch-size", type=int, metavar="ROWS", help="in place of train.fit.batch_size")
+    plan.add_argument(
+        "--rows-per-s", type=float, default=1e6, metavar="N", help="what a worker trains (default: 1000000)"
+    )
     score = _command(commands, "score", "new raw files with the exported model", _score)
     score.add_argument("--input", required=True, metavar="PATH", help="a file, folder or glob like the followed table")
     score.add_argument("--output", required=True, metavar="PATH", help="a folder, replaced when all rows are scored")

@@ -16,7 +16,7 @@ from lakefit.config.file import ConfigError, PipelineSource, Problem, nearest
 from lakefit.config.pipeline import Evaluate, Output, Pipeline, Score, load_pipeline, validate_pipeline
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split, TimeSplit
 from lakefit.config.source import Source, Table
-from lakefit.config.train import Compile, Fit, Model, Train
+from lakefit.config.train import Compile, Feed, Fit, Model, Train
 
 __all__ = [
     "Bucketize",
@@ -31,6 +31,7 @@ __all__ = [
     "Evaluate",
     "Expect",
     "Features",
+    "Feed",
     "Fit",
     "Label",
     "LearnedClip",

@@ -1,6 +1,6 @@
 """`train`: devices, model, compile, fit and callbacks, by Keras's own names and arguments."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -52,12 +52,24 @@ class Fit(Section):
     batch_size: Annotated[int, Field(ge=1)]
 
 
+class Feed(Section):
+    """In which order rows come to the model.
+
+    lanes: row groups that a batch mixes; more of them shuffle better and take more memory (docs/feed.md). remainder:
+    what becomes of the rows that fill no batch at an epoch's end: `keep`, a smaller batch, or `drop`; they are others
+    in each epoch.
+    """
+
+    lanes: Annotated[int, Field(ge=1, le=1024)] = 8
+    remainder: Literal["keep", "drop"] = "keep"
+
+
 class Train(Section):
     """How the model is made and trained, by Keras's own names and arguments.
 
     devices: auto, cpu, gpu, or so many of them: gpu:2; cpu:4 makes four logical devices, for tests. seed: of the first
     weights, of dropout and of the order of rows. model: the layers. compile: optimizer, loss and metrics. fit: epochs
-    and batch size. callbacks: of `keras.callbacks`, such as `{EarlyStopping: {patience: 3}}`.
+    and batch size. feed: the order of rows. callbacks: of `keras.callbacks`, such as `{EarlyStopping: {patience: 3}}`.
     """
 
     devices: Annotated[str, Field(pattern=r"^(auto|(cpu|gpu)(:[1-9]\d*)?)$")] = "auto"
@@ -65,4 +77,5 @@ class Train(Section):
     model: Model
     compile: Compile = Field(default_factory=Compile)
     fit: Fit
+    feed: Feed = Field(default_factory=Feed)
     callbacks: tuple[OneKerasObject, ...] = ()

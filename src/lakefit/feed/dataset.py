@@ -1,12 +1,11 @@
 """A prepared dataset for people's own code: its splits as TensorFlow, numpy, Arrow or PyTorch batches."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Required, TypedDict, Unpack
 
-from lakefit.dataset.layout import CURRENT
-from lakefit.dataset.manifest import MANIFEST, Manifest, read_manifest
+from lakefit.dataset.describe import find_dataset
+from lakefit.dataset.manifest import Manifest, read_manifest
 from lakefit.errors import InputError
 from lakefit.feed.split import SplitFeed, State
 
@@ -38,14 +37,12 @@ class Options(TypedDict, total=False):
 
 
 def open_dataset(path: str | Path) -> "Dataset":
-    """Return the dataset of a folder: one with a manifest, or a pipeline's, of which it is the dataset in use.
+    """Return a dataset, given by its folder, or by a pipeline's output or file, whose dataset in use it is.
 
     Raises:
         InputError: there is none, or it is not one that this version reads.
     """
-    folder = Path(path)
-    if not (folder / MANIFEST).exists() and (folder / CURRENT).exists():
-        folder = folder / "datasets" / json.loads((folder / CURRENT).read_text(encoding="utf-8"))["dataset"]
+    folder = find_dataset(Path(path))
     return Dataset(folder, read_manifest(folder))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
-from lakefit.feed.order import EpochOrder, Runs
+from lakefit.feed.order import EpochOrder, Runs, Visit
 from lakefit.feed.reader import TIMEOUT_S, Block, Field, KnownFiles, RowGroup, read_row_groups
 
 # Rows, and bytes, that are gathered at once: enough that what is done once for each costs nothing beside them.
@@ -48,7 +48,7 @@ def read_batches(
     at_once = batches_at_once(order, fields)
     visits = order.visits(first_batch, near=at_once)
     groups = [order.groups[visit.group] for visit in visits]
-    held = _held([(visit.first_batch - first_batch, visit.last_batch - first_batch) for visit in visits], at_once)
+    held = most_held(visits, at_once, first_batch)
     with read_row_groups(
         dataset_dir,
         groups,
@@ -87,11 +87,13 @@ def batches_at_once(order: EpochOrder, fields: Sequence[Field]) -> int:
     return max(1, rows * order.workers // order.batch_size)
 
 
-def _held(visits: Sequence[tuple[int, int]], at_once: int) -> int:
-    """Return how many row groups are open at a time at most. visits: their first and last batches, counted from 0."""
+def most_held(visits: Sequence[Visit], at_once: int, first_batch: int = 0) -> int:
+    """Return how many row groups are open at a time at most, where so many batches from `first_batch` on are gathered
+    at once."""
     changes: dict[int, int] = {}
-    for first, last in visits:
-        first_gathering, end = first // at_once, last // at_once + 1
+    for visit in visits:
+        first_gathering = (visit.first_batch - first_batch) // at_once
+        end = (visit.last_batch - first_batch) // at_once + 1
         changes[first_gathering] = changes.get(first_gathering, 0) + 1
         changes[end] = changes.get(end, 0) - 1
     held = most = 0

@@ -59,7 +59,23 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         model.optimizer.build(model.trainable_variables)
         callbacks = build_callbacks(section, job.source)
     batch_size = section.fit.batch_size
-    training = SplitFeed(job.dataset_dir, job.manifest, "train", batch_size=batch_size, seed=section.seed)
+    training = SplitFeed(
+        job.dataset_dir,
+        job.manifest,
+        "train",
+        batch_size=batch_size,
+        seed=section.seed,
+        lanes=section.feed.lanes,
+        remainder=section.feed.remainder,
+    )
+    if not training.batches:
+        raise job.source.error(
+            Problem(
+                ("train", "feed", "remainder"),
+                f"drop: the training split has {training.rows:,} rows, fewer than a batch of {batch_size:,}, so no "
+                "batch would be left; keep the remainder, or lower train.fit.batch_size",
+            )
+        )
     validation = SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=batch_size, shuffle=False)
     checkpoints = job.run_dir / CHECKPOINTS
     found = latest_checkpoint(checkpoints)
