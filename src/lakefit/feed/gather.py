@@ -1,6 +1,7 @@
 """The batches of an epoch, some of them at once: rows gathered from the row groups that are open."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,17 +50,20 @@ def read_batches(
     visits = order.visits(first_batch, near=at_once)
     groups = [order.groups[visit.group] for visit in visits]
     held = most_held(visits, at_once, first_batch)
-    with read_row_groups(
-        dataset_dir,
-        groups,
-        fields,
-        held=held,
-        buffers=buffers,
-        known=known,
-        row_order=row_order,
-        workers=workers,
-        timeout_s=timeout_s,
-    ) as blocks:
+    with (
+        ThreadPoolExecutor(1, "lakefit-gather") as helper,
+        read_row_groups(
+            dataset_dir,
+            groups,
+            fields,
+            held=held,
+            buffers=buffers,
+            known=known,
+            row_order=row_order,
+            workers=workers,
+            timeout_s=timeout_s,
+        ) as blocks,
+    ):
 
         def gathered() -> Iterator[Batches]:
             waiting = list(visits)[::-1]
@@ -73,7 +77,7 @@ def read_batches(
                         raise FeedError(f"The reader ended {len(waiting) + 1} row groups before the epoch's end.")
                     open_now[visit.group] = (visit.last_batch, block)
                 runs = order.runs(first, end)
-                yield Batches(first, runs, _gather(runs, open_now, fields, buffers))
+                yield Batches(first, runs, _gather(runs, open_now, fields, buffers, helper))
                 for group in [group for group, (last, _) in open_now.items() if last < end]:
                     open_now.pop(group)[1].release()
 
@@ -104,7 +108,7 @@ def most_held(visits: Sequence[Visit], at_once: int, first_batch: int = 0) -> in
 
 
 def _gather(
-    runs: Runs, open_now: dict[int, tuple[int, Block]], fields: Sequence[Field], buffers: Buffers
+    runs: Runs, open_now: dict[int, tuple[int, Block]], fields: Sequence[Field], buffers: Buffers, helper: Executor
 ) -> dict[str, NDArray[Any]]:
     pieces = [
         open_now[group][1].order[start:stop]
@@ -115,10 +119,16 @@ def _gather(
     rows = buffers.empty((sum(map(len, pieces)),), "int64")
     np.concatenate(pieces, out=rows)
     arena = next(iter(open_now.values()))[1].arena
-    out = {}
-    for field in fields:
-        values = buffers.empty((len(rows), *field.row_shape), field.dtype)
+    out = {field.name: buffers.empty((len(rows), *field.row_shape), field.dtype) for field in fields}
+
+    def take(name: str) -> None:
         # "clip" because "raise" makes numpy work on a copy; all places are inside.
-        np.take(arena.arrays[field.name], rows, axis=0, out=values, mode="clip")
-        out[field.name] = values
+        np.take(arena.arrays[name], rows, axis=0, out=out[name], mode="clip")
+
+    # The largest on a thread of its own, or one core would wait for the other.
+    largest = max(out, key=lambda name: out[name].nbytes)
+    taken = helper.submit(take, largest)
+    for name in out.keys() - {largest}:
+        take(name)
+    taken.result()
     return out
