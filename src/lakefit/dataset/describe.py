@@ -68,7 +68,7 @@ def describe(folder: Path) -> tuple[dict[str, Any], Sections]:
         ("name", manifest.name),
         ("fingerprint", manifest.fingerprint),
         ("created", manifest.created),
-        ("format", str(manifest.format_version)),
+        ("format", f"{manifest.format_version}, {manifest.layout}"),
         ("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
         ("raw files", f"{len(manifest.inputs):,}, {sum(file.bytes for file in manifest.inputs):,} bytes"),
         *((f"excluded: {file.name}", file.reason) for file in manifest.excluded),
