@@ -64,7 +64,7 @@ def test_steps_and_shares_are_those_of_the_feed(options: Any) -> None:
         ({"batch_size": 4000 - 2, "workers": 3}, "last batch has 2 rows for 3 workers"),
         ({"workers": 3}, "Every worker reads more row groups than its own"),
         ({"batch_size": 60, "workers": 2}, "Every worker reads more row groups than its own"),
-        ({"groups": 4}, "4 row groups for 8 lanes"),
+        ({"groups": 4}, "Row groups of the split: 4, for 8 lanes"),
         ({"groups": 8, "workers": 8}, "8 row groups are few for 8 workers"),
     ],
 )

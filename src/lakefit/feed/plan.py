@@ -89,7 +89,7 @@ def _warnings(rows: int, groups: int, batch_size: int, lanes: int, remainder: st
         )
     if groups < lanes:
         found.append(
-            f"The split has {groups} row groups for {lanes} lanes: a batch mixes no more of them. Lower "
+            f"Row groups of the split: {groups}, for {lanes} lanes: a batch mixes no more of them. Lower "
             "output.rows_per_group for more."
         )
     elif workers > 1 and groups < 2 * workers * (lanes // workers or 1):

@@ -52,11 +52,11 @@ def plan_feed(
     fate = "dropped, others in each epoch" if feed.remainder == "drop" else "a smaller last batch"
     read = f"{min(plan.read)}" if min(plan.read) == max(plan.read) else f"{min(plan.read)} to {max(plan.read)}"
     rows: list[tuple[str, ...]] = [
-        ("rows", f"{plan.rows:,} in {plan.row_groups:,} row groups"),
+        ("rows", f"{plan.rows:,}, in row groups: {plan.row_groups:,}"),
         ("steps an epoch", f"{plan.steps:,} of {rows_a_batch:,} rows"),
         ("remainder", f"{plan.remainder:,} rows, {fate}" if plan.remainder else "none"),
-        ("rows a worker and step", " or ".join(f"{share:,}" for share in sorted(set(plan.share)))),
-        ("row groups a worker", read),
+        ("a worker's share", f"{' or '.join(f'{share:,}' for share in sorted(set(plan.share)))} rows a step"),
+        ("row groups a worker", f"{read} of {plan.row_groups:,}"),
         ("memory a worker", f"{plan.memory / 1e6:,.0f} MB for rows, whatever the number of rows"),
         ("read an epoch", f"{most_bytes / 1e6:,.0f} MB a worker"),
         ("needed of the store", f"{needed / 1e6:,.0f} MB/s a worker, at {rows_per_s:,.0f} rows/s"),
