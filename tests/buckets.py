@@ -185,7 +185,15 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup) -> Made:
     statistics = learner.statistics(COLUMNS, dict.fromkeys(COLUMNS, "any"))
     bits = range_bits(kept_rows, setup.rows_per_file)
     write = WritePlan(
-        str(target), staged, setup.bucket_bits, bits, setup.rows_per_group, features, LabelFeature(), weighted=False
+        str(target),
+        staged,
+        setup.bucket_bits,
+        bits,
+        setup.rows_per_group,
+        False,
+        features,
+        LabelFeature(),
+        weighted=False,
     )
     entries = [entry for file in write.files if (entry := write_file(*file, write)) is not None]
     files = {str(path.relative_to(target)): path.read_bytes() for path in sorted(target.rglob("*.parquet"))}

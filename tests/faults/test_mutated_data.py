@@ -144,7 +144,8 @@ def test_a_mutated_raw_file_is_accounted_for_row_by_row_or_refused_by_name(
         if code:
             refused += 1
             assert code == 2, shop.said
-            assert file.name in shop.said
+            # A field that has become NULL is no damage of the file; where the label hangs on it, the label is named.
+            assert file.name in shop.said or "label.expression (late > 0) is NULL" in shop.said
             assert "Traceback" not in shop.said
             assert not shop.has("shop/datasets/*")
         else:

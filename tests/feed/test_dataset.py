@@ -142,6 +142,27 @@ def test_a_feed_goes_on_from_its_state(folder: Path, taken: int, options: Any) -
     rest.check()
 
 
+def test_the_state_follows_a_feed_through_its_epochs(folder: Path) -> None:
+    dataset = lakefit.open_dataset(folder)
+    feed = dataset.to_numpy("train", batch_size=8)
+    feed.first_batch = 2
+
+    def at(feed: SplitFeed) -> tuple[int, int]:
+        state = feed.state()
+        return state["epoch"], state["batch"]
+
+    assert at(feed) == (0, 2)
+    batches = iter(feed)
+    next(batches)
+    assert at(feed) == (0, 3)
+    assert len(list(batches)) == 4
+    assert at(feed) == (1, 0)
+    feed.epoch = 1
+    assert at(feed) == (1, 0)
+    assert len(list(feed)) == 7, "where an epoch began does not count for the next"
+    assert at(feed) == (2, 0)
+
+
 def test_a_state_is_of_numbers_and_the_dataset(folder: Path) -> None:
     state = lakefit.open_dataset(folder).to_numpy("train", batch_size=8).state()
 

@@ -155,5 +155,5 @@ def files_of(folder: Path, label: float, weight: float) -> list[dict[str, Any]]:
     write_staged(str(folder / "staged.arrow"), [rows])
     staged = {kind: ((0, str(folder / "staged.arrow")),) if kind == "test" else () for kind in STAGED}
     label_feature = LabelFeature(kind="regression", weighted=True)
-    plan = WritePlan(str(folder), staged, 2, 0, 10, Features(), label_feature, weighted=True)
+    plan = WritePlan(str(folder), staged, 2, 0, 10, False, Features(), label_feature, weighted=True)
     return [entry for file in plan.files if (entry := write_file(*file, plan)) is not None]

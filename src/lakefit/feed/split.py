@@ -47,8 +47,8 @@ class State(TypedDict):
 class SplitFeed:
     """Batches of one split of a dataset.
 
-    `epoch` says which epoch the next iteration reads, and `first_batch` where in it; with `shuffle=False` the rows come
-    in the order of the files.
+    `epoch` says which epoch the next iteration reads, and `first_batch` with which batch it begins, once: the one after
+    it begins with the first. With `shuffle=False` the rows come in the order of the files.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class SplitFeed:
         self._seed, self._shuffle, self._drop = seed, shuffle, remainder == "drop"
         self._share = (lanes if shuffle else 1, worker, workers)
         self._buffers, self._known = Buffers(), KnownFiles()
+        self._epoch_read: int | None = None
         self._proven_epoch: int | None = None
         self._delivered = 0
         self._arrivals: Arrivals | None = None
@@ -121,7 +122,8 @@ class SplitFeed:
     def received(self) -> Iterator[tuple[Batch, list[Batch]]]:
         """Read one epoch, many batches at a time: their rows in one piece, and the batches, which are parts of it."""
         epoch, first_batch = self.epoch, self.first_batch
-        self._proven_epoch, self._delivered = None, first_batch
+        self._epoch_read, self._proven_epoch, self._delivered = epoch, None, first_batch
+        self.first_batch = 0
         order = self.order(epoch)
         ordered = (lambda group: row_order(group, self._seed, epoch, self._buffers)) if self._shuffle else None
         receipt, due = Receipt(self.groups), None
@@ -171,7 +173,7 @@ class SplitFeed:
     def state(self) -> State:
         """Return where the iteration over this feed stands: after the last batch that it has handed out."""
         lanes, worker, workers = self._share
-        epoch, batch = self.epoch, self._delivered
+        epoch, batch = self.epoch, self._delivered if self._epoch_read == self.epoch else self.first_batch
         if batch >= self.batches:
             epoch, batch = epoch + 1, 0
         return State(

@@ -31,7 +31,7 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf
     def generate() -> Iterator["Batch"]:
         iteration = arrivals.begin()
         if next_epochs and iteration > 1:
-            feed.epoch, feed.first_batch = feed.epoch + 1, 0
+            feed.epoch += 1
         try:
             for rows, parts in feed.received():
                 arrivals.leave(iteration, rows["position"], [len(part["position"]) for part in parts])
