@@ -77,8 +77,8 @@ class Arrivals:
 
     The receipt has proven what enters, row by row; TensorFlow then moves batches as they are. So one number for each
     batch is enough, the sum of its positions, which takes a few operations: some microseconds. There is a place for
-    several iterations, since an old one may still be reading ahead when the next begins; positions say which in bits
-    that are not theirs.
+    several iterations, since an old one may still be reading ahead when the next begins; the first position of a batch
+    says which, in bits that are not its own.
     """
 
     SLOTS = 4
@@ -100,17 +100,18 @@ class Arrivals:
         return self._iteration
 
     def leave(self, iteration: int, position: NDArray[np.int64], sizes: Sequence[int]) -> None:
-        """Note batches on their way in. position: of all their rows, in which the iteration is noted. sizes: the rows
-        of each."""
+        """Note batches on their way in. position: of all their rows, one after another; the first of each batch is made
+        to say which iteration it is of. sizes: the rows of each."""
         slot = iteration % self.SLOTS
-        position |= np.int64(slot << self._SLOT_BIT)
-        start = 0
-        for size in sizes:
-            batch = position[start : start + size]
-            # The complement, so that the row at position 0 counts in a sum, too.
-            first = int(batch[0]) & ((1 << self._SLOT_BIT) - 1) if size else 0
-            self._sent[slot].append((int((~batch).sum()), first))
-            start += size
+        rows = np.array(sizes, np.int64)
+        some = rows > 0
+        starts = (np.cumsum(rows) - rows)[some]
+        firsts, sums = np.zeros((2, len(rows)), np.int64)
+        firsts[some] = position[starts]
+        position[starts] |= np.int64(slot << self._SLOT_BIT)
+        # Of the complements, -1 - position, so that the row at position 0 counts in a sum, too.
+        sums[some] = -np.add.reduceat(position, starts) if len(starts) else 0
+        self._sent[slot].extend(zip((sums - rows).tolist(), firsts.tolist(), strict=True))
 
     def arrive(self, number: Any, position: Any) -> Any:
         """Return the operation that notes a batch that has come out."""
