@@ -24,7 +24,7 @@ class Receipt:
         self._starts = np.array([group.first_position for group in groups], np.int64)
         self._sums = np.zeros((2, len(groups)), np.uint64)
         # Used again and again: fresh memory of this size costs more than what is done in it.
-        self._room = np.empty((2, 0), np.int64)
+        self._room = np.empty((3, 0), np.int64)
 
     def add(self, positions: Sequence[NDArray[np.int64]], runs: NDArray[np.int64]) -> None:
         """Note rows. positions: of some batches, (rows,) each. runs: the numbers of rows, one after another, that are
@@ -33,8 +33,8 @@ class Receipt:
         if not rows:
             return
         if self._room.shape[1] < rows:
-            self._room = np.empty((2, rows), np.int64)
-        position = np.concatenate(positions, out=self._room[0, :rows])
+            self._room = np.empty((3, rows), np.int64)
+        position = positions[0] if len(positions) == 1 else np.concatenate(positions, out=self._room[0, :rows])
         starts = np.concatenate([[0], np.cumsum(runs)])
         starts = starts[starts < rows]
         ends = np.append(starts[1:], rows)
@@ -44,7 +44,7 @@ class Receipt:
         in_one = place == self._place(position[ends - 1])
         alone = np.repeat(~in_one, ends - starts) if not in_one.all() else np.zeros(0, bool)
         place_alone = self._place(position[alone]) if len(alone) else place[:0]
-        mixed = _mix(position, self._room[1, :rows])
+        mixed = _mix(position, self._room[1:, :rows])
         self._note(place[in_one], (ends - starts)[in_one], np.add.reduceat(mixed, starts)[in_one])
         if len(alone):
             self._note(place_alone, np.ones(len(place_alone), np.int64), mixed[alone])
@@ -87,7 +87,7 @@ class Part:
             order = np.asarray(row_order(group))
             if not np.array_equal(np.sort(order), np.arange(group.rows)):
                 raise FeedError(f"The order of {group.file} row group {group.index} does not have each row once.")
-            mixed = _mix(order + group.first_position, np.empty(group.rows, np.int64))
+            mixed = _mix(order + group.first_position, np.empty((2, group.rows), np.int64))
             return np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed)])
 
         self._sums_up_to = sums_up_to
@@ -107,14 +107,15 @@ class Part:
         return count, mixed
 
 
-def _mix(position: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Make positions, in place, numbers whose sums tell nothing of theirs: a product, its upper half mixed into its
-    lower. other: memory of the same shape.
+def _mix(position: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return numbers whose sums tell nothing of the sums of positions: a product, its upper half mixed into its lower.
+    room: memory for them and once more as much, (2, rows).
 
     No splitmix64 of two rounds: that took twice as long, and no one chooses here which rows get lost.
     """
-    values, upper = position.view(np.uint64), other.view(np.uint64)
-    values *= np.uint64(0x9E3779B97F4A7C15)
+    values: NDArray[np.uint64] = room[0].view(np.uint64)
+    upper: NDArray[np.uint64] = room[1].view(np.uint64)
+    np.multiply(position.view(np.uint64), np.uint64(0x9E3779B97F4A7C15), out=values)
     np.right_shift(values, np.uint64(32), out=upper)
     values ^= upper
     return values
@@ -124,4 +125,4 @@ def _mix(position: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.ui
 def _expected(first: int, rows: int) -> int:
     """Return the sum of the mixed positions of a row group; remembered, since each epoch asks."""
     positions = np.arange(first, first + rows, dtype=np.int64)
-    return int(_mix(positions, np.empty_like(positions)).sum(dtype=np.uint64))
+    return int(_mix(positions, np.empty((2, rows), np.int64)).sum(dtype=np.uint64))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lakefit.dataset.manifest import POSITION, Manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.feed.buffers import Buffers
-from lakefit.feed.gather import Batches, read_batches
+from lakefit.feed.gather import read_batches
 from lakefit.feed.order import LANES, EpochOrder, epoch_groups, row_order
 from lakefit.feed.reader import Field, KnownFiles, RowGroup
 from lakefit.feed.receipt import Part, Receipt
@@ -114,13 +114,16 @@ class SplitFeed:
 
     def __iter__(self) -> Iterator[Batch]:
         """Read one epoch. Raises FeedError, in place of its last batches, unless it is exactly the manifest's rows."""
-        for _, parts in self.received():
+        for parts, _ in self.received(one_by_one=True):
             for part in parts:
                 self._delivered += 1
                 yield part
 
-    def received(self) -> Iterator[tuple[Batch, list[Batch]]]:
-        """Read one epoch, many batches at a time: their rows in one piece, and the batches, which are parts of it."""
+    def received(self, *, one_by_one: bool) -> Iterator[tuple[list[Batch], NDArray[np.int64]]]:
+        """Read one epoch, many batches at a time: each by itself or all in one piece, and the rows of each, (batches,).
+
+        Raises FeedError in place of the last ones, unless what is handed out is exactly the manifest's rows.
+        """
         epoch, first_batch = self.epoch, self.first_batch
         self._epoch_read, self._proven_epoch, self._delivered = epoch, None, first_batch
         self.first_batch = 0
@@ -129,7 +132,7 @@ class SplitFeed:
         receipt, due = Receipt(self.groups), None
         if first_batch or order.workers > 1:
             due = Part(self.groups, order.groups, ordered or (lambda group: np.arange(group.rows)))
-        last: tuple[Batch, list[Batch]] | None = None
+        last: tuple[list[Batch], NDArray[np.int64]] | None = None
         with read_batches(
             self._dataset_dir,
             order,
@@ -140,18 +143,19 @@ class SplitFeed:
             known=self._known,
         ) as gathered:
             for batches in gathered:
-                parts = cut(batches)
-                # What is handed out is noted from the batches themselves, after all that could lose or double a row.
+                sizes = batches.runs.sizes
+                kept = sizes[: max(0, self.batches - batches.first)]
+                dropped = sizes[len(kept) :]
+                parts = cut(batches.rows, sizes if one_by_one else np.array([kept.sum(), *dropped]))
+                # What is handed out is noted from the parts themselves, after all that could lose or double a row, and
+                # what is dropped like the rest.
                 receipt.add([part["position"] for part in parts], batches.runs.stop - batches.runs.start)
                 if due is not None:
                     due.add(batches.runs)
-                # What is dropped has been read and noted like the rest.
-                kept = parts[: max(0, self.batches - batches.first)]
-                if kept:
+                if len(kept):
                     if last is not None:
                         yield last
-                    rows = sum(len(part["position"]) for part in kept)
-                    last = {name: values[:rows] for name, values in batches.rows.items()}, kept
+                    last = parts[: len(parts) - len(dropped)], kept
         # Before the last batches leave: nobody need ask for more, and a wrong epoch never ends well.
         receipt.check(f"Epoch {epoch} of the {self.split} split", due)
         self._proven_epoch = epoch
@@ -232,10 +236,10 @@ def row_groups(manifest: Manifest, split: str) -> tuple[RowGroup, ...]:
     return tuple(groups)
 
 
-def cut(batches: Batches) -> list[Batch]:
-    """Return the batches, one by one: parts of the arrays in which they were gathered."""
+def cut(rows: Batch, sizes: NDArray[np.int64]) -> list[Batch]:
+    """Return rows in parts of these sizes, on the same memory."""
     parts, start = [], 0
-    for size in batches.runs.sizes.tolist():
-        parts.append({name: values[start : start + size] for name, values in batches.rows.items()})
+    for size in sizes.tolist():
+        parts.append({name: values[start : start + size] for name, values in rows.items()})
         start += size
     return parts

@@ -33,8 +33,8 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf
         if next_epochs and iteration > 1:
             feed.epoch += 1
         try:
-            for rows, parts in feed.received():
-                arrivals.leave(iteration, rows["position"], [len(part["position"]) for part in parts])
+            for (rows,), sizes in feed.received(one_by_one=False):
+                arrivals.leave(iteration, rows["position"], sizes)
                 yield rows
         except Exception as error:
             # TensorFlow would turn it into text; `check` raises it as it was.
@@ -99,11 +99,10 @@ class Arrivals:
         self._received[slot].assign(tf.zeros_like(self._received[slot]))
         return self._iteration
 
-    def leave(self, iteration: int, position: NDArray[np.int64], sizes: Sequence[int]) -> None:
+    def leave(self, iteration: int, position: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         """Note batches on their way in. position: of all their rows, one after another; the first of each batch is made
-        to say which iteration it is of. sizes: the rows of each."""
+        to say which iteration it is of. rows: of each."""
         slot = iteration % self.SLOTS
-        rows = np.array(sizes, np.int64)
         some = rows > 0
         starts = (np.cumsum(rows) - rows)[some]
         firsts, sums = np.zeros((2, len(rows)), np.int64)
