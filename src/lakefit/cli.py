@@ -123,14 +123,13 @@ def _validate(options: argparse.Namespace, console: Console) -> int:
 
 def _plan(options: argparse.Namespace, console: Console) -> int:
     from lakefit.config import load_pipeline
-    from lakefit.dataset.describe import find_dataset
     from lakefit.dataset.layout import Layout
-    from lakefit.dataset.manifest import read_manifest
+    from lakefit.feed.dataset import open_dataset
     from lakefit.run.feed import plan_feed
 
     pipeline, _ = load_pipeline(options.pipeline, tuple(options.set))
-    manifest = read_manifest(find_dataset(Layout.of(pipeline).root))
-    fields, sections, warnings = plan_feed(pipeline, manifest, options.workers, options.batch_size, options.rows_per_s)
+    dataset = open_dataset(Layout.of(pipeline).root)
+    fields, sections, warnings = plan_feed(pipeline, dataset, options.workers, options.batch_size, options.rows_per_s)
     for warning in warnings:
         console.event("warning", warning)
     console.result({"exit_code": 0, **fields, "warnings": warnings}, sections)

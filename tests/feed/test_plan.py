@@ -9,6 +9,7 @@ from feeds import manifest_of
 from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
 from lakefit.dataset.manifest import DataFile
 from lakefit.feed import gather
+from lakefit.feed.dataset import Dataset
 from lakefit.feed.plan import FeedPlan, feed_plan
 from lakefit.feed.split import SplitFeed
 
@@ -29,7 +30,9 @@ def manifest(groups: int = GROUPS) -> Any:
 
 def plan(groups: int = GROUPS, **options: Any) -> FeedPlan:
     return feed_plan(
-        manifest(groups), "train", **{"batch_size": 64, "lanes": 8, "remainder": "keep", "workers": 1, **options}
+        Dataset(Path(), manifest(groups)),
+        "train",
+        **{"batch_size": 64, "lanes": 8, "remainder": "keep", "workers": 1, **options},
     )
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lakefit.dataset.manifest import Manifest
+from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.feed.split import Batch, SplitFeed
 
 READ_ROWS = 65_536
@@ -35,8 +36,8 @@ def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int 
         if max_rows is not None and rows >= max_rows:
             break
     return SplitRows(
-        _joined(parts, "numeric", np.zeros((rows, 0), np.float32))[:max_rows],
-        _joined(parts, "categorical", np.zeros((rows, 0), np.int32))[:max_rows],
+        _joined(parts, NUMERIC, np.zeros((rows, 0), np.float32))[:max_rows],
+        _joined(parts, CATEGORICAL, np.zeros((rows, 0), np.int32))[:max_rows],
         _joined(parts, "label", np.zeros((rows, 1), np.float32))[:max_rows, 0],
     )
 

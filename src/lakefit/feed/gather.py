@@ -86,8 +86,7 @@ def read_batches(
 
 def batches_at_once(order: EpochOrder, fields: Sequence[Field]) -> int:
     """Return how many batches are gathered at once."""
-    row = sum(np.dtype(field.dtype).itemsize * int(np.prod(field.row_shape, dtype=np.int64)) for field in fields)
-    rows = min(_ROWS, _BYTES // max(row, 1))
+    rows = min(_ROWS, _BYTES // sum(field.row_bytes for field in fields))
     return max(1, rows * order.workers // order.batch_size)
 
 

@@ -2,7 +2,7 @@
 
 Per epoch the row groups are permuted and laid end to end, each with its rows permuted: the tape. The tape is cut into
 lanes, which are read side by side: batch b takes its rows from all of them, lane by lane, as if rows were dealt to the
-lanes in turn. So a batch mixes rows of as many row groups as there are lanes, and no more are in memory.
+lanes in turn. So a batch mixes rows of as many row groups as there are lanes, whatever the number of rows.
 """
 
 from collections.abc import Sequence

@@ -1,16 +1,11 @@
 """What feeding a split will take: steps, remainder, memory, row groups, bytes, and what is amiss; no file is read."""
 
 from dataclasses import dataclass
-from math import ceil
 from typing import Literal
 
-import numpy as np
-
-from lakefit.dataset.manifest import Manifest
+from lakefit.feed.dataset import Dataset
 from lakefit.feed.gather import batches_at_once, most_held
-from lakefit.feed.order import EpochOrder, epoch_groups
 from lakefit.feed.reader import BLOCKS_AHEAD
-from lakefit.feed.split import fields_of, row_groups
 
 # Threads that decode, and gatherings on their way through TensorFlow.
 _READERS, _GATHERED = 2, 5
@@ -39,40 +34,40 @@ class FeedPlan:
 
 
 def feed_plan(
-    manifest: Manifest, split: str, *, batch_size: int, lanes: int, remainder: Literal["keep", "drop"], workers: int
+    dataset: Dataset, split: str, *, batch_size: int, lanes: int, remainder: Literal["keep", "drop"], workers: int
 ) -> FeedPlan:
     """Return the plan of one epoch, the same for all. Raises ValueError if the batch can't be shared."""
-    if not 1 <= workers <= batch_size:
-        raise ValueError(f"a batch of {batch_size} rows can't be shared by {workers} workers")
-    groups = tuple(epoch_groups(row_groups(manifest, split), 0, 0))
-    files = {file.path: file.bytes / max(file.rows, 1) for file in manifest.splits[split].files}
-    fields = fields_of(manifest)
-    row_bytes = sum(np.dtype(field.dtype).itemsize * int(np.prod(field.row_shape)) for field in fields)
-    largest = max(group.rows for group in groups)
-    shares, read, file_bytes, memory = [], [], [], 0
-    for worker in range(workers):
-        order = EpochOrder(groups, batch_size, lanes, worker, workers)
-        at_once = batches_at_once(order, fields)
+    files = {file.path: file.bytes / max(file.rows, 1) for file in dataset.manifest.splits[split].files}
+    feeds = [
+        dataset.to_numpy(split, batch_size=batch_size, lanes=lanes, remainder=remainder, worker=worker, workers=workers)
+        for worker in range(max(workers, 1))
+    ]
+    feed = feeds[0]
+    rows, row_bytes = feed.rows, sum(field.row_bytes for field in feed.fields)
+    largest = max(group.rows for group in feed.groups)
+    shares = tuple(feed.rows_of_a_batch for feed in feeds)
+    read, file_bytes, memory = [], [], 0
+    for order in (feed.order(0) for feed in feeds):
+        at_once = batches_at_once(order, feed.fields)
         visits = order.visits(near=at_once)
-        shares.append((worker + 1) * batch_size // workers - worker * batch_size // workers)
+        visited = [order.groups[visit.group] for visit in visits]
         read.append(len(visits))
-        file_bytes.append(round(sum(files[groups[v.group].file] * groups[v.group].rows for v in visits)))
+        file_bytes.append(round(sum(files[group.file] * group.rows for group in visited)))
         places = most_held(visits, at_once) + _READERS + BLOCKS_AHEAD
-        gathered = min(at_once * max(shares), order.rows)
+        gathered = min(at_once * max(shares), rows)
         # A row's place in the order takes 8 bytes more, once for its order and once while it is sorted.
         memory = max(memory, places * largest * (row_bytes + 16) + _GATHERED * gathered * row_bytes)
-    rows = manifest.splits[split].rows
     return FeedPlan(
         rows=rows,
-        steps=rows // batch_size if remainder == "drop" else ceil(rows / batch_size),
+        steps=feed.batches,
         remainder=rows % batch_size,
-        share=tuple(shares),
-        row_groups=len(groups),
+        share=shares,
+        row_groups=len(feed.groups),
         read=tuple(read),
         memory=memory,
         row_bytes=row_bytes,
         file_bytes=tuple(file_bytes),
-        warnings=tuple(_warnings(rows, len(groups), batch_size, lanes, remainder, workers)),
+        warnings=tuple(_warnings(rows, len(feed.groups), batch_size, lanes, remainder, workers)),
     )
 
 

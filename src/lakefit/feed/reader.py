@@ -6,6 +6,7 @@ this module loads numpy alone; Petastorm and pyarrow are loaded when reading sta
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -89,6 +90,11 @@ class Field:
     @property
     def row_shape(self) -> tuple[int, ...]:
         return () if self.flat else (self.packed or len(self.columns),)
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes in memory."""
+        return np.dtype(self.dtype).itemsize * math.prod(self.row_shape)
 
 
 class Arena:

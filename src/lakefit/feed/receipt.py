@@ -15,7 +15,7 @@ class Receipt:
     """Sums the positions that came with the rows through pool, permutation and batching.
 
     Per row group the count of positions and the sum of their mixed forms (modulo 2^64): whichever rows came for others,
-    it differs, but for a chance in billions. It takes 3 to 5 ns a row.
+    it differs, but for a chance in billions. It takes 2 ns a row by itself.
     """
 
     def __init__(self, groups: Sequence[RowGroup]) -> None:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.data.ops.map_op import _MapDataset
 
+from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.errors import FeedError
 from lakefit.feed.reader import RowGroup
 
@@ -22,7 +23,7 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf
     each batch, or a copy, would cost more than reading it.
     """
     specs = {field.name: tf.TensorSpec((None, *field.row_shape), field.dtype) for field in feed.fields}
-    inputs = [name for name in specs if name in ("numeric", "categorical")]
+    inputs = [name for name in specs if name in (NUMERIC, CATEGORICAL)]
 
     def row(values: Mapping[str, Any]) -> tuple[Any, ...]:
         weight = (values["weight"],) if "weight" in values else ()

@@ -3,14 +3,14 @@
 from typing import Any
 
 from lakefit.config import Pipeline
-from lakefit.dataset.manifest import Manifest
 from lakefit.errors import InputError
+from lakefit.feed.dataset import Dataset
 from lakefit.feed.plan import feed_plan
 from lakefit.run.report import Table
 
 
 def plan_feed(
-    pipeline: Pipeline, manifest: Manifest, workers: int, batch_size: int | None, rows_per_s: float
+    pipeline: Pipeline, dataset: Dataset, workers: int, batch_size: int | None, rows_per_s: float
 ) -> tuple[dict[str, Any], list[Table], list[str]]:
     """Return the plan as fields, as tables, and its warnings. rows_per_s: that each worker trains.
 
@@ -21,10 +21,10 @@ def plan_feed(
     feed = pipeline.train.feed
     try:
         plan = feed_plan(
-            manifest, "train", batch_size=rows_a_batch, lanes=feed.lanes, remainder=feed.remainder, workers=workers
+            dataset, "train", batch_size=rows_a_batch, lanes=feed.lanes, remainder=feed.remainder, workers=workers
         )
     except ValueError as error:
-        raise InputError(f"{str(error)[0].upper()}{str(error)[1:]}: choose --batch-size and --workers anew.") from None
+        raise InputError(f"{error} Choose --batch-size and --workers anew.") from None
     warnings = list(plan.warnings)
     available = _available_bytes()
     if available is not None and plan.memory > available:
@@ -36,7 +36,7 @@ def plan_feed(
     # Each worker trains rows_per_s of its share of the rows.
     needed = most_bytes / max(plan.rows / workers, 1) * rows_per_s
     fields = {
-        "dataset": manifest.fingerprint,
+        "dataset": dataset.manifest.fingerprint,
         "batch_size": rows_a_batch,
         "lanes": feed.lanes,
         "workers": workers,
