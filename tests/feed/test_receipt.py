@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lakefit.errors import FeedError
 from lakefit.feed.reader import RowGroup
-from lakefit.feed.receipt import Receipt
+from lakefit.feed.receipt import Receipt, mix, unmix
 
 SIZES = (5, 1, 7, 4)
 STARTS = np.cumsum([0, *SIZES])
@@ -23,7 +23,7 @@ def check(
 ) -> None:
     """Note the positions, three batches at a time, and check them."""
     receipt = Receipt(groups)
-    batches = [np.array(positions[start : start + batch], np.int64) for start in range(0, len(positions), batch)]
+    batches = [mix(np.array(positions[start : start + batch], np.int64)) for start in range(0, len(positions), batch)]
     for start in range(0, len(batches), 3):
         receipt.add(batches[start : start + 3], np.array(runs, np.int64))
     receipt.check("Epoch 3 of the train split")
@@ -107,3 +107,13 @@ def test_many_wrong_groups_are_counted_not_listed() -> None:
     groups = [RowGroup("train/part-00000.parquet", i, 1, i) for i in range(25)]
     with pytest.raises(FeedError, match="and 15 more"):
         check([], groups=groups)
+
+
+@given(st.lists(st.integers(0, 2**63 - 1)))
+def test_mixed_positions_can_be_told(positions: list[int]) -> None:
+    mixed = mix(np.array(positions, np.int64))
+
+    assert unmix(mixed).tolist() == positions
+    assert unmix(mixed, mixed).tolist() == positions
+    assert mix(mixed, mixed) is mixed
+    assert unmix(mixed).tolist() == positions

@@ -124,10 +124,12 @@ def _gather(
         # "clip" because "raise" makes numpy work on a copy; all places are inside.
         np.take(arena.arrays[name], rows, axis=0, out=out[name], mode="clip")
 
-    # The largest on a thread of its own, or one core would wait for the other.
+    # The largest on a thread of its own, or one core would wait for the other. The others in order: what is taken last,
+    # the positions, is in the core's cache when the receipt looks at it.
     largest = max(out, key=lambda name: out[name].nbytes)
     taken = helper.submit(take, largest)
-    for name in out.keys() - {largest}:
-        take(name)
+    for name in out:
+        if name != largest:
+            take(name)
     taken.result()
     return out

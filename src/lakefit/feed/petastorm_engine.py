@@ -23,6 +23,7 @@ from lakefit.dataset.packed import unpack
 from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.reader import BLOCKS_AHEAD, Arena, Block, Field, FileState, KnownFiles, RowGroup
+from lakefit.feed.receipt import mix
 
 lakefit.petastorm.install()
 
@@ -211,7 +212,9 @@ def decode_row_group(
             continue
         wanted = pa.from_numpy_dtype(np.dtype(field.dtype))
         columns = [_values(table, name, wanted, group.rows) for name in field.columns]
-        if field.flat:
+        if field.mixed:
+            mix(columns[0], out[field.name])
+        elif field.flat:
             out[field.name][:] = columns[0]
         elif columns:
             _side_by_side(columns, out[field.name], buffers)

@@ -78,7 +78,8 @@ class Field:
     """One array of a batch: columns of one type side by side. Columns of other types are refused, not converted.
 
     dtype: of the columns, as numpy writes it: "float32". flat: the one column alone, (rows,) in place of (rows, 1).
-    packed: the one column holds so many values of each row, as their bytes (dataset/packed.py).
+    packed: the one column holds so many values of each row, as their bytes (dataset/packed.py). mixed: it comes as
+    `receipt.mix` makes it.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Field:
     dtype: str
     flat: bool = False
     packed: int | None = None
+    mixed: bool = False
 
     @property
     def row_shape(self) -> tuple[int, ...]:

@@ -10,44 +10,62 @@ from lakefit.errors import FeedError
 from lakefit.feed.order import Runs
 from lakefit.feed.reader import RowGroup
 
+# 2^64 divided by the golden ratio, and its inverse modulo 2^64.
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_INVERSE = np.uint64(pow(int(_FACTOR), -1, 1 << 64))
+
 
 class Receipt:
     """Sums the positions that came with the rows through pool, permutation and batching.
 
     Per row group the count of positions and the sum of their mixed forms (modulo 2^64): whichever rows came for others,
-    it differs, but for a chance in billions. It takes 2 ns a row by itself.
+    it differs, but for a chance in billions. Positions travel mixed, so that one pass over them is enough here.
     """
 
     def __init__(self, groups: Sequence[RowGroup]) -> None:
         """groups: ascending by position."""
         self._groups = groups
         self._starts = np.array([group.first_position for group in groups], np.int64)
+        self._ends = np.array([group.first_position + group.rows for group in groups], np.int64)
         self._sums = np.zeros((2, len(groups)), np.uint64)
         # Used again and again: fresh memory of this size costs more than what is done in it.
-        self._room = np.empty((3, 0), np.int64)
+        self._room = np.empty(0, np.int64)
 
-    def add(self, positions: Sequence[NDArray[np.int64]], runs: NDArray[np.int64]) -> None:
-        """Note rows. positions: of some batches, (rows,) each. runs: the numbers of rows, one after another, that are
-        meant to come from one row group each: a hint that saves time. It proves nothing by itself."""
-        rows = sum(map(len, positions))
-        if not rows:
-            return
-        if self._room.shape[1] < rows:
-            self._room = np.empty((3, rows), np.int64)
-        position = positions[0] if len(positions) == 1 else np.concatenate(positions, out=self._room[0, :rows])
-        starts = np.concatenate([[0], np.cumsum(runs)])
-        starts = starts[starts < rows]
-        ends = np.append(starts[1:], rows)
+    def add(self, positions: Sequence[NDArray[np.int64]], runs: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Note rows, and return the sums of the mixed positions up to the end of each run, (runs + 1,) from 0 on.
+
+        positions: of some batches, (rows,) each, as `mix` makes them. runs: (runs,) the numbers of rows, one after
+        another, that are meant to come from one row group each: a hint that saves time. It proves nothing by itself.
+        """
+        mixed = positions[0] if len(positions) == 1 else self._in_one_piece(positions)
+        up_to = np.zeros(len(runs) + 1, np.uint64)
+        if not len(mixed):
+            return up_to
+        ends = np.cumsum(runs)
+        if not len(ends) or ends[-1] != len(mixed):
+            ends = np.append(ends[ends < len(mixed)], len(mixed))
+        starts = np.empty_like(ends)
+        starts[0], starts[1:] = 0, ends[:-1]
+        sums = np.add.reduceat(mixed, starts).view(np.uint64)
+        up_to[1 : len(sums) + 1] = np.cumsum(sums[: len(runs)])
         # A run whose ends are of one row group counts for that one as a whole. If rows of others are among it, the sums
         # of two row groups become wrong, as they should.
-        place = self._place(position[starts])
-        in_one = place == self._place(position[ends - 1])
-        alone = np.repeat(~in_one, ends - starts) if not in_one.all() else np.zeros(0, bool)
-        place_alone = self._place(position[alone]) if len(alone) else place[:0]
-        mixed = _mix(position, self._room[1:, :rows])
-        self._note(place[in_one], (ends - starts)[in_one], np.add.reduceat(mixed, starts)[in_one])
-        if len(alone):
-            self._note(place_alone, np.ones(len(place_alone), np.int64), mixed[alone])
+        first, last = unmix(mixed[np.concatenate([starts, ends - 1])]).reshape(2, -1)
+        place = self._place(first)
+        in_one = (self._starts[place] <= last) & (last < self._ends[place])
+        if in_one.all():
+            self._note(place, ends - starts, sums)
+            return up_to
+        self._note(place[in_one], (ends - starts)[in_one], sums[in_one])
+        alone = mixed[np.repeat(~in_one, ends - starts)]
+        self._note(self._place(unmix(alone)), np.ones(len(alone), np.int64), alone.view(np.uint64))
+        return up_to
+
+    def _in_one_piece(self, positions: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        rows = sum(map(len, positions))
+        if len(self._room) < rows:
+            self._room = np.empty(rows, np.int64)
+        return np.concatenate([*positions, self._room[:0]], out=self._room[:rows])
 
     def _place(self, position: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the row group of each position; a position that is in none counts for one of them, which is found."""
@@ -87,7 +105,7 @@ class Part:
             order = np.asarray(row_order(group))
             if not np.array_equal(np.sort(order), np.arange(group.rows)):
                 raise FeedError(f"The order of {group.file} row group {group.index} does not have each row once.")
-            mixed = _mix(order + group.first_position, np.empty((2, group.rows), np.int64))
+            mixed = mix(order + group.first_position).view(np.uint64)
             return np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed)])
 
         self._sums_up_to = sums_up_to
@@ -107,22 +125,34 @@ class Part:
         return count, mixed
 
 
-def _mix(position: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.uint64]:
+def mix(position: NDArray[np.int64], out: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Return numbers whose sums tell nothing of the sums of positions: a product, its upper half mixed into its lower.
-    room: memory for them and once more as much, (2, rows).
 
-    No splitmix64 of two rounds: that took twice as long, and no one chooses here which rows get lost.
+    No two positions become one number, and `unmix` undoes it. No splitmix64 of two rounds: that took twice as long, and
+    no one chooses here which rows get lost. out: where to; may be position itself.
     """
-    values: NDArray[np.uint64] = room[0].view(np.uint64)
-    upper: NDArray[np.uint64] = room[1].view(np.uint64)
-    np.multiply(position.view(np.uint64), np.uint64(0x9E3779B97F4A7C15), out=values)
-    np.right_shift(values, np.uint64(32), out=upper)
-    values ^= upper
-    return values
+    out = np.empty_like(position) if out is None else out
+    np.multiply(position.view(np.uint64), _FACTOR, out=out.view(np.uint64))
+    _upper_into_lower(out)
+    return out
+
+
+def unmix(mixed: NDArray[np.int64], out: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Return the positions of which `mix` made these numbers. out: where to; may be mixed itself."""
+    out = np.empty_like(mixed) if out is None else out
+    np.copyto(out, mixed)
+    _upper_into_lower(out)
+    out.view(np.uint64)[:] *= _INVERSE
+    return out
+
+
+def _upper_into_lower(values: NDArray[np.int64]) -> None:
+    # As halves: a shift would need memory of its own.
+    halves = values.view(np.uint32).reshape(-1, 2)
+    halves[:, 0] ^= halves[:, 1]
 
 
 @lru_cache(maxsize=1 << 20)
 def _expected(first: int, rows: int) -> int:
     """Return the sum of the mixed positions of a row group; remembered, since each epoch asks."""
-    positions = np.arange(first, first + rows, dtype=np.int64)
-    return int(_mix(positions, np.empty((2, rows), np.int64)).sum(dtype=np.uint64))
+    return int(mix(np.arange(first, first + rows, dtype=np.int64)).view(np.uint64).sum())

@@ -1,6 +1,7 @@
 """One split of a dataset as batches, in an order that depends on seed and epoch alone, with a receipt an epoch."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -13,7 +14,7 @@ from lakefit.feed.buffers import Buffers
 from lakefit.feed.gather import read_batches
 from lakefit.feed.order import LANES, EpochOrder, epoch_groups, row_order
 from lakefit.feed.reader import Field, KnownFiles, RowGroup
-from lakefit.feed.receipt import Part, Receipt
+from lakefit.feed.receipt import Part, Receipt, unmix
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -42,6 +43,19 @@ class State(TypedDict):
     drop_remainder: int
     worker: int
     workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Batches that are in the receipt.
+
+    parts: one by one, or all in one piece. sizes: (batches,) the rows of each. sums: (batches,) of the mixed positions
+    of each, modulo 2^64.
+    """
+
+    parts: list[Batch]
+    sizes: NDArray[np.int64]
+    sums: NDArray[np.uint64]
 
 
 class SplitFeed:
@@ -114,13 +128,14 @@ class SplitFeed:
 
     def __iter__(self) -> Iterator[Batch]:
         """Read one epoch. Raises FeedError, in place of its last batches, unless it is exactly the manifest's rows."""
-        for parts, _ in self.received(one_by_one=True):
-            for part in parts:
+        for received in self.received(one_by_one=True):
+            for part in received.parts:
                 self._delivered += 1
                 yield part
 
-    def received(self, *, one_by_one: bool) -> Iterator[tuple[list[Batch], NDArray[np.int64]]]:
-        """Read one epoch, many batches at a time: each by itself or all in one piece, and the rows of each, (batches,).
+    def received(self, *, one_by_one: bool) -> Iterator["Received"]:
+        """Read one epoch, many batches at a time: each by itself, or all in one piece, whose positions are left as
+        `receipt.mix` makes them.
 
         Raises FeedError in place of the last ones, unless what is handed out is exactly the manifest's rows.
         """
@@ -132,7 +147,7 @@ class SplitFeed:
         receipt, due = Receipt(self.groups), None
         if first_batch or order.workers > 1:
             due = Part(self.groups, order.groups, ordered or (lambda group: np.arange(group.rows)))
-        last: tuple[list[Batch], NDArray[np.int64]] | None = None
+        last: Received | None = None
         with read_batches(
             self._dataset_dir,
             order,
@@ -149,13 +164,18 @@ class SplitFeed:
                 parts = cut(batches.rows, sizes if one_by_one else np.array([kept.sum(), *dropped]))
                 # What is handed out is noted from the parts themselves, after all that could lose or double a row, and
                 # what is dropped like the rest.
-                receipt.add([part["position"] for part in parts], batches.runs.stop - batches.runs.start)
+                runs = batches.runs.stop - batches.runs.start
+                up_to = receipt.add([part["position"] for part in parts], runs)
+                if one_by_one:
+                    unmix(batches.rows["position"], batches.rows["position"])
                 if due is not None:
                     due.add(batches.runs)
                 if len(kept):
                     if last is not None:
                         yield last
-                    last = parts[: len(parts) - len(dropped)], kept
+                    # Where a batch ends, a run does.
+                    ended = up_to[np.searchsorted(np.cumsum(runs), np.cumsum(kept), side="right")]
+                    last = Received(parts[: len(parts) - len(dropped)], kept, np.diff(ended, prepend=up_to[:1]))
         # Before the last batches leave: nobody need ask for more, and a wrong epoch never ends well.
         receipt.check(f"Epoch {epoch} of the {self.split} split", due)
         self._proven_epoch = epoch
@@ -219,7 +239,7 @@ def fields_of(manifest: Manifest) -> tuple[Field, ...]:
         side_by_side(CATEGORICAL, features.categorical_columns, "int32"),
         Field("label", ("label",), "float32"),
         *weight,
-        Field("position", (POSITION,), "int64", flat=True),
+        Field("position", (POSITION,), "int64", flat=True, mixed=True),
     )
     return tuple(field for field in fields if field.columns)
 

@@ -11,9 +11,10 @@ from tensorflow.python.data.ops.map_op import _MapDataset
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.errors import FeedError
 from lakefit.feed.reader import RowGroup
+from lakefit.feed.receipt import unmix
 
 if TYPE_CHECKING:
-    from lakefit.feed.split import Batch, SplitFeed
+    from lakefit.feed.split import Batch, Received, SplitFeed
 
 
 def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf.data.Dataset:
@@ -34,9 +35,9 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf
         if next_epochs and iteration > 1:
             feed.epoch += 1
         try:
-            for (rows,), sizes in feed.received(one_by_one=False):
-                arrivals.leave(iteration, rows["position"], sizes)
-                yield rows
+            for received in feed.received(one_by_one=False):
+                arrivals.leave(iteration, received)
+                yield received.parts[0]
         except Exception as error:
             # TensorFlow would turn it into text; `check` raises it as it was.
             feed.error = error
@@ -77,9 +78,9 @@ class Arrivals:
     """Compares what enters a tf.data.Dataset with what comes out of its last step.
 
     The receipt has proven what enters, row by row; TensorFlow then moves batches as they are. So one number for each
-    batch is enough, the sum of its positions, which takes a few operations: some microseconds. There is a place for
-    several iterations, since an old one may still be reading ahead when the next begins; the first position of a batch
-    says which, in bits that are not its own.
+    batch is enough, the sum of its mixed positions, which takes a few operations: some microseconds. There is a place
+    for several iterations, since an old one may still be reading ahead when the next begins; the first position of a
+    batch says which in its upper four bits.
     """
 
     SLOTS = 4
@@ -88,7 +89,7 @@ class Arrivals:
     def __init__(self, groups: Sequence[RowGroup], batches: int) -> None:
         self._groups = groups
         self._iteration = 0
-        self._sent: dict[int, list[tuple[int, int]]] = {}
+        self._sent: dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
         with tf.device("CPU:0"):
             self._received = tf.Variable(tf.zeros((self.SLOTS, batches), tf.int64), trainable=False)
 
@@ -100,18 +101,21 @@ class Arrivals:
         self._received[slot].assign(tf.zeros_like(self._received[slot]))
         return self._iteration
 
-    def leave(self, iteration: int, position: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        """Note batches on their way in. position: of all their rows, one after another; the first of each batch is made
-        to say which iteration it is of. rows: of each."""
+    def leave(self, iteration: int, received: "Received") -> None:
+        """Note batches on their way in, all in one piece; the first position of each is made to say which iteration it
+        is of."""
         slot = iteration % self.SLOTS
-        some = rows > 0
-        starts = (np.cumsum(rows) - rows)[some]
-        firsts, sums = np.zeros((2, len(rows)), np.int64)
+        position, sizes = received.parts[0]["position"], received.sizes
+        sums = received.sums.view(np.int64)
+        firsts = np.zeros(len(sizes), np.int64)
+        # Only the last batch may have no rows: where other workers have them all.
+        starts = (np.cumsum(sizes) - sizes)[: np.count_nonzero(sizes)]
+        some = slice(len(starts))
         firsts[some] = position[starts]
-        position[starts] |= np.int64(slot << self._SLOT_BIT)
+        position[starts] = firsts[some] & ((1 << self._SLOT_BIT) - 1) | slot << self._SLOT_BIT
+        sums[some] += position[starts] - firsts[some]
         # Of the complements, -1 - position, so that the row at position 0 counts in a sum, too.
-        sums[some] = -np.add.reduceat(position, starts) if len(starts) else 0
-        self._sent[slot].extend(zip((sums - rows).tolist(), firsts.tolist(), strict=True))
+        self._sent[slot].append((-sums - sizes, firsts))
 
     def arrive(self, number: Any, position: Any) -> Any:
         """Return the operation that notes a batch that has come out."""
@@ -121,20 +125,20 @@ class Arrivals:
     def check(self, what: str) -> None:
         """Raise FeedError, naming row groups, unless all batches of the last iteration have come out once."""
         slot = self._iteration % self.SLOTS
-        sent = np.array([number for number, _ in self._sent[slot]], np.int64)
+        sent, firsts = np.concatenate([np.zeros((2, 0), np.int64), *self._sent[slot]], axis=1)
         received = self._received[slot].numpy()
         wrong = np.flatnonzero(received[: len(sent)] != sent)
         if not len(wrong):
             return
         starts = [group.first_position for group in self._groups]
-        firsts = [self._sent[slot][number][1] for number in wrong[:10]]
-        named = [self._groups[place - 1] for place in np.searchsorted(starts, firsts, side="right")]
-        places = "; ".join(
+        places = np.searchsorted(starts, unmix(firsts[wrong[:10]]), side="right") - 1
+        named = [self._groups[place] for place in places]
+        of_each = "; ".join(
             f"batch {number}, from {group.file} row group {group.index} on"
             for number, group in zip(wrong, named, strict=False)
         )
         raise FeedError(
-            f"{what}: TensorFlow's pipeline did not hand out once what it was given: {places}"
+            f"{what}: TensorFlow's pipeline did not hand out once what it was given: {of_each}"
             f"{f' and {len(wrong) - 10} batches more' if len(wrong) > 10 else ''}. Nothing of this epoch can be "
             "trusted: run again."
         )
