@@ -396,9 +396,8 @@ def measure(contender: str, folder: Path, batch: int) -> None:
 def timed_receipt() -> list[float]:
     """Return the list to which all that the receipt does in Python adds the CPU seconds that it took.
 
-    But for the multiplication in `mix`, which rides on the copy that is made anyway.
+    But for `mix`, a multiplication that rides on a copy that is made anyway.
     """
-    import lakefit.feed.receipt
     import lakefit.feed.split
     import lakefit.feed.tf_data
 
@@ -415,7 +414,7 @@ def timed_receipt() -> list[float]:
 
         setattr(owner, name, timed)
 
-    time_calls(lakefit.feed.receipt, "_upper_into_lower")
+    time_calls(lakefit.feed.split, "unmix")
     time_calls(lakefit.feed.split.Receipt, "add")
     time_calls(lakefit.feed.split.Receipt, "check")
     time_calls(lakefit.feed.tf_data.Arrivals, "leave")

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lakefit.errors import FeedError
@@ -117,3 +117,15 @@ def test_mixed_positions_can_be_told(positions: list[int]) -> None:
     assert unmix(mixed, mixed).tolist() == positions
     assert mix(mixed, mixed) is mixed
     assert unmix(mixed).tolist() == positions
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**58), st.integers(1, 1000), st.integers(1, 1000))
+def test_two_rows_for_two_others_with_the_same_sum_are_found(first: int, near: int, far: int) -> None:
+    """Whatever their distances: rows a and a + near + far were lost, a + near and a + far came twice."""
+    assume(near != far)
+    groups = [RowGroup("train/part-00000.parquet", 0, near + far + 1, first)]
+    positions = list(range(first, first + near + far + 1))
+    positions[0], positions[-1] = first + near, first + far
+    with pytest.raises(FeedError, match="a full count means that a row came twice"):
+        check(positions, groups=groups)

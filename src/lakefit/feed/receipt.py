@@ -18,8 +18,9 @@ _INVERSE = np.uint64(pow(int(_FACTOR), -1, 1 << 64))
 class Receipt:
     """Sums the positions that came with the rows through pool, permutation and batching.
 
-    Per row group the count of positions and the sum of their mixed forms (modulo 2^64): whichever rows came for others,
-    it differs, but for a chance in billions. Positions travel mixed, so that one pass over them is enough here.
+    Per row group the count of positions, and of their mixed forms the sum (modulo 2^64) and the exclusive or: whichever
+    rows came for others, one of them differs, but for a chance in billions. Positions travel mixed: a multiplication
+    costs nothing where they are copied anyway.
     """
 
     def __init__(self, groups: Sequence[RowGroup]) -> None:
@@ -27,7 +28,7 @@ class Receipt:
         self._groups = groups
         self._starts = np.array([group.first_position for group in groups], np.int64)
         self._ends = np.array([group.first_position + group.rows for group in groups], np.int64)
-        self._sums = np.zeros((2, len(groups)), np.uint64)
+        self._sums = np.zeros((3, len(groups)), np.uint64)
         # Used again and again: fresh memory of this size costs more than what is done in it.
         self._room = np.empty(0, np.int64)
 
@@ -46,7 +47,7 @@ class Receipt:
             ends = np.append(ends[ends < len(mixed)], len(mixed))
         starts = np.empty_like(ends)
         starts[0], starts[1:] = 0, ends[:-1]
-        sums = np.add.reduceat(mixed, starts).view(np.uint64)
+        sums, xors = (function.reduceat(mixed, starts).view(np.uint64) for function in (np.add, np.bitwise_xor))
         up_to[1 : len(sums) + 1] = np.cumsum(sums[: len(runs)])
         # A run whose ends are of one row group counts for that one as a whole. If rows of others are among it, the sums
         # of two row groups become wrong, as they should.
@@ -54,11 +55,11 @@ class Receipt:
         place = self._place(first)
         in_one = (self._starts[place] <= last) & (last < self._ends[place])
         if in_one.all():
-            self._note(place, ends - starts, sums)
+            self._note(place, ends - starts, sums, xors)
             return up_to
-        self._note(place[in_one], (ends - starts)[in_one], sums[in_one])
-        alone = mixed[np.repeat(~in_one, ends - starts)]
-        self._note(self._place(unmix(alone)), np.ones(len(alone), np.int64), alone.view(np.uint64))
+        self._note(place[in_one], (ends - starts)[in_one], sums[in_one], xors[in_one])
+        alone = mixed[np.repeat(~in_one, ends - starts)].view(np.uint64)
+        self._note(self._place(unmix(alone.view(np.int64))), np.ones(len(alone), np.int64), alone, alone)
         return up_to
 
     def _in_one_piece(self, positions: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -71,17 +72,20 @@ class Receipt:
         """Return the row group of each position; a position that is in none counts for one of them, which is found."""
         return np.maximum(np.searchsorted(self._starts, position, side="right") - 1, 0)
 
-    def _note(self, place: NDArray[np.intp], rows: NDArray[np.int64], mixed: NDArray[np.uint64]) -> None:
-        np.add.at(self._sums[0], place, rows.astype(np.uint64))
-        np.add.at(self._sums[1], place, mixed)
+    def _note(
+        self, place: NDArray[np.intp], rows: NDArray[np.int64], sums: NDArray[np.uint64], xors: NDArray[np.uint64]
+    ) -> None:
+        np.add.at(self._sums[0], place, rows.view(np.uint64))
+        np.add.at(self._sums[1], place, sums)
+        np.bitwise_xor.at(self._sums[2], place, xors)
 
     def check(self, what: str, expected: "Part | None" = None) -> None:
         """Raise FeedError, naming the row groups, unless each row of the manifest, or of a part, came exactly once."""
         wrong = []
-        for number, (group, (count, mixed)) in enumerate(zip(self._groups, self._sums.T.tolist(), strict=True)):
-            due = (group.rows, _expected(group.first_position, group.rows)) if expected is None else expected.of(number)
-            if (count, mixed) != due:
-                wrong.append(f"{group.file} row group {group.index}: {count:,} of {due[0]:,} rows")
+        for number, (group, received) in enumerate(zip(self._groups, self._sums.T.tolist(), strict=True)):
+            due = _expected(group.first_position, group.rows) if expected is None else expected.of(number)
+            if received != due:
+                wrong.append(f"{group.file} row group {group.index}: {received[0]:,} of {due[0]:,} rows")
         if wrong:
             raise FeedError(
                 f"{what}: the rows delivered are not those of the manifest: {'; '.join(wrong[:10])}"
@@ -97,7 +101,7 @@ class Part:
         """groups: ascending by position. tape: the same as the epoch has them. row_order: of order.py."""
         place = {group.first_position: number for number, group in enumerate(groups)}
         self._place = np.array([place[group.first_position] for group in tape])
-        self._sums = np.zeros((2, len(groups)), np.uint64)
+        self._sums = np.zeros((3, len(groups)), np.uint64)
 
         @lru_cache(maxsize=64)
         def sums_up_to(number: int) -> NDArray[np.uint64]:
@@ -106,7 +110,10 @@ class Part:
             if not np.array_equal(np.sort(order), np.arange(group.rows)):
                 raise FeedError(f"The order of {group.file} row group {group.index} does not have each row once.")
             mixed = mix(order + group.first_position).view(np.uint64)
-            return np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed)])
+            up_to = np.zeros((2, group.rows + 1), np.uint64)
+            np.add.accumulate(mixed, out=up_to[0, 1:])
+            np.bitwise_xor.accumulate(mixed, out=up_to[1, 1:])
+            return up_to
 
         self._sums_up_to = sums_up_to
 
@@ -115,44 +122,39 @@ class Part:
         np.add.at(self._sums[0], self._place[runs.group], (runs.stop - runs.start).astype(np.uint64))
         for number in np.unique(runs.group).tolist():
             of_group = runs.group == number
-            up_to = self._sums_up_to(number)
-            # An array, because numpy warns of a single number that goes over 2^64.
-            self._sums[1, self._place[[number]]] += (up_to[runs.stop[of_group]] - up_to[runs.start[of_group]]).sum()
+            sums, xors = self._sums_up_to(number)
+            start, stop = runs.start[of_group], runs.stop[of_group]
+            # Arrays, because numpy warns of a single number that goes over 2^64.
+            self._sums[1, self._place[[number]]] += (sums[stop] - sums[start]).sum()
+            self._sums[2, self._place[[number]]] ^= np.bitwise_xor.reduce(xors[stop] ^ xors[start])
 
-    def of(self, number: int) -> tuple[int, int]:
-        """Return the count and the sum that are due of a row group."""
-        count, mixed = self._sums[:, number].tolist()
-        return count, mixed
+    def of(self, number: int) -> list[int]:
+        """Return the count, the sum and the exclusive or that are due of a row group."""
+        due: list[int] = self._sums[:, number].tolist()
+        return due
 
 
 def mix(position: NDArray[np.int64], out: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """Return numbers whose sums tell nothing of the sums of positions: a product, its upper half mixed into its lower.
+    """Return numbers, no two of them the same, that differ in most bits where positions differ in a few.
 
-    No two positions become one number, and `unmix` undoes it. No splitmix64 of two rounds: that took twice as long, and
-    no one chooses here which rows get lost. out: where to; may be position itself.
+    out: where to; may be position itself.
     """
-    out = np.empty_like(position) if out is None else out
-    np.multiply(position.view(np.uint64), _FACTOR, out=out.view(np.uint64))
-    _upper_into_lower(out)
-    return out
+    return _times(position, _FACTOR, out)
 
 
 def unmix(mixed: NDArray[np.int64], out: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Return the positions of which `mix` made these numbers. out: where to; may be mixed itself."""
-    out = np.empty_like(mixed) if out is None else out
-    np.copyto(out, mixed)
-    _upper_into_lower(out)
-    out.view(np.uint64)[:] *= _INVERSE
+    return _times(mixed, _INVERSE, out)
+
+
+def _times(values: NDArray[np.int64], factor: np.uint64, out: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    out = np.empty_like(values) if out is None else out
+    np.multiply(values.view(np.uint64), factor, out=out.view(np.uint64))
     return out
 
 
-def _upper_into_lower(values: NDArray[np.int64]) -> None:
-    # As halves: a shift would need memory of its own.
-    halves = values.view(np.uint32).reshape(-1, 2)
-    halves[:, 0] ^= halves[:, 1]
-
-
 @lru_cache(maxsize=1 << 20)
-def _expected(first: int, rows: int) -> int:
-    """Return the sum of the mixed positions of a row group; remembered, since each epoch asks."""
-    return int(mix(np.arange(first, first + rows, dtype=np.int64)).view(np.uint64).sum())
+def _expected(first: int, rows: int) -> list[int]:
+    """Return the count, the sum and the exclusive or of a row group; remembered, since each epoch asks."""
+    mixed = mix(np.arange(first, first + rows, dtype=np.int64)).view(np.uint64)
+    return [rows, int(mixed.sum()), int(np.bitwise_xor.reduce(mixed))]
