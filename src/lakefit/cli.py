@@ -181,6 +181,18 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _index(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.dataset.describe import describe_index
+    from lakefit.dataset.index import index_folder
+
+    index, was_there = index_folder(options.path)
+    fields, sections = describe_index(options.path, index)
+    for column in index.left_out:
+        console.event("warning", f"column {column.name!r} is left out: {column.reason}", column=column.name)
+    console.result({"exit_code": 0, "current": was_there, **fields}, sections)
+    return 0
+
+
 def _diff(options: argparse.Namespace, console: Console) -> int:
     from pathlib import Path
 
@@ -267,6 +279,12 @@ def _parser() -> argparse.ArgumentParser:
     look.add_argument("path", metavar="PATH", help=where)
     _common(look)
     look.set_defaults(command=_inspect)
+    index = commands.add_parser(
+        "index", help="write the manifest of a folder of Parquet files, so that they can be fed to a model"
+    )
+    index.add_argument("path", metavar="PATH", help="a folder, or its address: s3://bucket/folder")
+    _common(index)
+    index.set_defaults(command=_index)
     diff = commands.add_parser("diff", help="what differs between two datasets: settings, columns, rows, drift")
     diff.add_argument("one", metavar="A", help=where)
     diff.add_argument("two", metavar="B", help=where)

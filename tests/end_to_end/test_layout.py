@@ -38,7 +38,7 @@ def test_both_layouts_hand_out_the_same_batches(lakes: dict[str, Path]) -> None:
         both = [list(dataset.to_numpy(split, batch_size=32, seed=4)) for dataset in (wide, packed)]
         assert len(both[0]) == len(both[1]) > 3
         for one, other in zip(*both, strict=True):
-            assert one.keys() == other.keys() == {"numeric", "categorical", "label", "position"}
+            assert one.keys() == other.keys() == {"numeric", "categorical", "label", "_position"}
             assert all(np.array_equal(one[name], other[name]) for name in one)
         arrow = [list(dataset.to_arrow(split, batch_size=100)) for dataset in (wide, packed)]
         assert arrow[0] == arrow[1]

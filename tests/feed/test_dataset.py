@@ -54,7 +54,7 @@ def test_rows_come_whole_in_either_layout(folder: Path) -> None:
     )  # fmt: skip
     seen = []
     for batch in dataset.to_numpy("train", batch_size=8, seed=3):
-        at = batch["position"]
+        at = batch["_position"]
         assert batch["numeric"].tolist() == np.stack([at / 2, at * 2.0], axis=1).tolist()
         assert batch["categorical"].tolist() == np.stack([at, at + 1, at + 2], axis=1).tolist()
         assert batch["label"].tolist() == (at % 2)[:, None].tolist()
@@ -74,7 +74,7 @@ def test_all_ways_give_the_same_rows_in_the_same_order(folder: Path, options: An
     assert len(arrays) == len(arrow) == len(tensors) > 5
     for batch, record_batch, (inputs, label) in zip(arrays, arrow, tensors, strict=True):
         assert record_batch.column_names == ["half", "double", "a", "b", "c", "label", "_position"]
-        assert record_batch["_position"].to_pylist() == batch["position"].tolist()
+        assert record_batch["_position"].to_pylist() == batch["_position"].tolist()
         assert record_batch["double"].to_pylist() == batch["numeric"][:, 1].tolist()
         assert record_batch["c"].to_pylist() == batch["categorical"][:, 2].tolist()
         assert record_batch["label"].to_pylist() == batch["label"][:, 0].tolist() == label.numpy()[:, 0].tolist()
@@ -127,18 +127,18 @@ def test_what_tensorflow_loses_is_found_without_being_asked_for(folder: Path, mo
 def test_a_feed_goes_on_from_its_state(folder: Path, taken: int, options: Any) -> None:
     dataset = lakefit.open_dataset(folder)
     feed = dataset.to_numpy("train", batch_size=8, seed=9, epoch=1, **options)
-    first = [batch["position"].tolist() for _, batch in zip(range(taken), feed, strict=False)]
+    first = [batch["_position"].tolist() for _, batch in zip(range(taken), feed, strict=False)]
 
     state = json.loads(json.dumps(feed.state()))
     rest = dataset.from_state(state)
 
     if taken >= feed.batches:
         assert (state["epoch"], state["batch"]) == (2, 0)
-        assert len([batch["position"].tolist() for batch in rest]) == feed.batches
+        assert len([batch["_position"].tolist() for batch in rest]) == feed.batches
     else:
         assert (state["epoch"], state["batch"]) == (1, taken)
         whole = dataset.to_numpy("train", batch_size=8, seed=9, epoch=1, **options)
-        assert first + [batch["position"].tolist() for batch in rest] == [b["position"].tolist() for b in whole]
+        assert first + [batch["_position"].tolist() for batch in rest] == [b["_position"].tolist() for b in whole]
     rest.check()
 
 

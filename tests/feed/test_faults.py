@@ -122,10 +122,10 @@ def test_a_file_replaced_while_it_is_read_is_named(folder: Path) -> None:
 def test_a_store_that_hangs_ends_the_read_in_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode, hanging = petastorm_engine.decode_row_group, threading.Event()
 
-    def hangs(parquet: Any, group: RowGroup, *where: Any) -> None:
+    def hangs(parquet: Any, group: RowGroup, *where: Any) -> Any:
         if group.first_position == 300:
             hanging.wait(30)
-        decode(parquet, group, *where)
+        return decode(parquet, group, *where)
 
     monkeypatch.setattr(petastorm_engine, "decode_row_group", hangs)
     began = time.monotonic()

@@ -121,10 +121,11 @@ def test_order_holds_when_row_groups_are_decoded_in_another(
     decoded: list[RowGroup] = []
     decode = petastorm_engine.decode_row_group
 
-    def slow_for_some(parquet: Any, group: RowGroup, *where: Any) -> None:
+    def slow_for_some(parquet: Any, group: RowGroup, *where: Any) -> Any:
         time.sleep(0.02 if groups.index(group) % 3 == 0 else 0)
-        decode(parquet, group, *where)
+        result = decode(parquet, group, *where)
         decoded.append(group)
+        return result
 
     monkeypatch.setattr(petastorm_engine, "decode_row_group", slow_for_some)
 
@@ -242,11 +243,11 @@ def test_no_more_blocks_than_were_said_exist_before_they_are_taken(
     started: list[RowGroup] = []
     decode = petastorm_engine.decode_row_group
 
-    def first_is_slow(parquet: Any, group: RowGroup, *where: Any) -> None:
+    def first_is_slow(parquet: Any, group: RowGroup, *where: Any) -> Any:
         started.append(group)
         if len(started) == 1:
             first_may_end.wait(timeout=10)
-        decode(parquet, group, *where)
+        return decode(parquet, group, *where)
 
     monkeypatch.setattr(petastorm_engine, "decode_row_group", first_is_slow)
     with read_row_groups(dataset_dir, groups, FIELDS, held=9, workers=workers) as blocks:

@@ -42,7 +42,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
 
 
 def through_numpy(feed: SplitFeed) -> int:
-    return sum(len(batch["position"]) for batch in feed)
+    return sum(len(batch["_position"]) for batch in feed)
 
 
 def through_tensorflow(feed: SplitFeed) -> int:
@@ -196,7 +196,7 @@ def other_batch(number: Any, values: Any) -> Any:
 
 
 def other_rows(number: Any, values: Any) -> Any:
-    return number, values | {"position": values["position"] + of_the_third(number)}
+    return number, values | {"_position": values["_position"] + of_the_third(number)}
 
 
 def of_the_third(number: Any) -> Any:

@@ -51,7 +51,7 @@ def feed_of(dataset: tuple[Path, Manifest], batch_size: int = 8, **options: Any)
 
 
 def positions(batches: list[Batch]) -> list[int]:
-    return np.concatenate([batch["position"] for batch in batches]).tolist()
+    return np.concatenate([batch["_position"] for batch in batches]).tolist()
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -63,14 +63,14 @@ def test_every_row_comes_once_in_full_batches_and_the_rest(
     batches = list(feed)
     feed.check()
     assert sorted(positions(batches)) == list(range(ROWS))
-    sizes = [len(batch["position"]) for batch in batches]
+    sizes = [len(batch["_position"]) for batch in batches]
     assert sizes[:-1] == [batch_size] * (feed.batches - 1)
     assert sizes[-1] == ROWS - batch_size * (feed.batches - 1) > 0
 
 
 def test_the_values_of_a_row_stay_together(dataset: tuple[Path, Manifest]) -> None:
     for batch in feed_of(dataset, seed=3):
-        at = batch["position"]
+        at = batch["_position"]
         assert (batch["numeric"].dtype, batch["categorical"].dtype, batch["label"].dtype) == (
             np.float32,
             np.int32,
@@ -147,7 +147,7 @@ def test_a_reader_that_loses_rows_never_ends_an_epoch_well(
     if says != "ended 1 row groups before":
         assert "Epoch 0 of the train split" in str(wrong.value)
         assert "train/part-" in str(wrong.value)
-    assert sum(len(batch["position"]) for batch in handed_out) < ROWS - 1, "the last batches stayed"
+    assert sum(len(batch["_position"]) for batch in handed_out) < ROWS - 1, "the last batches stayed"
     with pytest.raises(RuntimeError, match="was not read to its end"):
         feed.check()
 
@@ -162,7 +162,7 @@ def test_the_receipt_is_checked_before_the_last_batches_leave(
     monkeypatch.setattr(gather, "_ROWS", 16)
     batches = iter(feed_of(dataset, shuffle=False))
     # Two batches of 8 are gathered at once: the last gathering has 5 rows, of which one is lost.
-    assert [len(next(batches)["position"]) for _ in range(4)] == [8, 8, 8, 8]
+    assert [len(next(batches)["_position"]) for _ in range(4)] == [8, 8, 8, 8]
     with pytest.raises(FeedError, match="3 of 4 rows"):
         next(batches)
 
@@ -210,7 +210,7 @@ def test_an_epoch_goes_on_at_any_batch(
     feed.first_batch = first
     rest = list(feed)
     feed.check()
-    assert positions(rest) == positions(whole)[sum(len(batch["position"]) for batch in whole[:first]) :]
+    assert positions(rest) == positions(whole)[sum(len(batch["_position"]) for batch in whole[:first]) :]
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
@@ -231,7 +231,7 @@ def test_a_remainder_is_dropped_and_proven_all_the_same(dataset: tuple[Path, Man
         feed.epoch = epoch
         batches = list(feed)
         feed.check()
-        assert [len(batch["position"]) for batch in batches] == [8] * 4
+        assert [len(batch["_position"]) for batch in batches] == [8] * 4
         assert feed.batches == 4
         dropped.add(tuple(set(range(ROWS)) - set(positions(batches))))
     assert len(dropped) == 20, "other rows in each epoch"

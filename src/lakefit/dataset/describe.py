@@ -9,6 +9,7 @@ from typing import Any
 
 from lakefit.config import load_pipeline
 from lakefit.dataset.drift import stability_index
+from lakefit.dataset.index import Index, read_index
 from lakefit.dataset.layout import CURRENT, Layout
 from lakefit.dataset.manifest import MANIFEST, Manifest, read_manifest
 from lakefit.dataset.publish import read_json
@@ -62,6 +63,9 @@ def _listed(paths: Sequence[Path]) -> str:
 
 def describe(folder: Path) -> tuple[dict[str, Any], Sections]:
     """Return a dataset's manifest as plain data, and tables of it: rows, files, contracts, statistics."""
+    index = read_index(folder)
+    if index is not None:
+        return describe_index(folder, index)
     manifest = read_manifest(folder)
     ledger = manifest.ledger
     head: Rows = [
@@ -104,6 +108,27 @@ def describe(folder: Path) -> tuple[dict[str, Any], Sections]:
         sections.append(("Contracts", [("of", "expected", "found"), *outcomes]))
     sections.append(("Columns of the training split", columns))
     return manifest.model_dump(mode="json", by_alias=True), sections
+
+
+def describe_index(folder: str | Path, index: Index) -> tuple[dict[str, Any], Sections]:
+    """Return the index of Parquet files as plain data, and tables of it: splits and columns."""
+    head: Rows = [("folder", str(folder)), ("fingerprint", index.fingerprint)]
+    rows: Rows = [
+        (
+            name,
+            f"{split.rows:,}",
+            f"{len(split.files):,} files",
+            f"{sum(len(file.row_groups) for file in split.files):,} row groups",
+            f"{sum(file.bytes for file in split.files):,} bytes",
+        )
+        for name, split in index.splits.items()
+    ]
+    columns: Rows = [("column", "type", "fed as", "nulls")]
+    for column in index.columns:
+        fed = f"{column.dtype} of any length" if column.shape is None else f"{column.dtype} {list(column.shape) or ''}"
+        columns.append((column.name, column.type, fed.strip(), "" if column.nulls is None else f"{column.nulls:,}"))
+    columns += [(column.name, column.reason, "not at all", "") for column in index.left_out]
+    return index.model_dump(mode="json"), [("Parquet files", head), ("Rows", rows), ("Columns", columns)]
 
 
 def difference(one: Path, two: Path) -> tuple[dict[str, Any], Sections]:

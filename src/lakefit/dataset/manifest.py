@@ -167,6 +167,11 @@ def read_manifest(dataset_dir: str | Path) -> Manifest:
         ) from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error}.") from error
+    if is_index(text):
+        raise InputError(
+            f"{path}: is the index of Parquet files that Lakefit has not prepared: `lakefit.open_dataset` reads them, "
+            "and `lakefit prepare` makes a dataset of them."
+        )
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -178,3 +183,8 @@ def read_manifest(dataset_dir: str | Path) -> Manifest:
             "Remove the dataset's folder and run `lakefit prepare` again."
         ) from None
     return manifest
+
+
+def is_index(text: str) -> bool:
+    """Say whether the text of a manifest.json is an index (dataset/index.py), of any version."""
+    return '"layout":"files"' in "".join(text[:200].split())

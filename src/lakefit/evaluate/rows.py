@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lakefit.dataset.manifest import Manifest
+from lakefit.dataset.manifest import POSITION, Manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.feed.split import Batch, SplitFeed
 
@@ -32,7 +32,7 @@ def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int 
     rows = 0
     for batch in feed:
         parts.append(batch)
-        rows += len(batch["position"])
+        rows += len(batch[POSITION])
         if max_rows is not None and rows >= max_rows:
             break
     return SplitRows(

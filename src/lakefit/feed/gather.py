@@ -23,13 +23,14 @@ _ROWS, _BYTES = 131_072, 1 << 26
 class Batches:
     """Some batches, one after another.
 
-    first: the number of the first. runs: what they were meant to be made of. rows: by field, (sum of runs.sizes, ...);
-    the memory is used again when nobody refers to an array or a part of it.
+    first: the number of the first. runs: what they were meant to be made of. rows: by field, (sum of runs.sizes, ...):
+    numpy's arrays, whose memory is used again when nobody refers to one or a part of it, and Arrow's where rows differ
+    in length.
     """
 
     first: int
     runs: Runs
-    rows: dict[str, NDArray[Any]]
+    rows: dict[str, Any]
 
 
 @contextmanager
@@ -108,17 +109,20 @@ def most_held(visits: Sequence[Visit], at_once: int, first_batch: int = 0) -> in
 
 def _gather(
     runs: Runs, open_now: dict[int, tuple[int, Block]], fields: Sequence[Field], buffers: Buffers, helper: Executor
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Any]:
     pieces = [
         open_now[group][1].order[start:stop]
         for group, start, stop in zip(runs.group.tolist(), runs.start.tolist(), runs.stop.tolist(), strict=True)
     ]
-    if not pieces:
-        return {field.name: buffers.empty((0, *field.row_shape), field.dtype) for field in fields}
     rows = buffers.empty((sum(map(len, pieces)),), "int64")
+    dense = [field for field in fields if field.variable is None]
+    variable = [field for field in fields if field.variable is not None]
+    out: dict[str, Any] = {field.name: buffers.empty((len(rows), *field.row_shape), field.dtype) for field in dense}
+    if not pieces:
+        out |= _no_rows(variable)
+        return {field.name: out[field.name] for field in fields}
     np.concatenate(pieces, out=rows)
     arena = next(iter(open_now.values()))[1].arena
-    out = {field.name: buffers.empty((len(rows), *field.row_shape), field.dtype) for field in fields}
 
     def take(name: str) -> None:
         # "clip" because "raise" makes numpy work on a copy; all places are inside.
@@ -131,5 +135,19 @@ def _gather(
     for name in out:
         if name != largest:
             take(name)
+    if variable:
+        from lakefit.feed.variable import rows_of
+
+        place, row = np.divmod(rows, arena.rows)
+        out |= {field.name: rows_of(arena.variable[field.name], place, row) for field in variable}
     taken.result()
-    return out
+    return {field.name: out[field.name] for field in fields}
+
+
+def _no_rows(fields: Sequence[Field]) -> dict[str, Any]:
+    """Return arrays of no rows; nothing is loaded where there are no such fields."""
+    if not fields:
+        return {}
+    from lakefit.feed.variable import no_rows
+
+    return {field.name: no_rows(field.dtype) for field in fields}

@@ -4,11 +4,12 @@ The order of row groups comes from the plan alone: Petastorm's own listing, shuf
 Import this module only to read; it loads Petastorm, pyarrow and pandas (1-2 s).
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.reader import BLOCKS_AHEAD, Arena, Block, Field, FileState, KnownFiles, RowGroup
 from lakefit.feed.receipt import mix
+from lakefit.feed.variable import decoded
 
 lakefit.petastorm.install()
 
@@ -143,12 +145,18 @@ class _Worker(WorkerBase):
                 path = job.dataset_dir / task.group.file
                 if task.file_state is not None and _file_state(path) != task.file_state:
                     raise FeedError("The file was replaced, changed or removed while the feed was reading")
+                if task.file_state is not None and task.group.file_bytes not in (None, task.file_state[1]):
+                    raise FeedError(
+                        f"The file has {task.file_state[1]:,} bytes where the manifest has {task.group.file_bytes:,}"
+                    )
                 place = job.arena.take()
                 rows = job.arena.views(place, task.group.rows)
                 # Pages that were right once, of a file that has not changed, are not checked again.
                 checked = (path, task.file_state, task.group.index) in job.known.checked
                 with _open(path, task.file_state, job.known, check_pages=not checked) as parquet:
-                    decode_row_group(parquet, task.group, job.arena.fields, rows, job.buffers)
+                    variable = decode_row_group(parquet, task.group, job.arena.fields, rows, job.buffers)
+                for name, array in variable.items():
+                    job.arena.variable[name][place] = array
                 job.known.checked.add((path, task.file_state, task.group.index))
                 order = job.row_order(task.group) if job.row_order is not None else np.arange(task.group.rows)
                 order += place * job.arena.rows
@@ -192,32 +200,42 @@ def _naming(dataset_dir: Path, group: RowGroup) -> Iterator[None]:
         reason = str(error) if isinstance(error, FeedError) else f"{type(error).__name__}: {error}"
         raise FeedError(
             f"Row group {group.index} of {dataset_dir / group.file} can't be read. {reason.rstrip('.')}. The files of "
-            "a dataset never change once it is published: restore this one, or prepare the dataset again."
+            "a dataset never change: restore this one, or prepare the dataset again (or index it)."
         ) from error
 
 
 def decode_row_group(
     parquet: pq.ParquetFile, group: RowGroup, fields: Sequence[Field], out: dict[str, NDArray[Any]], buffers: Buffers
-) -> None:
+) -> dict[str, pa.Array]:
     """Read and decode one row group in this thread, into arrays of (group.rows, ...) by field.
+
+    Returned are the arrays of fields whose rows differ in length.
 
     Raises FeedError, OSError or pyarrow.ArrowException; the arrays are of no use then.
     """
     names = [name for field in fields for name in field.columns]
     _check_row_group(parquet, group, names)
     table = parquet.read_row_group(group.index, columns=names, use_threads=False)
+    variable = {}
     for field in fields:
-        if field.packed is not None:
-            out[field.name][:] = _unpacked(table, field, group.rows)
+        if field.variable is not None:
+            (name,) = field.columns
+            variable[field.name] = decoded(table.column(name), name, field.dtype)
+            _ensure_rows(name, len(variable[field.name]), group.rows)
             continue
-        wanted = pa.from_numpy_dtype(np.dtype(field.dtype))
-        columns = [_values(table, name, wanted, group.rows) for name in field.columns]
+        if field.shape is not None:
+            out[field.name][:] = _of_shape(table, field, field.shape, group.rows)
+            continue
+        columns = [_values(table, name, field, group.rows) for name in field.columns]
+        if field.flat and not columns:
+            columns = [np.arange(group.first_position, group.first_position + group.rows)]
         if field.mixed:
             mix(columns[0], out[field.name])
         elif field.flat:
             out[field.name][:] = columns[0]
         elif columns:
             _side_by_side(columns, out[field.name], buffers)
+    return variable
 
 
 def _check_row_group(parquet: Any, group: RowGroup, names: Sequence[str]) -> None:
@@ -236,34 +254,61 @@ def _check_row_group(parquet: Any, group: RowGroup, names: Sequence[str]) -> Non
         raise FeedError(f"It has {rows:,} rows where the plan has {group.rows:,}.")
 
 
-def _values(table: Any, name: str, wanted: Any, planned_rows: int) -> NDArray[Any]:
+def _values(table: Any, name: str, field: Field, planned_rows: int) -> NDArray[Any]:
     """A column's values, (n,), without a copy where Arrow holds them in one piece."""
     column = table.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_temporal(column.type):
+        # As the numbers that stand for them: days, seconds or parts of a second since 1970, or since midnight.
+        column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+    wanted = pa.from_numpy_dtype(np.dtype(field.dtype))
     if column.type != wanted:
         raise FeedError(f"Column {name!r} is {column.type}, not {wanted}.")
-    if column.null_count:
-        raise FeedError(f"Column {name!r} has {column.null_count:,} nulls; a prepared column has none.")
-    if len(column) != planned_rows:
-        raise FeedError(f"{len(column):,} rows of column {name!r} were decoded where the plan has {planned_rows:,}.")
+    _ensure_no_nulls(name, column, field)
+    _ensure_rows(name, len(column), planned_rows)
     values: NDArray[Any] = column.to_numpy()
     return values
 
 
-def _unpacked(table: Any, field: Field, planned_rows: int) -> NDArray[Any]:
-    """The values of a packed column, (rows, field.packed), without a copy where Arrow holds them in one piece."""
+def _ensure_no_nulls(name: str, column: Any, field: Field) -> None:
+    if column.null_count and not field.nulls:
+        raise FeedError(f"Column {name!r} has {column.null_count:,} nulls, for which {field.dtype} has no value.")
+
+
+def _ensure_rows(name: str, rows: int, planned: int) -> None:
+    if rows != planned:
+        raise FeedError(f"{rows:,} rows of column {name!r} were decoded where the plan has {planned:,}.")
+
+
+def _of_shape(table: Any, field: Field, shape: tuple[int, ...], planned_rows: int) -> NDArray[Any]:
+    """The values of a column of lists of fixed size, or of their bytes, (rows, *shape), without a copy where Arrow
+    holds them in one piece."""
     (name,) = field.columns
     column = table.column(name)
     column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    try:
-        values = unpack(column, field.dtype)
-    except ValueError as error:
-        raise FeedError(f"Column {name!r}: {error}.") from None
-    if values.shape != (planned_rows, field.packed):
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_fixed_size_list(column.type):
+        _ensure_no_nulls(name, column, replace(field, nulls=False))
+        items = column.flatten()
+        if items.type != pa.from_numpy_dtype(np.dtype(field.dtype)):
+            raise FeedError(f"Column {name!r} is {column.type}, not lists of {field.dtype}.")
+        _ensure_no_nulls(name, items, field)
+        values: NDArray[Any] = items.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    else:
+        try:
+            values = unpack(column, field.dtype)
+        except ValueError as error:
+            raise FeedError(f"Column {name!r}: {error}.") from None
+    size = math.prod(shape)
+    if values.shape != (planned_rows, size):
         raise FeedError(
-            f"Column {name!r} holds {values.shape[1]} values of {len(values):,} rows where the plan has {field.packed} "
+            f"Column {name!r} holds {values.shape[1]} values of {len(values):,} rows where the plan has {size} "
             f"of {planned_rows:,}."
         )
-    return values
+    of_shape: NDArray[Any] = values.reshape(planned_rows, *shape)
+    return of_shape
 
 
 def _side_by_side(columns: Sequence[NDArray[Any]], out: NDArray[Any], buffers: Buffers) -> None:

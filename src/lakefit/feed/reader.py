@@ -41,6 +41,7 @@ class RowGroup:
     index: int  # inside the file
     rows: int
     first_position: int  # `_position` of the group's first row; those of the others count up
+    file_bytes: int | None = None  # the file's size, where it is known
 
 
 FileState = tuple[int, int, int]
@@ -77,39 +78,51 @@ class KnownFiles:
 class Field:
     """One array of a batch: columns of one type side by side. Columns of other types are refused, not converted.
 
-    dtype: of the columns, as numpy writes it: "float32". flat: the one column alone, (rows,) in place of (rows, 1).
-    packed: the one column holds so many values of each row, as their bytes (dataset/packed.py). mixed: it comes as
-    `receipt.mix` makes it.
+    columns: none for numbers that count the rows from the row group's first position on. dtype: of the columns, as
+    numpy writes it ("float32"), or "str" or "bytes". flat: the one column alone, (rows,) in place of (rows, 1). shape:
+    of the values that the one column holds of each row, as a list of fixed size or as their bytes (dataset/packed.py).
+    variable: the bytes of a row, on average, of one column whose rows differ in length (feed/variable.py). nulls: NaN
+    stands for NULL, which is refused otherwise. mixed: it comes as `receipt.mix` makes it.
     """
 
     name: str
     columns: tuple[str, ...]
     dtype: str
     flat: bool = False
-    packed: int | None = None
+    shape: tuple[int, ...] | None = None
+    variable: float | None = None
+    nulls: bool = False
     mixed: bool = False
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        return () if self.flat else (self.packed or len(self.columns),)
+        return () if self.flat else self.shape or (len(self.columns),)
 
     @property
     def row_bytes(self) -> int:
         """What a row takes in memory."""
+        if self.variable is not None:
+            return math.ceil(self.variable) + 8
         return np.dtype(self.dtype).itemsize * math.prod(self.row_shape)
 
 
 class Arena:
     """Places for row groups, each of them one array a field, used again when a row group is done with.
 
-    All places lie in one array a field, so that rows of several row groups are gathered at once.
+    All places lie in one array a field, so that rows of several row groups are gathered at once. Fields whose rows
+    differ in length are Arrow arrays, one a place: `variable`, by field and place.
     """
 
     def __init__(self, fields: Sequence[Field], places: int, rows: int, buffers: Buffers) -> None:
         """rows: of the largest row group. buffers: where the memory comes from."""
         self.fields = tuple(fields)
         self.rows = rows
-        self.arrays = {field.name: buffers.empty((places * rows, *field.row_shape), field.dtype) for field in fields}
+        self.arrays = {
+            field.name: buffers.empty((places * rows, *field.row_shape), field.dtype)
+            for field in fields
+            if field.variable is None
+        }
+        self.variable: dict[str, dict[int, Any]] = {field.name: {} for field in fields if field.variable is not None}
         # A list's pop and append are atomic.
         self._free = list(range(places))[::-1]
 
@@ -119,10 +132,12 @@ class Arena:
         return self._free.pop()
 
     def give_back(self, place: int) -> None:
+        for arrays in self.variable.values():
+            arrays.pop(place, None)
         self._free.append(place)
 
     def views(self, place: int, rows: int) -> dict[str, NDArray[Any]]:
-        """Return the arrays of a place, (rows, ...) each."""
+        """Return the arrays of a place, (rows, ...) each, but for those of fields whose rows differ in length."""
         first = place * self.rows
         return {name: array[first : first + rows] for name, array in self.arrays.items()}
 
@@ -193,6 +208,7 @@ def read_row_groups(
         reader.join()
         # Not left to the garbage collector, which comes late: the memory is to be used again.
         arena.arrays.clear()
+        arena.variable.clear()
 
 
 def _in_order(reader: PlannedReader, groups: Sequence[RowGroup]) -> Iterator[Block]:

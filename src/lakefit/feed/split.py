@@ -1,6 +1,6 @@
 """One split of a dataset as batches, in an order that depends on seed and epoch alone, with a receipt an epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from lakefit.dataset.index import Index, IndexedColumn
 from lakefit.dataset.manifest import POSITION, Manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.feed.buffers import Buffers
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 Batch = dict[str, NDArray[Any]]
 """Rows as the model takes them, arrays by name. Of a prepared split: numeric (n, k) float32, categorical (n, m) int32,
-label (n, 1) float32, weight (n,) float32 where rows are weighed, and position (n,) int64, `_position` of each row."""
+label (n, 1) float32, weight (n,) float32 where rows are weighed; of other Parquet files: the columns that were asked
+for, text, bytes and lists as objects, (n,). And _position (n,) int64, which tells the row."""
+Rows = dict[str, Any]
+"""The same, with Arrow arrays for text, bytes and lists."""
 
 
 class State(TypedDict):
@@ -49,11 +53,12 @@ class State(TypedDict):
 class Received:
     """Batches that are in the receipt.
 
-    parts: one by one, or all in one piece. sizes: (batches,) the rows of each. sums: (batches,) of the mixed positions
-    of each, modulo 2^64.
+    parts: one by one, or all in one piece. position: of all of them, mixed: one array, on whose memory the parts' are.
+    sizes: (batches,) the rows of each. sums: (batches,) of the mixed positions of each, modulo 2^64.
     """
 
-    parts: list[Batch]
+    parts: list[Rows]
+    position: NDArray[np.int64]
     sizes: NDArray[np.int64]
     sums: NDArray[np.uint64]
 
@@ -68,10 +73,11 @@ class SplitFeed:
     def __init__(
         self,
         dataset_dir: Path,
-        manifest: Manifest,
+        manifest: Manifest | Index,
         split: str,
         *,
         batch_size: int,
+        fields: Sequence[Field] | None = None,
         seed: int = 0,
         shuffle: bool = True,
         lanes: int = LANES,
@@ -79,7 +85,8 @@ class SplitFeed:
         worker: int = 0,
         workers: int = 1,
     ) -> None:
-        """batch_size: rows of a batch of all workers together. lanes: row groups that a batch mixes. remainder: what
+        """batch_size: rows of a batch of all workers together. fields: the arrays of a batch; those of a prepared
+        dataset where None. lanes: row groups that a batch mixes. remainder: what
         becomes of the rows that fill no batch at an epoch's end; they are others in each epoch. worker, workers: the
         share of each batch that is read here."""
         if not 1 <= workers <= batch_size:
@@ -91,7 +98,7 @@ class SplitFeed:
         self.groups = row_groups(manifest, split)
         self.rows = manifest.splits[split].rows
         self.batch_size = batch_size
-        self.fields = fields_of(manifest)
+        self.fields = (*fields, POSITIONS) if fields is not None else fields_of(manifest)
         self._fingerprint = manifest.fingerprint
         self._dataset_dir = dataset_dir
         self._seed, self._shuffle, self._drop = seed, shuffle, remainder == "drop"
@@ -128,14 +135,24 @@ class SplitFeed:
 
     def __iter__(self) -> Iterator[Batch]:
         """Read one epoch. Raises FeedError, in place of its last batches, unless it is exactly the manifest's rows."""
+        variable = [field.name for field in self.fields if field.variable is not None]
+        for part in self.rows_by_batch():
+            if variable:
+                from lakefit.feed.variable import to_numpy
+
+                part |= {name: to_numpy(part[name]) for name in variable}
+            yield part
+
+    def rows_by_batch(self) -> Iterator[Rows]:
+        """Read one epoch as iteration does; text, bytes and lists are left as Arrow has them."""
         for received in self.received(one_by_one=True):
             for part in received.parts:
+                unmix(part[POSITION], part[POSITION])
                 self._delivered += 1
                 yield part
 
     def received(self, *, one_by_one: bool) -> Iterator["Received"]:
-        """Read one epoch, many batches at a time: each by itself, or all in one piece, whose positions are left as
-        `receipt.mix` makes them.
+        """Read one epoch, many batches at a time: each by itself, or all in one piece; positions are `receipt.mix`ed.
 
         Raises FeedError in place of the last ones, unless what is handed out is exactly the manifest's rows.
         """
@@ -165,9 +182,7 @@ class SplitFeed:
                 # What is handed out is noted from the parts themselves, after all that could lose or double a row, and
                 # what is dropped like the rest.
                 runs = batches.runs.stop - batches.runs.start
-                up_to = receipt.add([part["position"] for part in parts], runs)
-                if one_by_one:
-                    unmix(batches.rows["position"], batches.rows["position"])
+                up_to = receipt.add([part[POSITION] for part in parts], runs)
                 if due is not None:
                     due.add(batches.runs)
                 if len(kept):
@@ -175,7 +190,12 @@ class SplitFeed:
                         yield last
                     # Where a batch ends, a run does.
                     ended = up_to[np.searchsorted(np.cumsum(runs), np.cumsum(kept), side="right")]
-                    last = Received(parts[: len(parts) - len(dropped)], kept, np.diff(ended, prepend=up_to[:1]))
+                    last = Received(
+                        parts[: len(parts) - len(dropped)],
+                        batches.rows[POSITION][: kept.sum()],
+                        kept,
+                        np.diff(ended, prepend=up_to[:1]),
+                    )
         # Before the last batches leave: nobody need ask for more, and a wrong epoch never ends well.
         receipt.check(f"Epoch {epoch} of the {self.split} split", due)
         self._proven_epoch = epoch
@@ -213,50 +233,69 @@ class SplitFeed:
             workers=workers,
         )
 
-    def to_tf(self, *, next_epochs: bool = False) -> "tf.data.Dataset":
+    def to_tf(
+        self, *, label: str | None = "label", weight: str | None = "weight", next_epochs: bool = False
+    ) -> "tf.data.Dataset":
         """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`.
 
+        label, weight: the arrays that are no inputs, where a batch has them; without a label it is inputs alone.
         next_epochs: each iteration leaves `epoch` at the next one. The receipt is taken where batches enter TensorFlow,
         and what comes out of the dataset's last step is compared with that, when one more is asked for and by `check`.
         """
         from lakefit.feed.tf_data import Arrivals, dataset
 
         self._arrivals = Arrivals(self.groups, self.batches)
-        return dataset(self, self._arrivals, next_epochs=next_epochs)
+        return dataset(self, self._arrivals, label=label, weight=weight, next_epochs=next_epochs)
 
 
-def fields_of(manifest: Manifest) -> tuple[Field, ...]:
-    """Return the arrays of a batch of a prepared split; those of no columns are left out."""
+POSITIONS = Field(POSITION, (), "int64", flat=True, mixed=True)
+"""The numbers of rows in files that don't have them."""
+
+
+def fields_of(manifest: Manifest | Index) -> tuple[Field, ...]:
+    """Return the arrays of a batch: of a prepared split, but for those of no columns, or of all columns of files."""
+    if isinstance(manifest, Index):
+        return (*(field_of(column) for column in manifest.columns), POSITIONS)
     features = manifest.features
     weight = (Field("weight", ("weight",), "float32", flat=True),) if manifest.label.weighted else ()
     packed = manifest.layout == "packed"
 
     def side_by_side(name: str, columns: tuple[str, ...], dtype: str) -> Field:
-        return Field(name, (name,), dtype, packed=len(columns)) if packed and columns else Field(name, columns, dtype)
+        return Field(name, (name,), dtype, shape=(len(columns),)) if packed and columns else Field(name, columns, dtype)
 
     fields = (
         side_by_side(NUMERIC, features.numeric_columns, "float32"),
         side_by_side(CATEGORICAL, features.categorical_columns, "int32"),
         Field("label", ("label",), "float32"),
         *weight,
-        Field("position", (POSITION,), "int64", flat=True, mixed=True),
+        Field(POSITION, (POSITION,), "int64", flat=True, mixed=True),
     )
     return tuple(field for field in fields if field.columns)
 
 
-def row_groups(manifest: Manifest, split: str) -> tuple[RowGroup, ...]:
+def field_of(column: IndexedColumn) -> Field:
+    """Return one column of Parquet files as an array of its own."""
+    nulls = column.dtype.startswith("float")
+    if column.variable:
+        return Field(column.name, (column.name,), column.dtype, variable=column.row_bytes)
+    return Field(
+        column.name, (column.name,), column.dtype, flat=not column.shape, shape=column.shape or None, nulls=nulls
+    )
+
+
+def row_groups(manifest: Manifest | Index, split: str) -> tuple[RowGroup, ...]:
     """Return the row groups of a split in the order of its files."""
     groups: list[RowGroup] = []
     for file in manifest.splits[split].files:
         assert file.first_position is not None, f"{file.path} is no file of a split"
         position = file.first_position
         for index, rows in enumerate(file.row_groups):
-            groups.append(RowGroup(file.path, index, rows, position))
+            groups.append(RowGroup(file.path, index, rows, position, file.bytes or None))
             position += rows
     return tuple(groups)
 
 
-def cut(rows: Batch, sizes: NDArray[np.int64]) -> list[Batch]:
+def cut(rows: Rows, sizes: NDArray[np.int64]) -> list[Rows]:
     """Return rows in parts of these sizes, on the same memory."""
     parts, start = [], 0
     for size in sizes.tolist():

@@ -8,44 +8,52 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.data.ops.map_op import _MapDataset
 
-from lakefit.dataset.packed import CATEGORICAL, NUMERIC
+from lakefit.dataset.manifest import POSITION
 from lakefit.errors import FeedError
-from lakefit.feed.reader import RowGroup
+from lakefit.feed.reader import Field, RowGroup
 from lakefit.feed.receipt import unmix
 
 if TYPE_CHECKING:
-    from lakefit.feed.split import Batch, Received, SplitFeed
+    from lakefit.feed.split import Received, SplitFeed
 
 
-def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf.data.Dataset:
+def dataset(
+    feed: "SplitFeed", arrivals: "Arrivals", *, label: str | None, weight: str | None, next_epochs: bool
+) -> tf.data.Dataset:
     """Return (inputs, label) or (inputs, label, weight) by batch; each iteration reads the feed's epoch, or the next.
 
     Batches enter TensorFlow many at a time, in arrays that it takes as they are, and are cut there: a Python call for
-    each batch, or a copy, would cost more than reading it.
+    each batch, or a copy, would cost more than reading it. Lists of any length can't be cut there, so where there are
+    some, or text, it is batch by batch.
     """
-    specs = {field.name: tf.TensorSpec((None, *field.row_shape), field.dtype) for field in feed.fields}
-    inputs = [name for name in specs if name in (NUMERIC, CATEGORICAL)]
+    specs = {field.name: _spec(field) for field in feed.fields}
+    variable = {field.name: field for field in feed.fields if field.variable is not None}
+    inputs = [name for name in specs if name not in (label, weight, POSITION)]
 
-    def row(values: Mapping[str, Any]) -> tuple[Any, ...]:
-        weight = (values["weight"],) if "weight" in values else ()
-        return {name: values[name] for name in inputs}, values["label"], *weight
+    def row(values: Mapping[str, Any]) -> Any:
+        of_batch = {name: values[name] for name in inputs}
+        if label is None:
+            return of_batch
+        return (of_batch, values[label], *([values[weight]] if weight is not None and weight in values else []))
 
-    def generate() -> Iterator["Batch"]:
+    def generate() -> Iterator[dict[str, Any]]:
         iteration = arrivals.begin()
         if next_epochs and iteration > 1:
             feed.epoch += 1
         try:
-            for received in feed.received(one_by_one=False):
+            for received in feed.received(one_by_one=bool(variable)):
                 arrivals.leave(iteration, received)
-                yield received.parts[0]
+                for part in received.parts:
+                    if len(part[POSITION]):
+                        yield part | {name: _tensor(part[name], field) for name, field in variable.items()}
         except Exception as error:
             # TensorFlow would turn it into text; `check` raises it as it was.
             feed.error = error
             raise
 
     def received(number: Any, values: Any) -> Any:
-        with tf.control_dependencies([arrivals.arrive(number, values["position"])]):
-            return row({name: tf.identity(value) for name, value in values.items() if name != "position"})
+        with tf.control_dependencies([arrivals.arrive(number, values[POSITION])]):
+            return row({name: tf.identity(value) for name, value in values.items() if name != POSITION})
 
     def end() -> Iterator[Any]:
         try:
@@ -56,12 +64,12 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf
         yield from ()
 
     many = tf.data.Dataset.from_generator(generate, output_signature=specs).prefetch(2)
+    batches = many if variable else many.rebatch(feed.rows_of_a_batch)
     # On the thread that asks: handing the few small operations to other threads takes longer than they do.
-    batches = _MapDataset(many.rebatch(feed.rows_of_a_batch).enumerate(), received, use_inter_op_parallelism=False)
+    batches = _MapDataset(batches.enumerate(), received, use_inter_op_parallelism=False)
     if not feed.rows_of_the_last_batch:
         # All workers get as many batches; rebatch makes none of no rows.
-        nothing = {name: tf.zeros((0, *spec.shape[1:]), spec.dtype) for name, spec in specs.items()}
-        batches = batches.concatenate(tf.data.Dataset.from_tensors(row(nothing)))
+        batches = batches.concatenate(tf.data.Dataset.from_tensors(row(_no_rows(feed.fields))))
     if next_epochs:
         # Nothing more, once the last batch has come out, but an error where one has not.
         batches = batches.concatenate(tf.data.Dataset.from_generator(end, output_signature=row(specs)))
@@ -72,6 +80,36 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", *, next_epochs: bool) -> tf
     options.threading.max_intra_op_parallelism = 1
     batches = batches.with_options(options)
     return batches if feed.first_batch else batches.apply(tf.data.experimental.assert_cardinality(feed.batches))
+
+
+def _spec(field: Field) -> Any:
+    if field.dtype in ("str", "bytes"):
+        return tf.TensorSpec((None,), tf.string)
+    if field.variable is not None:
+        return tf.RaggedTensorSpec((None, None), field.dtype, ragged_rank=1)
+    return tf.TensorSpec((None, *field.row_shape), field.dtype)
+
+
+def _tensor(array: Any, field: Field) -> Any:
+    """Return text or bytes as an array of bytes, lists as a ragged tensor."""
+    from lakefit.feed.variable import parts, to_bytes
+
+    if field.dtype in ("str", "bytes"):
+        return to_bytes(array)
+    values, offsets = parts(array)
+    return tf.RaggedTensor.from_row_splits(values, offsets, validate=False)
+
+
+def _no_rows(fields: Sequence[Field]) -> dict[str, Any]:
+    nothing: dict[str, Any] = {}
+    for field in fields:
+        if field.variable is None:
+            nothing[field.name] = tf.zeros((0, *field.row_shape), field.dtype)
+        elif field.dtype in ("str", "bytes"):
+            nothing[field.name] = tf.zeros((0,), tf.string)
+        else:
+            nothing[field.name] = tf.RaggedTensor.from_row_splits(tf.zeros((0,), field.dtype), np.zeros(1, np.int64))
+    return nothing
 
 
 class Arrivals:
@@ -102,10 +140,9 @@ class Arrivals:
         return self._iteration
 
     def leave(self, iteration: int, received: "Received") -> None:
-        """Note batches on their way in, all in one piece; the first position of each is made to say which iteration it
-        is of."""
+        """Note batches on their way in; the first position of each is made to say which iteration it is of."""
         slot = iteration % self.SLOTS
-        position, sizes = received.parts[0]["position"], received.sizes
+        position, sizes = received.position, received.sizes
         sums = received.sums.view(np.int64)
         firsts = np.zeros(len(sizes), np.int64)
         # Only the last batch may have no rows: where other workers have them all.

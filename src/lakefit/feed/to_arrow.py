@@ -1,6 +1,6 @@
 """A split's batches as Arrow record batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,17 +8,32 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakefit.dataset.manifest import POSITION
-from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.feed.split import SplitFeed
 
 
-def record_batches(feed: SplitFeed, numeric: Sequence[str], categorical: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of the feed's epoch, a column a feature. Raises FeedError as the feed does."""
-    for batch in feed:
-        columns: dict[str, NDArray[Any]] = {}
-        for name, names in ((NUMERIC, numeric), (CATEGORICAL, categorical)):
-            columns |= {column: np.ascontiguousarray(batch[name][:, place]) for place, column in enumerate(names)}
-        columns |= {"label": batch["label"][:, 0].copy()}
-        columns |= {name: batch[name].copy() for name in ("weight",) if name in batch}
-        columns[POSITION] = batch["position"].copy()
-        yield pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
+def record_batches(feed: SplitFeed, columns: Mapping[str, Sequence[str]]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of the feed's epoch. columns: the names of the columns of arrays that are taken apart; other
+    arrays are a column each, tensors where they have more than one dimension. Raises FeedError as the feed does."""
+    for batch in feed.rows_by_batch():
+        arrays: dict[str, Any] = {}
+        position = batch.pop(POSITION)
+        for name, values in batch.items():
+            if name in columns:
+                arrays |= {
+                    column: pa.array(np.ascontiguousarray(values[:, place]))
+                    for place, column in enumerate(columns[name])
+                }
+            elif isinstance(values, pa.Array):
+                arrays[name] = values
+            elif values.ndim == 1:
+                arrays[name] = pa.array(values.copy())
+            else:
+                arrays[name] = _tensors(values)
+        arrays[POSITION] = pa.array(position.copy())
+        yield pa.RecordBatch.from_pydict(arrays)
+
+
+def _tensors(values: NDArray[Any]) -> pa.FixedShapeTensorArray:
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(values.dtype), values.shape[1:])
+    items = pa.array(values.reshape(-1).copy())
+    return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(items, type=kind.storage_type))

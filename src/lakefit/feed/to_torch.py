@@ -1,14 +1,16 @@
 """A split's batches as PyTorch tensors."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from lakefit.errors import InputError
 from lakefit.feed.split import SplitFeed
 
 Tensors = dict[str, torch.Tensor]
-"""The arrays of a batch, as SplitFeed has them, on its memory."""
+"""The arrays of a batch, as SplitFeed has them, on its memory; lists of any length as nested tensors (jagged)."""
 
 
 class TorchBatches(IterableDataset[Tensors]):
@@ -16,7 +18,11 @@ class TorchBatches(IterableDataset[Tensors]):
 
     def __init__(self, feed: SplitFeed) -> None:
         super().__init__()
+        text = [field.name for field in feed.fields if field.dtype in ("str", "bytes")]
+        if text:
+            raise InputError(f"PyTorch has no tensors of text or bytes: name other columns than {', '.join(text)}.")
         self._feed = feed
+        self._lists = [field.name for field in feed.fields if field.variable is not None]
         self._next_epoch = feed.epoch
 
     def __len__(self) -> int:
@@ -32,5 +38,15 @@ class TorchBatches(IterableDataset[Tensors]):
             )
         self._feed.epoch = self._next_epoch
         self._next_epoch += 1
-        for batch in self._feed:
-            yield {name: torch.from_numpy(values) for name, values in batch.items()}
+        for batch in self._feed.rows_by_batch():
+            yield {
+                name: _nested(values) if name in self._lists else torch.from_numpy(values)
+                for name, values in batch.items()
+            }
+
+
+def _nested(lists: Any) -> torch.Tensor:
+    from lakefit.feed.variable import parts
+
+    values, offsets = (torch.from_numpy(array.copy()) for array in parts(lists))
+    return torch.nested.nested_tensor_from_jagged(values, offsets)

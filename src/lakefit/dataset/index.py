@@ -1,0 +1,307 @@
+"""The index of Parquet files that Lakefit has not written: what the feed must know, from their footers alone."""
+
+import hashlib
+import math
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, ValidationError
+
+from lakefit.config.sections import Section
+from lakefit.dataset.fingerprint import fingerprint
+from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, POSITION, is_index
+from lakefit.dataset.store import Store, StoredFile
+from lakefit.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+ALL = "all"
+"""The one split of files that don't lie in folders named like splits."""
+
+# Read at once from a file's end: nearly every footer is smaller.
+_TAIL = 1 << 16
+_FOOTER_READERS = 16
+
+
+class IndexedFile(Section):
+    """A Parquet file.
+
+    path: inside the folder. row_groups: the rows of each. bytes: its size. footer_sha256: of its footer, in which stand
+    the places, sizes and bounds of all that it holds. first_position: the number of its first row in the split.
+    """
+
+    path: str
+    row_groups: tuple[int, ...]
+    bytes: int
+    footer_sha256: str
+    first_position: int
+
+    @property
+    def rows(self) -> int:
+        return sum(self.row_groups)
+
+
+class IndexedSplit(Section):
+    """rows: how many. files: by name."""
+
+    rows: int
+    files: tuple[IndexedFile, ...]
+
+
+class IndexedColumn(Section):
+    """A column that the feed can read.
+
+    name: of the column. type: as Arrow calls it. dtype: as the feed hands it out: numpy's name, or `str` or `bytes`.
+    shape: of the values of a row where all rows have as many; null for lists of any length. nulls: how many, null
+    where the footers don't say. row_bytes: what a row takes, on average where they differ.
+    """
+
+    name: str
+    type: str
+    dtype: str
+    shape: tuple[int, ...] | None
+    nulls: int | None
+    row_bytes: float
+
+    @property
+    def variable(self) -> bool:
+        """Whether rows differ in length."""
+        return self.shape is None or self.dtype in ("str", "bytes")
+
+
+class LeftOut(Section):
+    """A column that the feed can't read: its name and the reason."""
+
+    name: str
+    reason: str
+
+
+class Index(Section):
+    """What stands in the manifest.json of a folder of Parquet files that `lakefit index` has looked at.
+
+    format_version: as in other manifests. layout: `files`, which tells it from them. fingerprint: of columns and files.
+    columns: that can be read, in the order of the files. left_out: those that can't. splits: train, validation and test
+    where all files lie in folders of these names, else `all`.
+    """
+
+    format_version: int = Field(default=FORMAT_VERSION)
+    layout: Literal["files"] = "files"
+    fingerprint: str
+    columns: tuple[IndexedColumn, ...]
+    left_out: tuple[LeftOut, ...]
+    splits: dict[str, IndexedSplit]
+
+
+def index_folder(path: str | Path) -> tuple[Index, bool]:
+    """Write the index of a folder's Parquet files into its manifest.json; return it, and whether it was there already.
+
+    Raises:
+        InputError: no such folder, no Parquet file in it, one that can't be read, or that has other columns than the
+            first; or the folder is a dataset that Lakefit has prepared.
+    """
+    store = Store(path)
+    files = [file for file in store.files() if file.name.endswith((".parquet", ".parq", ".pq"))]
+    before = _present(store)
+    if not files:
+        raise InputError(f"{store}: there is no Parquet file (.parquet) in it.")
+    with ThreadPoolExecutor(_FOOTER_READERS) as threads:
+        footers = list(threads.map(lambda file: _footer(store, file), files))
+    first = footers[0][0].schema.to_arrow_schema()
+    for file, (footer, _) in zip(files[1:], footers[1:], strict=True):
+        _ensure_same(store, files[0].name, first, file.name, footer.schema.to_arrow_schema())
+    columns, left_out = _columns(first, [footer for footer, _ in footers])
+    if not columns:
+        reasons = "; ".join(f"{column.name}: {column.reason}" for column in left_out)
+        raise InputError(f"{store}: no column can be read. {reasons}.")
+    splits = _splits(files, footers)
+    known = {
+        "format": FORMAT_VERSION,
+        "columns": [column.model_dump(mode="json") for column in columns],
+        "splits": {name: split.model_dump(mode="json") for name, split in splits.items()},
+    }
+    index = Index(fingerprint=fingerprint(known), columns=columns, left_out=left_out, splits=splits)
+    text = index.model_dump_json(indent=2) + "\n"
+    if before == text:
+        return index, True
+    store.write(MANIFEST, text)
+    return index, False
+
+
+def _present(store: Store) -> str | None:
+    """Return the index that is there, as text."""
+    try:
+        text = store.read(MANIFEST).decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{store.place(MANIFEST)}: can't be read: {error}.") from None
+    if not is_index(text):
+        raise InputError(
+            f"{store.place(MANIFEST)}: is no index: another file of this name would be replaced. A dataset that "
+            "`lakefit prepare` has made needs none; name another folder, or remove the file."
+        )
+    return text
+
+
+def read_index(folder: str | Path) -> Index | None:
+    """Return the index of a folder of Parquet files; None where there is none, as where a dataset was prepared.
+
+    Raises:
+        InputError: it is none that this version reads.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not is_index(text):
+        return None
+    try:
+        return Index.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path}: no index of this version of Lakefit (format {FORMAT_VERSION}): {at}: {first['msg']}. Write it "
+            f"anew: lakefit index {folder}"
+        ) from None
+
+
+def _footer(store: Store, file: StoredFile) -> tuple[pq.FileMetaData, str]:
+    """Return a file's footer and its SHA-256."""
+    place = store.place(file.name)
+    try:
+        with store.open(file.name) as opened:
+            tail = opened.read_at(min(_TAIL, file.bytes), max(0, file.bytes - _TAIL))
+            length = int.from_bytes(tail[-8:-4], "little") + 8
+            if tail[-4:] == b"PAR1" and len(tail) < length <= file.bytes:
+                tail = opened.read_at(length, file.bytes - length)
+        # The footer alone, with the mark that a file begins with.
+        footer = pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-length:]))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{place}: no Parquet file that can be read: {error}".rstrip(".") + ".") from None
+    return footer, hashlib.sha256(tail[-length:]).hexdigest()
+
+
+def _ensure_same(store: Store, one: str, schema: pa.Schema, other: str, others: pa.Schema) -> None:
+    mine, theirs = ({field.name: str(field.type) for field in side} for side in (schema, others))
+    for name in [*mine, *theirs]:
+        if mine.get(name) != theirs.get(name):
+            raise InputError(
+                f"{store}: files of one folder have the same columns, and {other} has {name!r} as "
+                f"{theirs.get(name, 'no column')}, {one} as {mine.get(name, 'no column')}. Move the files of another "
+                "kind elsewhere, or write them again."
+            )
+
+
+def _columns(
+    schema: pa.Schema, footers: Sequence[pq.FileMetaData]
+) -> tuple[tuple[IndexedColumn, ...], tuple[LeftOut, ...]]:
+    rows = sum(footer.num_rows for footer in footers)
+    stored, nulls = _stored(schema.names, footers)
+    columns, left_out = [], []
+    for field in schema:
+        try:
+            if field.name == POSITION:
+                raise TypeError("it numbers the rows of a dataset of Lakefit; here they are numbered anew")
+            if len(schema.get_all_field_indices(field.name)) > 1:
+                raise TypeError("another column has the same name")
+            dtype, shape = values_of(field.type)
+        except TypeError as error:
+            left_out.append(LeftOut(name=field.name, reason=str(error)))
+            continue
+        variable = shape is None or dtype in ("str", "bytes")
+        columns.append(
+            IndexedColumn(
+                name=field.name,
+                type=str(field.type),
+                dtype=dtype,
+                shape=shape,
+                # Of a list, the footer counts what it holds.
+                nulls=nulls[field.name] if shape == () else None,
+                row_bytes=stored[field.name] / max(rows, 1) if variable else _itemsize(dtype) * math.prod(shape or ()),
+            )
+        )
+    return tuple(columns), tuple(left_out)
+
+
+def _stored(names: Sequence[str], footers: Sequence[pq.FileMetaData]) -> tuple[dict[str, int], dict[str, int | None]]:
+    """Return the bytes and the nulls of each column in all files."""
+    stored = dict.fromkeys(names, 0)
+    nulls: dict[str, int | None] = dict.fromkeys(names, 0)
+    for footer in footers:
+        of_leaf = [_column_of(footer.schema.column(leaf).path, stored) for leaf in range(footer.num_columns)]
+        for number in range(footer.num_row_groups):
+            group = footer.row_group(number)
+            for leaf, name in enumerate(of_leaf):
+                chunk = group.column(leaf)
+                stored[name] += chunk.total_uncompressed_size
+                before, statistics = nulls[name], chunk.statistics
+                found = statistics.null_count if statistics is not None and statistics.has_null_count else None
+                nulls[name] = None if before is None or found is None else before + found
+    return stored, nulls
+
+
+def _column_of(path: str, names: Collection[str]) -> str:
+    """Return the column to which what lies at a path belongs: of a list `x` there is "x.list.element" alone."""
+    while path not in names:
+        path = path.rpartition(".")[0]
+    return path
+
+
+def values_of(arrow: pa.DataType) -> tuple[str, tuple[int, ...] | None]:
+    """Return dtype and shape of a row's values in a column, as IndexedColumn has them.
+
+    Raises:
+        TypeError: the feed can't read such columns; the message says what to do.
+    """
+    types = pa.types
+    if isinstance(arrow, pa.FixedShapeTensorType):
+        return values_of(arrow.value_type)[0], tuple(arrow.shape)
+    if types.is_dictionary(arrow):
+        return values_of(arrow.value_type)
+    if types.is_string(arrow) or types.is_large_string(arrow) or types.is_string_view(arrow):
+        return "str", ()
+    if types.is_binary(arrow) or types.is_large_binary(arrow) or types.is_binary_view(arrow):
+        return "bytes", ()
+    if types.is_fixed_size_binary(arrow):
+        return "uint8", (arrow.byte_width,)
+    if types.is_date32(arrow) or types.is_time32(arrow):
+        return "int32", ()
+    if types.is_temporal(arrow) and not types.is_interval(arrow):
+        return "int64", ()
+    if types.is_boolean(arrow) or types.is_integer(arrow) or types.is_floating(arrow):
+        return str(arrow.to_pandas_dtype().__name__).rstrip("_"), ()
+    if types.is_fixed_size_list(arrow) or types.is_list(arrow) or types.is_large_list(arrow):
+        dtype, shape = values_of(arrow.value_type)
+        if shape == () and dtype not in ("str", "bytes"):
+            return dtype, (arrow.list_size,) if types.is_fixed_size_list(arrow) else None
+    raise TypeError(f"columns of {arrow} can't be fed: write it as numbers, text, bytes or lists of numbers")
+
+
+def _itemsize(dtype: str) -> int:
+    return 1 if dtype == "bool" else int(dtype.lstrip("uintfloa")) // 8
+
+
+def _splits(files: Sequence[StoredFile], footers: Sequence[tuple[pq.FileMetaData, str]]) -> dict[str, IndexedSplit]:
+    named = all(file.name.split("/")[0] in SPLITS and "/" in file.name for file in files)
+    splits: dict[str, list[IndexedFile]] = {}
+    rows: dict[str, int] = {}
+    for file, (footer, sha256) in zip(files, footers, strict=True):
+        split = file.name.split("/")[0] if named else ALL
+        groups = tuple(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+        splits.setdefault(split, []).append(
+            IndexedFile(
+                path=file.name,
+                row_groups=groups,
+                bytes=file.bytes,
+                footer_sha256=sha256,
+                first_position=rows.get(split, 0),
+            )
+        )
+        rows[split] = rows.get(split, 0) + sum(groups)
+    order = [name for name in (*SPLITS, ALL) if name in splits]
+    return {name: IndexedSplit(rows=rows[name], files=tuple(splits[name])) for name in order}
