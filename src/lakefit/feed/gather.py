@@ -110,10 +110,9 @@ def most_held(visits: Sequence[Visit], at_once: int, first_batch: int = 0) -> in
 def _gather(
     runs: Runs, open_now: dict[int, tuple[int, Block]], fields: Sequence[Field], buffers: Buffers, helper: Executor
 ) -> dict[str, Any]:
-    pieces = [
-        open_now[group][1].order[start:stop]
-        for group, start, stop in zip(runs.group.tolist(), runs.start.tolist(), runs.stop.tolist(), strict=True)
-    ]
+    blocks = [open_now[group][1] for group in runs.group.tolist()]
+    starts, stops = runs.start.tolist(), runs.stop.tolist()
+    pieces = [block.order[start:stop] for block, start, stop in zip(blocks, starts, stops, strict=True)]
     rows = buffers.empty((sum(map(len, pieces)),), "int64")
     dense = [field for field in fields if field.variable is None]
     variable = [field for field in fields if field.variable is not None]
@@ -122,7 +121,7 @@ def _gather(
         out |= _no_rows(variable)
         return {field.name: out[field.name] for field in fields}
     np.concatenate(pieces, out=rows)
-    arena = next(iter(open_now.values()))[1].arena
+    arena = blocks[0].arena
 
     def take(name: str) -> None:
         # "clip" because "raise" makes numpy work on a copy; all places are inside.
@@ -136,10 +135,11 @@ def _gather(
         if name != largest:
             take(name)
     if variable:
-        from lakefit.feed.variable import rows_of
+        from lakefit.feed.variable import joined
 
-        place, row = np.divmod(rows, arena.rows)
-        out |= {field.name: rows_of(arena.variable[field.name], place, row) for field in variable}
+        for field in variable:
+            of_place = arena.variable[field.name]
+            out[field.name] = joined([of_place[block.place] for block in blocks], starts, stops)
     taken.result()
     return {field.name: out[field.name] for field in fields}
 

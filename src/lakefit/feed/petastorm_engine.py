@@ -25,7 +25,7 @@ from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.reader import BLOCKS_AHEAD, Arena, Block, Field, FileState, KnownFiles, RowGroup
 from lakefit.feed.receipt import mix
-from lakefit.feed.variable import decoded
+from lakefit.feed.variable import decoded, taken
 
 lakefit.petastorm.install()
 
@@ -155,10 +155,10 @@ class _Worker(WorkerBase):
                 checked = (path, task.file_state, task.group.index) in job.known.checked
                 with _open(path, task.file_state, job.known, check_pages=not checked) as parquet:
                     variable = decode_row_group(parquet, task.group, job.arena.fields, rows, job.buffers)
-                for name, array in variable.items():
-                    job.arena.variable[name][place] = array
                 job.known.checked.add((path, task.file_state, task.group.index))
                 order = job.row_order(task.group) if job.row_order is not None else np.arange(task.group.rows)
+                for name, array in variable.items():
+                    job.arena.variable[name][place] = taken(array, order) if job.row_order is not None else array
                 order += place * job.arena.rows
                 result = Block(task.group, job.arena, place, order)
         except FeedError as error:

@@ -110,7 +110,8 @@ class Arena:
     """Places for row groups, each of them one array a field, used again when a row group is done with.
 
     All places lie in one array a field, so that rows of several row groups are gathered at once. Fields whose rows
-    differ in length are Arrow arrays, one a place: `variable`, by field and place.
+    differ in length are Arrow arrays, one a place, whose rows stand in the order in which they are to be taken:
+    `variable`, by field and place.
     """
 
     def __init__(self, fields: Sequence[Field], places: int, rows: int, buffers: Buffers) -> None:

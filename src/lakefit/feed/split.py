@@ -1,6 +1,6 @@
 """One split of a dataset as batches, in an order that depends on seed and epoch alone, with a receipt an epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -234,18 +234,28 @@ class SplitFeed:
         )
 
     def to_tf(
-        self, *, label: str | None = "label", weight: str | None = "weight", next_epochs: bool = False
+        self,
+        *,
+        names: Sequence[str] | None = None,
+        apart: Mapping[str, Sequence[str]] | None = None,
+        label: str | None = "label",
+        weight: str | None = "weight",
+        next_epochs: bool = False,
     ) -> "tf.data.Dataset":
         """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`.
 
-        label, weight: the arrays that are no inputs, where a batch has them; without a label it is inputs alone.
+        names: of what is handed out, in order; all arrays of a batch but the positions where None. apart: arrays of
+        which each column is handed out by itself, and its columns' names. label, weight: what of it are no inputs;
+        without a label it is inputs alone.
         next_epochs: each iteration leaves `epoch` at the next one. The receipt is taken where batches enter TensorFlow,
         and what comes out of the dataset's last step is compared with that, when one more is asked for and by `check`.
         """
-        from lakefit.feed.tf_data import Arrivals, dataset
+        from lakefit.feed.tf_data import Arrivals, Shape, dataset
 
         self._arrivals = Arrivals(self.groups, self.batches)
-        return dataset(self, self._arrivals, label=label, weight=weight, next_epochs=next_epochs)
+        names = [field.name for field in self.fields if field.name != POSITION] if names is None else names
+        shape = Shape(names, apart or {}, label, weight if weight in names else None)
+        return dataset(self, self._arrivals, shape, next_epochs=next_epochs)
 
 
 POSITIONS = Field(POSITION, (), "int64", flat=True, mixed=True)

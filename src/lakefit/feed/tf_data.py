@@ -1,6 +1,7 @@
 """A split's batches as a tf.data.Dataset: many at a time go in, one at a time comes out and is compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,35 +18,49 @@ if TYPE_CHECKING:
     from lakefit.feed.split import Received, SplitFeed
 
 
-def dataset(
-    feed: "SplitFeed", arrivals: "Arrivals", *, label: str | None, weight: str | None, next_epochs: bool
-) -> tf.data.Dataset:
-    """Return (inputs, label) or (inputs, label, weight) by batch; each iteration reads the feed's epoch, or the next.
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is handed out of a batch.
+
+    names: in order. apart: arrays of which each column is handed out by itself, and the columns' names. label, weight:
+    names that are no inputs; without a label there are inputs alone.
+    """
+
+    names: Sequence[str]
+    apart: Mapping[str, Sequence[str]]
+    label: str | None
+    weight: str | None
+
+    def of(self, arrays: Mapping[str, Any]) -> Any:
+        """Return inputs, (inputs, label) or (inputs, label, weight)."""
+        values = dict(arrays)
+        for name, columns in self.apart.items():
+            values |= zip(columns, tf.unstack(values[name], len(columns), axis=1), strict=True)
+        inputs = {name: values[name] for name in self.names if name not in (self.label, self.weight)}
+        if self.label is None:
+            return inputs
+        return (inputs, values[self.label], *([values[self.weight]] if self.weight is not None else []))
+
+
+def dataset(feed: "SplitFeed", arrivals: "Arrivals", shape: Shape, *, next_epochs: bool) -> tf.data.Dataset:
+    """Return the batches of the feed's epoch, or, with each further iteration, of the next.
 
     Batches enter TensorFlow many at a time, in arrays that it takes as they are, and are cut there: a Python call for
-    each batch, or a copy, would cost more than reading it. Lists of any length can't be cut there, so where there are
-    some, or text, it is batch by batch.
+    each batch, or a copy, would cost more than reading it.
     """
-    specs = {field.name: _spec(field) for field in feed.fields}
-    variable = {field.name: field for field in feed.fields if field.variable is not None}
-    inputs = [name for name in specs if name not in (label, weight, POSITION)]
-
-    def row(values: Mapping[str, Any]) -> Any:
-        of_batch = {name: values[name] for name in inputs}
-        if label is None:
-            return of_batch
-        return (of_batch, values[label], *([values[weight]] if weight is not None and weight in values else []))
+    specs = {name: spec for field in feed.fields for name, spec in _specs(field).items()}
+    lists = [field.name for field in feed.fields if _is_list(field)]
 
     def generate() -> Iterator[dict[str, Any]]:
         iteration = arrivals.begin()
         if next_epochs and iteration > 1:
             feed.epoch += 1
         try:
-            for received in feed.received(one_by_one=bool(variable)):
+            for received in feed.received(one_by_one=False):
                 arrivals.leave(iteration, received)
-                for part in received.parts:
-                    if len(part[POSITION]):
-                        yield part | {name: _tensor(part[name], field) for name, field in variable.items()}
+                (rows,) = received.parts
+                if len(rows[POSITION]):
+                    yield {name: array for field in feed.fields for name, array in _arrays(field, rows).items()}
         except Exception as error:
             # TensorFlow would turn it into text; `check` raises it as it was.
             feed.error = error
@@ -53,7 +68,7 @@ def dataset(
 
     def received(number: Any, values: Any) -> Any:
         with tf.control_dependencies([arrivals.arrive(number, values[POSITION])]):
-            return row({name: tf.identity(value) for name, value in values.items() if name != POSITION})
+            return shape.of({name: tf.identity(value) for name, value in values.items()})
 
     def end() -> Iterator[Any]:
         try:
@@ -64,15 +79,18 @@ def dataset(
         yield from ()
 
     many = tf.data.Dataset.from_generator(generate, output_signature=specs).prefetch(2)
-    batches = many if variable else many.rebatch(feed.rows_of_a_batch)
+    if lists:
+        batches = many.flat_map(lambda rows: _cut(rows, lists, feed.rows_of_a_batch))
+    else:
+        batches = many.rebatch(feed.rows_of_a_batch)
     # On the thread that asks: handing the few small operations to other threads takes longer than they do.
     batches = _MapDataset(batches.enumerate(), received, use_inter_op_parallelism=False)
     if not feed.rows_of_the_last_batch:
         # All workers get as many batches; rebatch makes none of no rows.
-        batches = batches.concatenate(tf.data.Dataset.from_tensors(row(_no_rows(feed.fields))))
+        batches = batches.concatenate(tf.data.Dataset.from_tensors(shape.of(_no_rows(feed.fields))))
     if next_epochs:
         # Nothing more, once the last batch has come out, but an error where one has not.
-        batches = batches.concatenate(tf.data.Dataset.from_generator(end, output_signature=row(specs)))
+        batches = batches.concatenate(tf.data.Dataset.from_generator(end, output_signature=batches.element_spec))
     options = tf.data.Options()
     # Autotuning has nothing to tune here, and its thread, which sleeps ever longer, is waited for when an epoch ends:
     # up to a second. The operations are small, and waking other threads for them takes longer than they do.
@@ -82,33 +100,58 @@ def dataset(
     return batches if feed.first_batch else batches.apply(tf.data.experimental.assert_cardinality(feed.batches))
 
 
-def _spec(field: Field) -> Any:
-    if field.dtype in ("str", "bytes"):
-        return tf.TensorSpec((None,), tf.string)
+def _is_list(field: Field) -> bool:
+    return field.variable is not None and field.dtype not in ("str", "bytes")
+
+
+def _ends(name: str) -> str:
+    """Return the name under which it travels where the lists of a column begin and end."""
+    return f"{name}\0ends"
+
+
+def _specs(field: Field) -> dict[str, tf.TensorSpec]:
+    """Return what a field is on its way into TensorFlow: lists are their values and where each begins."""
+    if _is_list(field):
+        return {field.name: tf.TensorSpec((None,), field.dtype), _ends(field.name): tf.TensorSpec((None,), tf.int64)}
     if field.variable is not None:
-        return tf.RaggedTensorSpec((None, None), field.dtype, ragged_rank=1)
-    return tf.TensorSpec((None, *field.row_shape), field.dtype)
+        return {field.name: tf.TensorSpec((None,), tf.string)}
+    return {field.name: tf.TensorSpec((None, *field.row_shape), field.dtype)}
 
 
-def _tensor(array: Any, field: Field) -> Any:
-    """Return text or bytes as an array of bytes, lists as a ragged tensor."""
+def _arrays(field: Field, rows: Mapping[str, Any]) -> dict[str, Any]:
+    if field.variable is None:
+        return {field.name: rows[field.name]}
     from lakefit.feed.variable import parts, to_bytes
 
-    if field.dtype in ("str", "bytes"):
-        return to_bytes(array)
-    values, offsets = parts(array)
-    return tf.RaggedTensor.from_row_splits(values, offsets, validate=False)
+    if not _is_list(field):
+        return {field.name: to_bytes(rows[field.name])}
+    return dict(zip((field.name, _ends(field.name)), parts(rows[field.name]), strict=True))
+
+
+def _cut(rows: Mapping[str, Any], lists: Sequence[str], size: int) -> tf.data.Dataset:
+    """Return rows in batches, where `rebatch` can't: it knows nothing of lists."""
+    count = tf.shape(rows[POSITION], tf.int64)[0]
+    of_lists = {*lists, *map(_ends, lists)}
+
+    def batch(number: Any) -> dict[str, Any]:
+        start, stop = number * size, tf.minimum((number + 1) * size, count)
+        cut = {name: values[start:stop] for name, values in rows.items() if name not in of_lists}
+        for name in lists:
+            ends = rows[_ends(name)][start : stop + 1]
+            values = rows[name][ends[0] : ends[-1]]
+            cut[name] = tf.RaggedTensor.from_row_splits(values, ends - ends[0], validate=False)
+        return cut
+
+    return _MapDataset(tf.data.Dataset.range((count + size - 1) // size), batch, use_inter_op_parallelism=False)
 
 
 def _no_rows(fields: Sequence[Field]) -> dict[str, Any]:
     nothing: dict[str, Any] = {}
     for field in fields:
-        if field.variable is None:
-            nothing[field.name] = tf.zeros((0, *field.row_shape), field.dtype)
-        elif field.dtype in ("str", "bytes"):
-            nothing[field.name] = tf.zeros((0,), tf.string)
-        else:
-            nothing[field.name] = tf.RaggedTensor.from_row_splits(tf.zeros((0,), field.dtype), np.zeros(1, np.int64))
+        specs = _specs(field)
+        nothing[field.name] = tf.zeros((0, *specs[field.name].shape[1:]), specs[field.name].dtype)
+        if _is_list(field):
+            nothing[field.name] = tf.RaggedTensor.from_row_splits(nothing[field.name], np.zeros(1, np.int64))
     return nothing
 
 

@@ -1,6 +1,6 @@
 """Columns whose rows differ in length, text, bytes and lists: they stay Arrow arrays until they are handed out."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,19 +48,15 @@ def no_rows(dtype: str) -> pa.Array:
     return pa.array([], _type_of(dtype))
 
 
-def rows_of(arrays: Mapping[int, pa.Array], place: NDArray[np.int64], row: NDArray[np.int64]) -> pa.Array:
-    """Return rows of several arrays as one. arrays: by place. place, row: (n,) of which one, and which of its rows."""
-    # By array and then in order: Arrow's take of chunks would first put all rows of all of them in one piece.
-    by_place = np.argsort(place, kind="stable")
-    places, first = np.unique(place[by_place], return_index=True)
-    ends = [*first[1:].tolist(), len(place)]
-    pieces = [
-        arrays[number].take(pa.array(row[by_place[start:end]]))
-        for number, start, end in zip(places.tolist(), first.tolist(), ends, strict=True)
-    ]
-    where = np.empty_like(by_place)
-    where[by_place] = np.arange(len(by_place))
-    return pa.concat_arrays(pieces).take(pa.array(where))
+def taken(array: pa.Array, order: NDArray[np.int64]) -> pa.Array:
+    """Return the rows of a row group in another order."""
+    return array.take(pa.array(order))
+
+
+def joined(arrays: Sequence[pa.Array], starts: Sequence[int], stops: Sequence[int]) -> pa.Array:
+    """Return rows start..stop-1 of each of some arrays as one array."""
+    pieces = [array.slice(start, stop - start) for array, start, stop in zip(arrays, starts, stops, strict=True)]
+    return pa.concat_arrays(pieces)
 
 
 def to_numpy(array: pa.Array) -> NDArray[Any]:
