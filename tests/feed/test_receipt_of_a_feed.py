@@ -115,7 +115,7 @@ def of_pool(change: Callable[[int], list[int]]) -> Callable[[pytest.MonkeyPatch]
             for place in change(task.sequence):
                 # All that the worker is told, and says, is as planned.
                 told = replace(task.group, file=planned[place].file, index=planned[place].index)
-                process(worker, replace(task, group=told, file_state=None))
+                process(worker, replace(task, group=told))
 
         monkeypatch.setattr(petastorm_engine.PlannedReader, "__init__", remembering)
         monkeypatch.setattr(petastorm_engine._Worker, "process", other)

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from lakefit.config.sections import Section
 from lakefit.dataset.fingerprint import fingerprint
 from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, POSITION, is_index
-from lakefit.dataset.store import Store, StoredFile
+from lakefit.dataset.store import Store, StoredFile, again
 from lakefit.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -152,21 +152,23 @@ def read_index(folder: str | Path) -> Index | None:
     Raises:
         InputError: it is none that this version reads.
     """
-    path = Path(folder) / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        text = (Path(folder) / MANIFEST).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    if not is_index(text):
-        return None
+    return parse_index(text, folder) if is_index(text) else None
+
+
+def parse_index(text: str, folder: object) -> Index:
+    """Return the index of a manifest.json. folder: where it is, for people. Raises InputError as read_index does."""
     try:
         return Index.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"{path}: no index of this version of Lakefit (format {FORMAT_VERSION}): {at}: {first['msg']}. Write it "
-            f"anew: lakefit index {folder}"
+            f"{folder}/{MANIFEST}: no index of this version of Lakefit (format {FORMAT_VERSION}): {at}: "
+            f"{first['msg']}. Write it anew: lakefit index {folder}"
         ) from None
 
 
@@ -174,16 +176,26 @@ def _footer(store: Store, file: StoredFile) -> tuple[pq.FileMetaData, str]:
     """Return a file's footer and its SHA-256."""
     place = store.place(file.name)
     try:
-        with store.open(file.name) as opened:
-            tail = opened.read_at(min(_TAIL, file.bytes), max(0, file.bytes - _TAIL))
-            length = int.from_bytes(tail[-8:-4], "little") + 8
-            if tail[-4:] == b"PAR1" and len(tail) < length <= file.bytes:
-                tail = opened.read_at(length, file.bytes - length)
-        # The footer alone, with the mark that a file begins with.
-        footer = pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-length:]))
+        with again(lambda: store.open(file.name)) as opened:
+            content = read_footer(opened, file.bytes)
+        return parse_footer(content), hashlib.sha256(content).hexdigest()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{place}: no Parquet file that can be read: {error}".rstrip(".") + ".") from None
-    return footer, hashlib.sha256(tail[-length:]).hexdigest()
+
+
+def read_footer(file: pa.NativeFile, size: int) -> bytes:
+    """Return the bytes of a Parquet file's footer, mostly in one read. Raises OSError."""
+    tail: bytes = again(lambda: file.read_at(min(_TAIL, size), max(0, size - _TAIL)))
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] == b"PAR1" and len(tail) < length <= size:
+        tail = again(lambda: file.read_at(length, size - length))
+    return tail[-length:]
+
+
+def parse_footer(content: bytes) -> pq.FileMetaData:
+    """Return a footer of these bytes. Raises OSError or pyarrow.ArrowException."""
+    # Behind the mark that a file begins with.
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + content))
 
 
 def _ensure_same(store: Store, one: str, schema: pa.Schema, other: str, others: pa.Schema) -> None:
@@ -233,7 +245,7 @@ def _stored(names: Sequence[str], footers: Sequence[pq.FileMetaData]) -> tuple[d
     stored = dict.fromkeys(names, 0)
     nulls: dict[str, int | None] = dict.fromkeys(names, 0)
     for footer in footers:
-        of_leaf = [_column_of(footer.schema.column(leaf).path, stored) for leaf in range(footer.num_columns)]
+        of_leaf = [column_of(footer.schema.column(leaf).path, stored) for leaf in range(footer.num_columns)]
         for number in range(footer.num_row_groups):
             group = footer.row_group(number)
             for leaf, name in enumerate(of_leaf):
@@ -245,7 +257,7 @@ def _stored(names: Sequence[str], footers: Sequence[pq.FileMetaData]) -> tuple[d
     return stored, nulls
 
 
-def _column_of(path: str, names: Collection[str]) -> str:
+def column_of(path: str, names: Collection[str]) -> str:
     """Return the column to which what lies at a path belongs: of a list `x` there is "x.list.element" alone."""
     while path not in names:
         path = path.rpartition(".")[0]

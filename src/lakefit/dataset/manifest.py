@@ -167,6 +167,11 @@ def read_manifest(dataset_dir: str | Path) -> Manifest:
         ) from None
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error}.") from error
+    return parse_manifest(text, path)
+
+
+def parse_manifest(text: str, path: object) -> Manifest:
+    """Return the manifest of a dataset. path: of the file, for people. Raises InputError as read_manifest does."""
     if is_index(text):
         raise InputError(
             f"{path}: is the index of Parquet files that Lakefit has not prepared: `lakefit.open_dataset` reads them, "

@@ -1,8 +1,11 @@
 """The folder of a dataset: on this machine, or in an object store that pyarrow knows (s3://, gs://, abfss://)."""
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -10,6 +13,11 @@ from pyarrow import fs
 
 from lakefit.dataset.publish import write_atomically
 from lakefit.errors import InputError
+
+Result = TypeVar("Result")
+
+# Waits after reads that failed. pyarrow has then tried each some thirty times, within some seconds.
+_WAITS_S = (1.0, 4.0, 15.0, 45.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +66,9 @@ class Store:
 
     def read(self, name: str) -> bytes:
         """Return what a file holds. Raises FileNotFoundError, OSError."""
-        with self.open(name) as file:
-            return bytes(file.read())
+        with again(lambda: self.open(name)) as file:
+            # Not `read`, which asks in pieces.
+            return bytes(again(lambda: file.read_at(file.size(), 0)))
 
     def write(self, name: str, content: str) -> None:
         """Write a file, whole or not at all."""
@@ -96,3 +105,20 @@ class Store:
 def is_address(path: str | Path) -> bool:
     """Say whether a path is the address of an object store, and not one of this machine."""
     return isinstance(path, str) and re.match(r"[a-z][a-z0-9+.-]+://", path) is not None
+
+
+def again(read: Callable[[], Result]) -> Result:
+    """Return what `read` returns, which is called again, some waits apart, where it raises OSError.
+
+    A file that is not there, or may not be read, is not asked for again.
+    """
+    for wait_s in _WAITS_S:
+        try:
+            return read()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            if "ACCESS_DENIED" in str(error):
+                raise
+            time.sleep(wait_s)
+    return read()

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Required, TypedDict, Unpack
 
 from lakefit.dataset.describe import find_dataset
-from lakefit.dataset.index import Index, read_index
-from lakefit.dataset.manifest import Manifest, read_manifest
+from lakefit.dataset.index import Index, parse_index, read_index
+from lakefit.dataset.manifest import MANIFEST, Manifest, is_index, parse_manifest, read_manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
+from lakefit.dataset.store import Store, is_address
 from lakefit.errors import InputError
+from lakefit.feed.cache import Cache
 from lakefit.feed.reader import Field
 from lakefit.feed.split import SplitFeed, State, field_of
 
@@ -47,15 +49,28 @@ class Options(TypedDict, total=False):
     columns: Columns
 
 
-def open_dataset(path: str | Path) -> "Dataset":
+def open_dataset(path: str | Path, cache: Cache | None = None) -> "Dataset":
     """Return a dataset, given by its folder, or by a pipeline's output or file, whose dataset in use it is; or a folder
     of Parquet files that `lakefit index` has looked at.
 
+    path: also the address of such a folder in an object store ("s3://bucket/flights"). cache: on this machine, of what
+    is read there.
+
     Raises:
-        InputError: there is none, or it is not one that this version reads.
+        InputError: there is none, it is not one that this version reads, or the store does not answer.
     """
-    folder = find_dataset(Path(path))
-    return Dataset(folder, read_index(folder) or read_manifest(folder))
+    if not is_address(path):
+        folder = find_dataset(Path(path))
+        return Dataset(Store(folder), read_index(folder) or read_manifest(folder))
+    store = Store(path)
+    try:
+        text = store.read(MANIFEST).decode("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{store.place(MANIFEST)}: there is none: name a dataset's folder, or index it.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{store.place(MANIFEST)}: can't be read: {error}") from None
+    manifest = parse_index(text, store) if is_index(text) else parse_manifest(text, store.place(MANIFEST))
+    return Dataset(store, manifest, cache)
 
 
 class Dataset:
@@ -68,9 +83,10 @@ class Dataset:
     columns that were asked for.
     """
 
-    def __init__(self, path: Path, manifest: Manifest | Index) -> None:
+    def __init__(self, path: Store, manifest: Manifest | Index, cache: Cache | None = None) -> None:
         self.path = path
         self.manifest = manifest
+        self._cache = cache
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -105,7 +121,7 @@ class Dataset:
             raise InputError(f"{self.path}: there is no split {split!r}; it has {', '.join(self.splits)}.")
         epoch, columns = options.pop("epoch", 0), options.pop("columns", None)
         fields = self._fields(columns)
-        feed = SplitFeed(self.path, self.manifest, split, fields=fields, **options)  # type: ignore[misc]  # mypy: pop leaves the rest
+        feed = SplitFeed(self.path, self.manifest, split, fields=fields, cache=self._cache, **options)  # type: ignore[misc]  # mypy: pop leaves the rest
         feed.epoch = epoch
         return feed
 

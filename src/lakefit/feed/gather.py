@@ -5,7 +5,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.order import EpochOrder, Runs, Visit
 from lakefit.feed.reader import TIMEOUT_S, Block, Field, KnownFiles, RowGroup, read_row_groups
+
+if TYPE_CHECKING:
+    from lakefit.dataset.store import Store
+    from lakefit.feed.cache import Cache
 
 # Rows, and bytes, that are gathered at once: enough that what is done once for each costs nothing beside them.
 _ROWS, _BYTES = 131_072, 1 << 26
@@ -35,16 +39,16 @@ class Batches:
 
 @contextmanager
 def read_batches(
-    dataset_dir: Path,
+    dataset: "Path | Store",
     order: EpochOrder,
     fields: Sequence[Field],
     *,
     row_order: Callable[[RowGroup], NDArray[np.int64]] | None,
     first_batch: int = 0,
-    workers: int = 2,
     timeout_s: float = TIMEOUT_S,
     buffers: Buffers,
     known: KnownFiles,
+    cache: "Cache | None" = None,
 ) -> Iterator[Iterator[Batches]]:
     """All batches of an epoch from `first_batch` on. Raises FeedError as read_row_groups does."""
     at_once = batches_at_once(order, fields)
@@ -54,14 +58,14 @@ def read_batches(
     with (
         ThreadPoolExecutor(1, "lakefit-gather") as helper,
         read_row_groups(
-            dataset_dir,
+            dataset,
             groups,
             fields,
             held=held,
             buffers=buffers,
             known=known,
+            cache=cache,
             row_order=row_order,
-            workers=workers,
             timeout_s=timeout_s,
         ) as blocks,
     ):

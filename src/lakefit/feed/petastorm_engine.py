@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 
 import lakefit.petastorm
 from lakefit.dataset.packed import unpack
+from lakefit.dataset.store import Store
 from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
-from lakefit.feed.reader import BLOCKS_AHEAD, Arena, Block, Field, FileState, KnownFiles, RowGroup
+from lakefit.feed.cache import Cache
+from lakefit.feed.local import LocalFiles
+from lakefit.feed.reader import BLOCKS_AHEAD, DECODERS, Arena, Block, Field, KnownFiles, RowGroup
 from lakefit.feed.receipt import mix
+from lakefit.feed.remote import RemoteFiles
 from lakefit.feed.variable import decoded, taken
 
 lakefit.petastorm.install()
@@ -44,30 +48,20 @@ _PIECE = 1 << 19
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """file_state: of the file when the reading began; None where there was none."""
-
     sequence: int
     group: RowGroup
-    file_state: FileState | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     """What all workers of a reader share."""
 
-    dataset_dir: Path
+    files: LocalFiles | RemoteFiles
     arena: Arena
     row_order: Callable[[RowGroup], NDArray[np.int64]] | None
     known: KnownFiles
     buffers: Buffers
-
-
-def _file_state(path: Path) -> FileState | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    decoding: Semaphore
 
 
 class PlannedReader(Reader):
@@ -78,20 +72,27 @@ class PlannedReader(Reader):
 
     def __init__(
         self,
-        dataset_dir: Path,
+        store: Store,
         groups: Sequence[RowGroup],
         arena: Arena,
         buffers: Buffers,
         known: KnownFiles,
+        cache: Cache | None,
         row_order: Callable[[RowGroup], NDArray[np.int64]] | None,
         workers: int,
         timeout_s: float,
     ) -> None:
-        states = {file: _file_state(dataset_dir / file) for file in {group.file for group in groups}}
-        tasks = [_Task(sequence, group, states[group.file]) for sequence, group in enumerate(groups)]
+        tasks = [_Task(sequence, group) for sequence, group in enumerate(groups)]
+        files = (
+            LocalFiles(store.local, {group.file for group in groups}, known)
+            if store.local is not None
+            else RemoteFiles(store, known, cache)
+        )
+        # More threads than cores, where most of them wait for a store.
+        job = _Job(files, arena, row_order, known, buffers, Semaphore(min(workers, DECODERS)))
         self.stopped = self.last_row_consumed = False
         self.schema = self.ngram = self.cache = None
-        self._dataset_dir = dataset_dir
+        self._store = store
         self._process = os.getpid()
         self._results_queue_reader = _Results(timeout_s)
         self._workers_pool = ThreadPool(workers)
@@ -101,7 +102,7 @@ class PlannedReader(Reader):
             max_ventilation_queue_size=workers + BLOCKS_AHEAD,
             ventilation_interval=_VENTILATION_INTERVAL_S,
         )
-        self._workers_pool.start(_Worker, _Job(dataset_dir, arena, row_order, known, buffers), ventilator)
+        self._workers_pool.start(_Worker, job, ventilator)
 
     def next_block(self, due: RowGroup) -> tuple[int, Block | FeedError]:
         """The next row group's number in the plan, and what became of it; StopIteration after the last.
@@ -117,10 +118,9 @@ class PlannedReader(Reader):
         try:
             return next(self)  # type: ignore[no-any-return]
         except TimeoutWaitingForResultError as error:
-            path = self._dataset_dir / due.file
             raise FeedError(
-                f"Row group {due.index} of {path} did not come: {error}. Is its store alive? Start the run again when "
-                "it is."
+                f"Row group {due.index} of {self._store.place(due.file)} did not come: {error}. Is its store alive? "
+                "Start the run again when it is."
             ) from None
 
     def join(self) -> None:
@@ -141,21 +141,15 @@ class _Worker(WorkerBase):
         result: Block | FeedError
         place = None
         try:
-            with _naming(job.dataset_dir, task.group):
-                path = job.dataset_dir / task.group.file
-                if task.file_state is not None and _file_state(path) != task.file_state:
-                    raise FeedError("The file was replaced, changed or removed while the feed was reading")
-                if task.file_state is not None and task.group.file_bytes not in (None, task.file_state[1]):
-                    raise FeedError(
-                        f"The file has {task.file_state[1]:,} bytes where the manifest has {task.group.file_bytes:,}"
-                    )
-                place = job.arena.take()
-                rows = job.arena.views(place, task.group.rows)
+            with _naming(job.files.place(task.group.file), task.group):
+                fields = job.arena.fields
+                columns = [name for field in fields for name in field.columns]
+                with job.files.row_group(task.group, columns) as (parquet, state), job.decoding:
+                    place = job.arena.take()
+                    rows = job.arena.views(place, task.group.rows)
+                    variable = decode_row_group(parquet, task.group, fields, rows, job.buffers)
                 # Pages that were right once, of a file that has not changed, are not checked again.
-                checked = (path, task.file_state, task.group.index) in job.known.checked
-                with _open(path, task.file_state, job.known, check_pages=not checked) as parquet:
-                    variable = decode_row_group(parquet, task.group, job.arena.fields, rows, job.buffers)
-                job.known.checked.add((path, task.file_state, task.group.index))
+                job.known.checked.add((task.group.file, state, task.group.index))
                 order = job.row_order(task.group) if job.row_order is not None else np.arange(task.group.rows)
                 for name, array in variable.items():
                     job.arena.variable[name][place] = taken(array, order) if job.row_order is not None else array
@@ -183,23 +177,15 @@ class _Results:
             raise StopIteration from None
 
 
-def _open(path: Path, state: FileState | None, known: KnownFiles, *, check_pages: bool) -> pq.ParquetFile:
-    """Open a file, without reading its footer again for each of its row groups."""
-    # Not memory-mapped: it was no faster here, and a file that shrinks under a map kills the process.
-    parquet = pq.ParquetFile(path, metadata=known.footer(path, state), page_checksum_verification=check_pages)
-    known.remember(path, state, parquet.metadata)
-    return parquet
-
-
 @contextmanager
-def _naming(dataset_dir: Path, group: RowGroup) -> Iterator[None]:
+def _naming(place: str, group: RowGroup) -> Iterator[None]:
     """Turn whatever goes wrong into a FeedError that names file and row group."""
     try:
         yield
     except Exception as error:
         reason = str(error) if isinstance(error, FeedError) else f"{type(error).__name__}: {error}"
         raise FeedError(
-            f"Row group {group.index} of {dataset_dir / group.file} can't be read. {reason.rstrip('.')}. The files of "
+            f"Row group {group.index} of {place} can't be read. {reason.rstrip('.')}. The files of "
             "a dataset never change: restore this one, or prepare the dataset again (or index it)."
         ) from error
 

@@ -5,10 +5,10 @@ from typing import Literal
 
 from lakefit.feed.dataset import Dataset
 from lakefit.feed.gather import batches_at_once, most_held
-from lakefit.feed.reader import BLOCKS_AHEAD
+from lakefit.feed.reader import BLOCKS_AHEAD, DECODERS
 
-# Threads that decode, and gatherings on their way through TensorFlow.
-_READERS, _GATHERED = 2, 5
+# Gatherings on their way through TensorFlow.
+_GATHERED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def feed_plan(
         visited = [order.groups[visit.group] for visit in visits]
         read.append(len(visits))
         file_bytes.append(round(sum(files[group.file] * group.rows for group in visited)))
-        places = most_held(visits, at_once) + _READERS + BLOCKS_AHEAD
+        places = most_held(visits, at_once) + DECODERS + BLOCKS_AHEAD
         gathered = min(at_once * max(shares), rows)
         # A row's place in the order takes 8 bytes more, once for its order and once while it is sorted.
         memory = max(memory, places * largest * (row_bytes + 16) + _GATHERED * gathered * row_bytes)

@@ -22,11 +22,16 @@ from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
 
 if TYPE_CHECKING:
+    from lakefit.dataset.store import Store
+    from lakefit.feed.cache import Cache
     from lakefit.feed.petastorm_engine import PlannedReader
 
 
 TIMEOUT_S = 600.0
 """A store that gives no row group for so long is taken for dead."""
+
+DECODERS, REMOTE_READERS = 2, 8
+"""Threads that decode row groups, and threads that read and decode them where an object store makes them wait."""
 
 BLOCKS_AHEAD = 6
 """Row groups that wait, or are being handed over, beyond one for each worker: the lanes of a small or very even split
@@ -44,32 +49,33 @@ class RowGroup:
     file_bytes: int | None = None  # the file's size, where it is known
 
 
-FileState = tuple[int, int, int]
-"""Inode, size and time of the last change, by which a file that was replaced is found."""
+FileState = tuple[int, int, int] | str
+"""Inode, size and time of the last change, by which a file that was replaced is found; of one in an object store, its
+size and what the store tells of its content."""
 
 
 class KnownFiles:
-    """What need not be read or checked again of files that have not changed. Several threads may ask.
+    """What need not be read or checked again of a dataset's files that have not changed. Several threads may ask.
 
-    checked: row groups whose page checksums were right, as (path, state, index).
+    checked: row groups whose page checksums were right, as (file, state, index).
     """
 
     _FOOTERS = 64
 
     def __init__(self) -> None:
-        self.checked: set[tuple[Path, FileState | None, int]] = set()
+        self.checked: set[tuple[str, FileState | None, int]] = set()
         self._lock = Lock()
-        self._footers: OrderedDict[tuple[Path, FileState | None], Any] = OrderedDict()
+        self._footers: OrderedDict[tuple[str, FileState | None], Any] = OrderedDict()
 
-    def footer(self, path: Path, state: FileState | None) -> Any:
+    def footer(self, file: str, state: FileState | None) -> Any:
         """Return the pyarrow.parquet.FileMetaData of a file that was read lately, or None."""
-        return self._footers.get((path, state))
+        return self._footers.get((file, state))
 
-    def remember(self, path: Path, state: FileState | None, footer: Any) -> None:
+    def remember(self, file: str, state: FileState | None, footer: Any) -> None:
         """Keep a footer, and those of the 63 files before."""
         with self._lock:
-            self._footers[path, state] = footer
-            self._footers.move_to_end((path, state))
+            self._footers[file, state] = footer
+            self._footers.move_to_end((file, state))
             if len(self._footers) > self._FOOTERS:
                 self._footers.popitem(last=False)
 
@@ -167,41 +173,47 @@ class Block:
 
 @contextmanager
 def read_row_groups(
-    dataset_dir: str | Path,
+    dataset: str | Path | Store,
     groups: Sequence[RowGroup],
     fields: Sequence[Field],
     *,
     held: int,
+    cache: Cache | None = None,
     buffers: Buffers | None = None,
     known: KnownFiles | None = None,
     row_order: Callable[[RowGroup], NDArray[np.int64]] | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Iterator[Iterator[Block]]:
-    """Blocks in exactly the order of `groups`, whatever the number of workers (threads).
+    """Blocks in exactly the order of `groups`, whatever the number of workers (threads): 2, or 8 where they wait for an
+    object store, of which 2 decode at a time.
 
     The receiver holds at most `held` blocks at a time, the one that it asks for included, and releases them; at most
-    `workers` + 6 exist besides. buffers: whose memory is used, and used again by the next reading. known: what earlier
-    readings of the same files found. row_order: the order of a row group's rows, (rows,); as they stand in the file
-    where it is None. Leaving the context ends all threads, also before the last block and after an exception.
+    `workers` + 6 exist besides. cache: of a store's files, on this machine. buffers: whose memory is used, and used
+    again by the next reading. known: what earlier readings of the same files found. row_order: the order of a row
+    group's rows, (rows,); as they stand in the file where it is None. Leaving the context ends all threads, also before
+    the last block and after an exception.
 
     Raises FeedError, in the order of the plan: for a file that is missing or damaged, a row group that is missing or
     has another number of rows than planned, a column that is missing, of another type, or has nulls, a page whose
     checksum is wrong, a file that is replaced meanwhile, no row group for `timeout_s`.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ValueError(f"workers must be 1 or more, not {workers}")
     if not any(field.columns for field in fields):
         raise ValueError("The fields name no column, so no row would be decoded and counted: name at least one.")
     if not groups:
         yield iter(())
         return
+    from lakefit.dataset.store import Store
     from lakefit.feed.petastorm_engine import PlannedReader
 
+    store = dataset if isinstance(dataset, Store) else Store(dataset)
+    workers = workers or (DECODERS if store.local is not None else REMOTE_READERS)
     buffers = buffers if buffers is not None else Buffers()
     arena = Arena(fields, held + workers + BLOCKS_AHEAD, max(group.rows for group in groups), buffers)
     known = known if known is not None else KnownFiles()
-    reader = PlannedReader(Path(dataset_dir), groups, arena, buffers, known, row_order, workers, timeout_s)
+    reader = PlannedReader(store, groups, arena, buffers, known, cache, row_order, workers, timeout_s)
     try:
         yield _in_order(reader, groups)
     finally:

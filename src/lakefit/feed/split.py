@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lakefit.dataset.index import Index, IndexedColumn
 from lakefit.dataset.manifest import POSITION, Manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
+from lakefit.dataset.store import Store
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.gather import read_batches
 from lakefit.feed.order import LANES, EpochOrder, epoch_groups, row_order
@@ -20,6 +21,7 @@ from lakefit.feed.receipt import Part, Receipt, unmix
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from lakefit.feed.cache import Cache
     from lakefit.feed.tf_data import Arrivals
 
 Batch = dict[str, NDArray[Any]]
@@ -72,12 +74,13 @@ class SplitFeed:
 
     def __init__(
         self,
-        dataset_dir: Path,
+        dataset: Path | Store,
         manifest: Manifest | Index,
         split: str,
         *,
         batch_size: int,
         fields: Sequence[Field] | None = None,
+        cache: "Cache | None" = None,
         seed: int = 0,
         shuffle: bool = True,
         lanes: int = LANES,
@@ -86,7 +89,7 @@ class SplitFeed:
         workers: int = 1,
     ) -> None:
         """batch_size: rows of a batch of all workers together. fields: the arrays of a batch; those of a prepared
-        dataset where None. lanes: row groups that a batch mixes. remainder: what
+        dataset where None. cache: of the files of a store. lanes: row groups that a batch mixes. remainder: what
         becomes of the rows that fill no batch at an epoch's end; they are others in each epoch. worker, workers: the
         share of each batch that is read here."""
         if not 1 <= workers <= batch_size:
@@ -100,7 +103,7 @@ class SplitFeed:
         self.batch_size = batch_size
         self.fields = (*fields, POSITIONS) if fields is not None else fields_of(manifest)
         self._fingerprint = manifest.fingerprint
-        self._dataset_dir = dataset_dir
+        self._dataset, self._cache = dataset, cache
         self._seed, self._shuffle, self._drop = seed, shuffle, remainder == "drop"
         self._share = (lanes if shuffle else 1, worker, workers)
         self._buffers, self._known = Buffers(), KnownFiles()
@@ -166,13 +169,14 @@ class SplitFeed:
             due = Part(self.groups, order.groups, ordered or (lambda group: np.arange(group.rows)))
         last: Received | None = None
         with read_batches(
-            self._dataset_dir,
+            self._dataset,
             order,
             self.fields,
             row_order=ordered,
             first_batch=first_batch,
             buffers=self._buffers,
             known=self._known,
+            cache=self._cache,
         ) as gathered:
             for batches in gathered:
                 sizes = batches.runs.sizes

@@ -1,0 +1,130 @@
+"""An S3 server on loopback, real but for its provider (moto), that is slow or fails as it is told.
+
+`python tests/object_store.py LATENCY_S` serves and prints its port. POST /__faults__ {"kind": "503", "count": 3} makes
+the next reads of objects fail: with 500, 503, "reset" (the connection is reset in the middle of the answer), or "cut"
+(it is closed there).
+"""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A running server. endpoint: host:port."""
+
+    endpoint: str
+
+    def address(self, path: str) -> str:
+        """Return the address of bucket/key for pyarrow."""
+        return f"s3://{path}?endpoint_override={self.endpoint}&scheme=http&region=us-east-1"
+
+    def fail(self, kind: str, count: int) -> None:
+        """Make the next `count` reads fail."""
+        self._ask("/__faults__", json.dumps({"kind": kind, "count": count}).encode())
+
+    def reads(self) -> int:
+        """Return how many reads of objects were answered, or failed, so far."""
+        return int(self._ask("/__reads__", None))
+
+    def _ask(self, path: str, content: bytes | None) -> bytes:
+        with urllib.request.urlopen(f"http://{self.endpoint}{path}", content) as answer:
+            return bytes(answer.read())
+
+    def upload(self, folder: Path, bucket: str) -> None:
+        """Put all files of a folder into a new bucket."""
+        from pyarrow import fs
+
+        files, base = fs.FileSystem.from_uri(self.address(bucket) + "&allow_bucket_creation=true")
+        files.create_dir(base)
+        fs.copy_files(str(folder), base, destination_filesystem=files)
+
+
+CREDENTIALS: Mapping[str, str] = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+
+
+@contextmanager
+def object_store(latency_s: float = 0.0) -> Iterator[ObjectStore]:
+    """Start a server in a process of its own, so that it does not take the interpreter from whom it serves."""
+    server = subprocess.Popen([sys.executable, __file__, str(latency_s)], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        yield ObjectStore(f"127.0.0.1:{int(server.stdout.readline())}")
+    finally:
+        server.kill()
+        server.communicate()
+
+
+class _Faulty:
+    """moto's application, slower, and failing where it is told to."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]], latency_s: float) -> None:
+        self._application = application
+        self._latency_s = latency_s
+        self._faults: list[str] = []
+        self._reads = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/__faults__":
+            told = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+            self._faults = [told["kind"]] * told["count"]
+            start_response("200 OK", [])
+            return []
+        if environ["PATH_INFO"] == "/__reads__":
+            start_response("200 OK", [])
+            return [str(self._reads).encode()]
+        time.sleep(self._latency_s)
+        fault = None
+        if environ["REQUEST_METHOD"] == "GET" and "HTTP_RANGE" in environ:
+            with self._lock:
+                self._reads += 1
+                fault = self._faults.pop() if self._faults else None
+        if fault in ("500", "503"):
+            code = "SlowDown" if fault == "503" else "InternalError"
+            start_response(f"{fault} {code}", [("Content-Type", "application/xml")])
+            return [f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode()]
+        answer = self._application(environ, start_response)
+        return _broken(answer, environ["werkzeug.socket"], fault == "reset") if fault else answer
+
+
+def _broken(answer: Iterable[bytes], connection: socket.socket, reset: bool) -> Iterator[bytes]:
+    content = b"".join(answer)
+    yield content[: len(content) // 2]
+    if reset:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR) if not reset else connection.close()
+
+
+def main() -> None:
+    import logging
+
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+    WSGIRequestHandler.protocol_version = "HTTP/1.1"
+    application = _Faulty(DomainDispatcherApplication(create_backend_app), float(sys.argv[1]))
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    print(server.server_port, flush=True)
+    # Nobody is to read what werkzeug says of broken connections.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
