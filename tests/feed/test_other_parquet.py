@@ -188,3 +188,20 @@ def test_a_null_that_no_footer_told_is_found(tmp_path: Path) -> None:
         list(dataset.to_numpy("all", batch_size=8, columns=["x"]))
     with pytest.raises(FeedError, match=r"'lists' has 1 nulls in its lists of int32"):
         list(dataset.to_numpy("all", batch_size=8, columns=["lists"]))
+
+
+def test_torch_gets_lists_as_nested_tensors_and_no_text(folder: Path) -> None:
+    pytest.importorskip("torch")
+    dataset = lakefit.open_dataset(folder)
+
+    data = dataset.to_torch("all", batch_size=8, columns=["at", "list", "three"])
+    seen = 0
+    for batch in data:
+        for at, items, three in zip(batch["at"].tolist(), batch["list"].unbind(), batch["three"].tolist(), strict=True):
+            assert items.tolist() == [at] * (at % 4)
+            assert three == [at, at + 1, at + 2]
+            seen += 1
+    assert seen == ROWS
+
+    with pytest.raises(InputError, match="no tensors of text or bytes: name other columns than name"):
+        dataset.to_torch("all", batch_size=8, columns=["at", "name"])
