@@ -5,7 +5,7 @@ rows as TFRecord for `tfrecord`), two cores, the page cache warm. The first epoc
 in 20 s of one, are counted. Per contender and batch size: rows/s, CPU seconds per million rows, peak anonymous memory
 (RssAnon, file pages apart), what the receipt takes of the feed's CPU, and the ratio to pyarrow-1.
 ROWS=4000000 sets the size, BATCHES=256,1024,8192 the batch sizes, CONTENDERS=lakefit-graph,tfrecord those that run,
-RUNS=3 how often, of which the median counts.
+RUNS=3 how often, of which the median counts. Without CONTENDERS, other shapes follow: feed_shapes.py.
 """
 
 import json
@@ -469,6 +469,10 @@ def main() -> None:
                 flush=True,
             )
     (folder.parent.parent / "feed.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if "CONTENDERS" not in os.environ:
+        import feed_shapes
+
+        feed_shapes.main()
 
 
 if __name__ == "__main__":

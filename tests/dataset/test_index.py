@@ -80,6 +80,7 @@ def test_every_type_is_fed_or_left_out_with_the_reason(tmp_path: Path) -> None:
         "price": [Decimal("1.5")] * 2,
         "record": [{"a": 1}] * 2,
         "lists of text": [["a"]] * 2,
+        "days": pa.array([[1], [2]], pa.list_(pa.date32())),
         "_position": [7, 8],
     }
     write(tmp_path / "a.parquet", **columns)
@@ -100,8 +101,18 @@ def test_every_type_is_fed_or_left_out_with_the_reason(tmp_path: Path) -> None:
         "with.dot": ("float64", (), 0),
     }
     left_out = {column.name: column.reason for column in index.left_out}
-    assert list(left_out) == ["price", "record", "lists of text", "_position"]
+    assert list(left_out) == ["price", "record", "lists of text", "days", "_position"]
     assert "decimal128(2, 1)" in left_out["price"]
+
+
+def test_columns_that_stand_in_the_names_of_folders_are_said_to_be_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "day=2026-01-01" / "kind=a" / "0.parquet")
+    write(tmp_path / "day=2026-01-02" / "kind=a" / "0.parquet", x=np.zeros(3, np.float32))
+
+    index, _ = index_folder(tmp_path)
+
+    assert [column.name for column in index.left_out] == ["day", "kind"]
+    assert index.splits["all"].rows == 13
 
 
 def test_what_can_not_be_indexed_is_said_with_its_place(tmp_path: Path) -> None:

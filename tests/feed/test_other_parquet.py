@@ -205,3 +205,37 @@ def test_torch_gets_lists_as_nested_tensors_and_no_text(folder: Path) -> None:
 
     with pytest.raises(InputError, match="no tensors of text or bytes: name other columns than name"):
         dataset.to_torch("all", batch_size=8, columns=["at", "name"])
+
+
+def test_files_of_no_rows_give_no_batches(tmp_path: Path) -> None:
+    pq.write_table(table(0, 9).slice(0, 0), tmp_path / "a.parquet")
+    index_folder(tmp_path)
+    dataset = lakefit.open_dataset(tmp_path)
+    assert list(dataset.to_numpy("all", batch_size=8, columns=["x", "name"])) == []
+    assert list(dataset.to_tf("all", batch_size=8, columns=["x", "name"])) == []
+
+    pq.write_table(table(0, 9), tmp_path / "b.parquet", row_group_size=GROUP)
+    index_folder(tmp_path)
+    batches = list(lakefit.open_dataset(tmp_path).to_numpy("all", batch_size=8, columns=["at", "list"]))
+    assert sorted(np.concatenate([batch["at"] for batch in batches]).tolist()) == list(range(9))
+
+
+def test_lanes_mix_what_stands_sorted_in_the_files(tmp_path: Path) -> None:
+    """Rows sorted by label: the more lanes, the closer each batch's share of it is to that of all rows."""
+    rows = 32_000
+    for number, first in enumerate(range(0, rows, 8_000)):
+        label = np.arange(first, first + 8_000) >= 0.7 * rows
+        pq.write_table(pa.table({"label": label}), tmp_path / f"{number}.parquet", row_group_size=500)
+    index_folder(tmp_path)
+    dataset = lakefit.open_dataset(tmp_path)
+
+    def deviation(**options: Any) -> float:
+        shares = [batch["label"].mean() for batch in dataset.to_numpy("all", batch_size=100, seed=7, **options)]
+        assert np.mean(shares) == pytest.approx(0.3)
+        return float(np.std(shares))
+
+    unmixed, one, eight, many = (deviation(**options) for options in OF_LANES)
+    assert unmixed > 0.4 > 0.9 * one > 2 * eight > 3 * many
+
+
+OF_LANES: list[dict[str, Any]] = [{"shuffle": False}, {"lanes": 1}, {"lanes": 8}, {"lanes": 32}]

@@ -116,6 +116,13 @@ def index_folder(path: str | Path) -> tuple[Index, bool]:
     if not columns:
         reasons = "; ".join(f"{column.name}: {column.reason}" for column in left_out)
         raise InputError(f"{store}: no column can be read. {reasons}.")
+    left_out += tuple(
+        LeftOut(name=name, reason="it stands in the names of folders alone: write it into the files")
+        for name in dict.fromkeys(
+            part.split("=")[0] for file in files for part in file.name.split("/")[:-1] if "=" in part
+        )
+        if name not in first.names
+    )
     splits = _splits(files, footers)
     known = {
         "format": FORMAT_VERSION,
@@ -271,8 +278,9 @@ def values_of(arrow: pa.DataType) -> tuple[str, tuple[int, ...] | None]:
         TypeError: the feed can't read such columns; the message says what to do.
     """
     types = pa.types
-    if isinstance(arrow, pa.FixedShapeTensorType):
-        return values_of(arrow.value_type)[0], tuple(arrow.shape)
+    # A tensor of another order of axes would have to be turned; nobody writes that.
+    if isinstance(arrow, pa.FixedShapeTensorType) and list(arrow.permutation or ()) == sorted(arrow.permutation or ()):
+        return _number(arrow.value_type), tuple(arrow.shape)
     if types.is_dictionary(arrow):
         return values_of(arrow.value_type)
     if types.is_string(arrow) or types.is_large_string(arrow) or types.is_string_view(arrow):
@@ -285,13 +293,22 @@ def values_of(arrow: pa.DataType) -> tuple[str, tuple[int, ...] | None]:
         return "int32", ()
     if types.is_temporal(arrow) and not types.is_interval(arrow):
         return "int64", ()
-    if types.is_boolean(arrow) or types.is_integer(arrow) or types.is_floating(arrow):
-        return str(arrow.to_pandas_dtype().__name__).rstrip("_"), ()
-    if types.is_fixed_size_list(arrow) or types.is_list(arrow) or types.is_large_list(arrow):
-        dtype, shape = values_of(arrow.value_type)
-        if shape == () and dtype not in ("str", "bytes"):
-            return dtype, (arrow.list_size,) if types.is_fixed_size_list(arrow) else None
+    if _is_number(arrow):
+        return _number(arrow), ()
+    if types.is_fixed_size_list(arrow) and _is_number(arrow.value_type):
+        return _number(arrow.value_type), (arrow.list_size,)
+    if (types.is_list(arrow) or types.is_large_list(arrow)) and _is_number(arrow.value_type):
+        return _number(arrow.value_type), None
     raise TypeError(f"columns of {arrow} can't be fed: write it as numbers, text, bytes or lists of numbers")
+
+
+def _is_number(arrow: pa.DataType) -> bool:
+    return bool(pa.types.is_boolean(arrow) or pa.types.is_integer(arrow) or pa.types.is_floating(arrow))
+
+
+def _number(arrow: pa.DataType) -> str:
+    """Return numpy's name of a type of numbers."""
+    return str(arrow.to_pandas_dtype().__name__).rstrip("_")
 
 
 def _itemsize(dtype: str) -> int:

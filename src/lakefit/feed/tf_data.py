@@ -172,7 +172,7 @@ class Arrivals:
         self._iteration = 0
         self._sent: dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
         with tf.device("CPU:0"):
-            self._received = tf.Variable(tf.zeros((self.SLOTS, batches), tf.int64), trainable=False)
+            self._received = tf.Variable(tf.zeros((self.SLOTS, max(batches, 1)), tf.int64), trainable=False)
 
     def begin(self) -> int:
         """Return the number of a new iteration."""
