@@ -47,7 +47,7 @@ def test_both_layouts_hand_out_the_same_batches(lakes: dict[str, Path]) -> None:
 
 def test_a_packed_file_holds_two_columns_of_values(lakes: dict[str, Path]) -> None:
     dataset = lakefit.open_dataset(lakes["packed"])
-    file = pq.ParquetFile(dataset.path / dataset.manifest.splits["train"].files[0].path)
+    file = pq.ParquetFile(Path(dataset.path) / dataset.manifest.splits["train"].files[0].path)
 
     assert file.schema_arrow.names == ["_row", "_occurrence", "_position", "numeric", "categorical", "label"]
     assert file.schema_arrow.field("numeric").type.byte_width == 4 * len(dataset.numeric_columns)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from lakefit.config.sections import Section
 from lakefit.dataset.fingerprint import fingerprint
+from lakefit.dataset.footer import column_of, parse_footer, read_footer
 from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, POSITION, is_index
 from lakefit.dataset.store import Store, StoredFile, again
 from lakefit.errors import InputError
@@ -21,8 +22,6 @@ SPLITS = ("train", "validation", "test")
 ALL = "all"
 """The one split of files that don't lie in folders named like splits."""
 
-# Read at once from a file's end: nearly every footer is smaller.
-_TAIL = 1 << 16
 _FOOTER_READERS = 16
 
 
@@ -190,21 +189,6 @@ def _footer(store: Store, file: StoredFile) -> tuple[pq.FileMetaData, str]:
         raise InputError(f"{place}: no Parquet file that can be read: {error}".rstrip(".") + ".") from None
 
 
-def read_footer(file: pa.NativeFile, size: int) -> bytes:
-    """Return the bytes of a Parquet file's footer, mostly in one read. Raises OSError."""
-    tail: bytes = again(lambda: file.read_at(min(_TAIL, size), max(0, size - _TAIL)))
-    length = int.from_bytes(tail[-8:-4], "little") + 8
-    if tail[-4:] == b"PAR1" and len(tail) < length <= size:
-        tail = again(lambda: file.read_at(length, size - length))
-    return tail[-length:]
-
-
-def parse_footer(content: bytes) -> pq.FileMetaData:
-    """Return a footer of these bytes. Raises OSError or pyarrow.ArrowException."""
-    # Behind the mark that a file begins with.
-    return pq.read_metadata(pa.BufferReader(b"PAR1" + content))
-
-
 def _ensure_same(store: Store, one: str, schema: pa.Schema, other: str, others: pa.Schema) -> None:
     mine, theirs = ({field.name: str(field.type) for field in side} for side in (schema, others))
     for name in [*mine, *theirs]:
@@ -262,13 +246,6 @@ def _stored(names: Sequence[str], footers: Sequence[pq.FileMetaData]) -> tuple[d
                 found = statistics.null_count if statistics is not None and statistics.has_null_count else None
                 nulls[name] = None if before is None or found is None else before + found
     return stored, nulls
-
-
-def column_of(path: str, names: Collection[str]) -> str:
-    """Return the column to which what lies at a path belongs: of a list `x` there is "x.list.element" alone."""
-    while path not in names:
-        path = path.rpartition(".")[0]
-    return path
 
 
 def values_of(arrow: pa.DataType) -> tuple[str, tuple[int, ...] | None]:

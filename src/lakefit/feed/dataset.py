@@ -83,10 +83,14 @@ class Dataset:
     columns that were asked for.
     """
 
-    def __init__(self, path: Store, manifest: Manifest | Index, cache: Cache | None = None) -> None:
-        self.path = path
+    def __init__(self, store: Store, manifest: Manifest | Index, cache: Cache | None = None) -> None:
         self.manifest = manifest
-        self._cache = cache
+        self._store, self._cache = store, cache
+
+    @property
+    def path(self) -> Path | str:
+        """The folder, or its address in an object store."""
+        return self._store.local or self._store.root
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -121,7 +125,7 @@ class Dataset:
             raise InputError(f"{self.path}: there is no split {split!r}; it has {', '.join(self.splits)}.")
         epoch, columns = options.pop("epoch", 0), options.pop("columns", None)
         fields = self._fields(columns)
-        feed = SplitFeed(self.path, self.manifest, split, fields=fields, cache=self._cache, **options)  # type: ignore[misc]  # mypy: pop leaves the rest
+        feed = SplitFeed(self._store, self.manifest, split, fields=fields, cache=self._cache, **options)  # type: ignore[misc]  # mypy: pop leaves the rest
         feed.epoch = epoch
         return feed
 

@@ -9,7 +9,7 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakefit.dataset.index import column_of, parse_footer, read_footer
+from lakefit.dataset.footer import column_of, parse_footer, read_footer
 from lakefit.dataset.store import Store, again
 from lakefit.errors import FeedError
 from lakefit.feed.cache import Cache
