@@ -22,6 +22,7 @@ from lakefit.dataset.features import (
     CategoricalFeature,
     DateFeature,
     Features,
+    LabelFeature,
     MultiValuedFeature,
     NumericFeature,
 )
@@ -102,12 +103,14 @@ def models() -> tuple[Any, Any, Any]:
     keras.utils.set_random_seed(1)
     layers = [{"Dense": {"units": 8, "activation": "tanh"}}, {"Dense": {"units": 1, "activation": "sigmoid"}}]
     train = {"model": {"sequential": layers}, "fit": {"epochs": 1, "batch_size": 8}}
-    bare = build_model(FEATURES, Train.model_validate(train, strict=False), PipelineSource("p.yaml", {}, {}, ""))
-    exported = exported_model(bare, FEATURES)
+    bare = build_model(
+        FEATURES, LabelFeature(), Train.model_validate(train, strict=False), PipelineSource("p.yaml", {}, {}, "")
+    )
+    exported = exported_model(bare, FEATURES, LabelFeature())
     signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in exported.inputs}
     # As a graph: one by one its operations would take a third of a second.
     predicted = tf.function(exported, input_signature=[signature])
-    echoed = tf.function(exported_model(echo_of(FEATURES), FEATURES), input_signature=[signature])
+    echoed = tf.function(exported_model(echo_of(FEATURES), FEATURES, LabelFeature()), input_signature=[signature])
     return bare, exported, lambda inputs: (echoed(inputs), predicted(inputs))
 
 
@@ -180,7 +183,7 @@ def learned_and_exported(rows: list[dict[str, Any]], folder: Path) -> tuple[pa.T
     """Return rows, what is learned from the first half of them, and the exported model that gives its numbers."""
     table = pa.Table.from_pylist([known, *rows, known | {"far": 2.0, "power": -3.0}], SCHEMA)
     features = learner(table, LEARNING, folder, training=len(table) // 2 + 1).learn()
-    return table, features, exported_model(echo_of(features), features)
+    return table, features, exported_model(echo_of(features), features, LabelFeature())
 
 
 def assert_same_numbers(model: Any, table: pa.Table, features: Features) -> None:

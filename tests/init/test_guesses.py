@@ -462,17 +462,6 @@ def test_rows_that_the_sample_shows_to_be_rejected_break_no_contract(tmp_path: P
     assert pipeline(path, "y")["expect"]["result"][0] == "rejected_share < 0.2"
 
 
-@pytest.mark.parametrize(("label", "command"), [("two", "run"), ("few", "prepare"), ("many", "prepare")])
-def test_the_head_says_the_command_that_takes_this_label(tmp_path: Path, label: str, command: str) -> None:
-    path = tmp_path / "data.csv"
-    lines = (f"{i * 37 % 101},{i % 2},{'abc'[i % 3]},{i * 31 % 97 / 7}" for i in range(ROWS))
-    path.write_text("\n".join(["x,two,few,many", *lines]))
-    pipeline(path, label)
-    head = path.with_suffix(".yaml").read_text().split("name:")[0]
-    assert f"#   lakefit {command} " in head
-    assert ("take binary labels so far" in head) == (command == "prepare")
-
-
 def labelled(path: Path, counts: dict[str, int]) -> None:
     """Write so many rows of each class, mixed."""
     classes = [value for value, rows in counts.items() for _ in range(rows)]

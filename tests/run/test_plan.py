@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lakefit.config import ConfigError
-from lakefit.console import Console
 from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, RUN, SCORE, Layout
 from lakefit.dataset.manifest import MANIFEST
 from lakefit.run.plan import STAGES, StagePlan, fingerprints, plan, score_fingerprint, score_inputs
-from lakefit.run.stages import run_stages
 from lakefit.run.validate import Validated, validate
 from shop import write_shop
 
@@ -124,9 +121,3 @@ def test_a_damaged_record_is_no_result(shop: Path) -> None:
     (run_dir / RUN).write_text("{", encoding="utf-8")
     (Path("scored") / SCORE).write_text('{"fingerprint": 3}', encoding="utf-8")
     assert current() == ["prepare"]
-
-
-def test_a_label_that_can_not_be_trained_yet_is_refused_before_anything_runs(shop: Path) -> None:
-    with pytest.raises(ConfigError, match=r"label\.type: regression: training.*lakefit prepare shop\.yaml"):
-        run_stages(validate("shop.yaml", ("label.type=regression",)), Console("json"))
-    assert not Path("lake").exists()

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lakefit.config import ConfigError, PipelineSource
 from lakefit.config.train import Train
-from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
+from lakefit.dataset.features import CategoricalFeature, Features, LabelFeature, NumericFeature
 from lakefit.export.model import exported_model
 from lakefit.prepare.features import encode
 from lakefit.train.model import build_callbacks, build_model, embedding_size
@@ -41,7 +41,9 @@ def train(**changes: Any) -> Train:
 
 def test_features_in_spark_and_the_bare_model_equal_the_exported_model_on_cleaned_rows() -> None:
     keras.utils.set_random_seed(1)
-    model = build_model(FEATURES, train(model={"sequential": [{"Dense": {"units": 4}}, SIGMOID]}), SOURCE)
+    model = build_model(
+        FEATURES, LabelFeature(), train(model={"sequential": [{"Dense": {"units": 4}}, SIGMOID]}), SOURCE
+    )
     rows = pa.table(
         {
             "numbers": [1e9, 1e9 + 1.5e-3, None, 1e9 - 4e-3, 1e9],
@@ -62,7 +64,7 @@ def test_features_in_spark_and_the_bare_model_equal_the_exported_model_on_cleane
         **{n: tf.constant([[v or ""] for v in rows[n].to_pylist()]) for n in ("model", "categorical")},
     }
     bare = model(matrices).numpy()
-    exported = exported_model(model, FEATURES)(cleaned).numpy()
+    exported = exported_model(model, FEATURES, LabelFeature())(cleaned).numpy()
     np.testing.assert_allclose(exported[:3], bare[:3], atol=1e-6)
     # A text of no characters is a null to the model; cleaning has made it one before.
     np.testing.assert_allclose(exported[4], bare[4], atol=1e-6)
@@ -74,8 +76,14 @@ def test_features_in_spark_and_the_bare_model_equal_the_exported_model_on_cleane
     [
         ({"model": {"sequential": [{"Dens": {"units": 1}}]}}, "no layer 'Dens'; did you mean 'Dense'?"),
         ({"model": {"sequential": [{"Dense": {"unit": 1}}]}}, "'unit'; did you mean 'units'?"),
-        ({"model": {"sequential": [{"Dense": {"units": 1}}]}}, "has no activation"),
-        ({"model": {"sequential": [{"Dense": {"units": 2}}]}}, "expected one probability a row"),
+        (
+            {"model": {"sequential": [{"Dense": {"units": 1}}]}},
+            "activation, linear, is not sigmoid, which binary_crossentropy wants",
+        ),
+        (
+            {"model": {"sequential": [{"Dense": {"units": 2}}]}},
+            "gives (None, 2), and (None, 1) is due; for a label of 0 and 1",
+        ),
         ({"compile": {"loss": "binary_crossentropie"}}, "did you mean 'binary_crossentropy'?"),
         ({"compile": {"optimizer": "Adamm"}}, "did you mean 'Adam'?"),
         ({"compile": {"metrics": ["AUCC"]}}, "did you mean 'AUC'?"),
@@ -83,7 +91,7 @@ def test_features_in_spark_and_the_bare_model_equal_the_exported_model_on_cleane
 )
 def test_what_is_none_of_kerass_is_refused_with_the_nearest_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        build_model(FEATURES, train(**changes), SOURCE)
+        build_model(FEATURES, LabelFeature(), train(**changes), SOURCE)
     assert said in str(error.value)
     assert "train." in str(error.value)
 
@@ -102,5 +110,5 @@ def test_a_category_is_embedded_in_the_root_of_its_size_16_at_most(categories: i
     assert embedding_size(categories) == dimensions
     vocabulary = tuple(str(i) for i in range(categories - 2))
     feature = CategoricalFeature(name="c", vocabulary=vocabulary, counts=(1,) * len(vocabulary), rare=0)
-    model = build_model(Features(numeric=(), categorical=(feature,)), train(), SOURCE)
+    model = build_model(Features(numeric=(), categorical=(feature,)), LabelFeature(), train(), SOURCE)
     assert model.get_layer("lakefit_embedding_0").output.shape == (None, dimensions)

@@ -1,6 +1,6 @@
 """The features of a dataset as learned: all that turns a cleaned row into the model's numbers."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from lakefit.config.sections import Section
 
@@ -135,8 +135,8 @@ class LabelFeature(Section):
     class_weights: tuple[float, ...] = ()
     weighted: bool = False
 
-    def undone(self, prediction: float) -> float:
-        """Return a prediction of a regression in the label's own unit."""
+    def undone(self, prediction: Any) -> Any:
+        """Return predictions of a regression, a number or any array of float64, in the label's own unit."""
         return prediction * self.scale + self.offset
 
 

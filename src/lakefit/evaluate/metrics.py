@@ -1,10 +1,35 @@
-"""Metrics of a binary classification, from labels and probabilities."""
+"""Metrics by the kind of label, from labels and predictions."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
+
+from lakefit.dataset.features import LabelFeature
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
+
+
+def metrics_of(kind: LabelFeature, label: Floats, prediction: Floats) -> dict[str, float]:
+    """Return the metrics of a split.
+
+    label: (rows,) of 0 and 1, of places of classes, or of numbers in their own unit. prediction: probabilities (rows,)
+    or (rows, classes), or numbers (rows,).
+    """
+    if kind.kind == "binary":
+        return binary_metrics(label, prediction)
+    if kind.kind == "classes":
+        return class_metrics(label, prediction)
+    return regression_metrics(label, prediction)
 
 
 def binary_metrics(label: Floats, probability: Floats) -> dict[str, float]:
@@ -12,10 +37,38 @@ def binary_metrics(label: Floats, probability: Floats) -> dict[str, float]:
 
     label: (rows,) of 0 and 1; probability: (rows,) in [0, 1].
     """
-    # float32 probabilities of exactly 0 or 1 would make the loss infinite.
-    clipped = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
     return {
         "auc": float(roc_auc_score(label, probability)),
-        "log_loss": float(log_loss(label, clipped, labels=[0, 1])),
+        "log_loss": float(log_loss(label, _clipped(probability), labels=[0, 1])),
         "accuracy": float(accuracy_score(label, probability >= 0.5)),
     }
+
+
+def class_metrics(label: Floats, probability: Floats) -> dict[str, float]:
+    """Return accuracy (of the most probable class), balanced_accuracy (the mean of the classes' own) and log_loss.
+
+    label: (rows,) places of classes; probability: (rows, classes).
+    """
+    found = probability.argmax(axis=1)
+    clipped = _clipped(probability)
+    return {
+        "accuracy": float(accuracy_score(label, found)),
+        "balanced_accuracy": float(balanced_accuracy_score(label, found)),
+        "log_loss": float(
+            log_loss(label, clipped / clipped.sum(axis=1, keepdims=True), labels=np.arange(probability.shape[1]))
+        ),
+    }
+
+
+def regression_metrics(label: Floats, prediction: Floats) -> dict[str, float]:
+    """Return rmse and mae, in the label's unit, and r2 (the share of the variance that is explained)."""
+    return {
+        "rmse": float(root_mean_squared_error(label, prediction)),
+        "mae": float(mean_absolute_error(label, prediction)),
+        "r2": float(r2_score(label, prediction)),
+    }
+
+
+def _clipped(probability: Floats) -> Any:
+    # float32 probabilities of exactly 0 or 1 would make the loss infinite.
+    return np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)

@@ -18,11 +18,14 @@ READ_ROWS = 65_536
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """numeric (n, k) float32, categorical (n, m) int32, label (n,) float32, in the order of the files."""
+    """numeric (n, k) float32, categorical (n, m) int32, label (n,), in the order of the files.
+
+    label: float32 0 and 1, or places of classes; a regression's is float64, in its own unit.
+    """
 
     numeric: NDArray[np.float32]
     categorical: NDArray[np.int32]
-    label: NDArray[np.float32]
+    label: NDArray[np.float32] | NDArray[np.float64]
 
 
 def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int | None = None) -> SplitRows:
@@ -35,10 +38,13 @@ def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int 
         rows += len(batch[POSITION])
         if max_rows is not None and rows >= max_rows:
             break
+    label = _joined(parts, "label", np.zeros((rows, 1), np.float32))[:max_rows, 0]
+    if manifest.label.kind == "regression":
+        label = manifest.label.undone(label.astype(np.float64))
     return SplitRows(
         _joined(parts, NUMERIC, np.zeros((rows, 0), np.float32))[:max_rows],
         _joined(parts, CATEGORICAL, np.zeros((rows, 0), np.int32))[:max_rows],
-        _joined(parts, "label", np.zeros((rows, 1), np.float32))[:max_rows, 0],
+        label,
     )
 
 

@@ -4,12 +4,15 @@ from typing import Any
 
 import keras
 
-from lakefit.dataset.features import CategoricalFeature, Features
+from lakefit.dataset.features import CategoricalFeature, Features, LabelFeature
 from lakefit.dataset.transform import bucket_index, date_columns, normalized
 
 
-def exported_model(trained: keras.Model, features: Features) -> keras.Model:
+def exported_model(trained: keras.Model, features: Features, label: LabelFeature) -> keras.Model:
     """Return a model of one input a cleaned column, doing in float64 what preparation did.
+
+    It gives a probability (n, 1), or one for each class (n, classes), float32; of a regression a float64 number (n, 1)
+    in the label's own unit.
 
     Numbers, and times as seconds since 1970 UTC: (n, 1) float64 with NaN for null. Text: (n, 1) with "" for null. Lists
     of text: (n, max_values), filled up with "".
@@ -36,7 +39,10 @@ def exported_model(trained: keras.Model, features: Features) -> keras.Model:
         prepared["numeric"] = _side_by_side(numbers, "lakefit_numbers")
     if indices:
         prepared["categorical"] = _side_by_side(indices, "lakefit_indices")
-    return keras.Model(inputs, trained(prepared), name="lakefit_exported")
+    output = trained(prepared)
+    if label.kind == "regression":
+        output = label.undone(_as(output, "float64"))
+    return keras.Model(inputs, output, name="lakefit_exported")
 
 
 def input_contract(features: Features) -> dict[str, str]:

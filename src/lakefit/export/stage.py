@@ -14,6 +14,12 @@ from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import remove_staging, staged_folder, write_atomically, write_json
 from lakefit.export.model import exported_model, input_contract
 
+_OUTPUTS = {
+    "binary": "probability: float32 (n, 1)",
+    "classes": "probabilities of the label's classes, in their order: float32 (n, classes)",
+    "regression": "prediction in the label's own unit: float64 (n, 1)",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
@@ -34,7 +40,7 @@ def export(job: ExportJob, trained: keras.Model) -> None:
     default. metrics.json: what `evaluate` found. artifact.json: inputs, features and versions.
     """
     remove_staging(job.target.parent)
-    model = exported_model(trained, job.manifest.features)
+    model = exported_model(trained, job.manifest.features, job.manifest.label)
     with staged_folder(job.target) as folder:
         model.save(folder / MODEL)
         model.export(folder / SAVED_MODEL, verbose=False)
@@ -47,7 +53,8 @@ def export(job: ExportJob, trained: keras.Model) -> None:
             "dataset": job.manifest.fingerprint,
             "name": job.pipeline.name,
             "inputs": input_contract(features),
-            "output": "probability",
+            "output": _OUTPUTS[job.manifest.label.kind],
+            "label": job.manifest.label.model_dump(mode="json"),
             "features": features.model_dump(mode="json"),
             "versions": {"lakefit": __version__, "keras": keras.__version__, **job.manifest.versions},
         }

@@ -25,9 +25,6 @@ from lakefit.init.sample import Sample, format_of, read_sample, sample_table
 from lakefit.run.validate import validate
 
 _WIDTH = 120
-_ONLY_PREPARED = (
-    "# Not `lakefit run`: training, evaluation and export take binary labels so far, and this is another one."
-)
 
 
 def init(path: str, label: str | None, output: str | None) -> tuple[Path, Roles, Sample]:
@@ -102,8 +99,7 @@ def pipeline_text(
     lines = [
         *_comment(f"Written by `{command}` from {sample.described}."),
         "# Nothing is guessed at run time: this file says all. Look at the comments first that say CHECK.",
-        f"#   lakefit {roles.label.command} {shlex.quote(str(target))}",
-        *([_ONLY_PREPARED] if roles.label.command == "prepare" else []),
+        f"#   lakefit run {shlex.quote(str(target))}",
         f"name: {name}",
         "",
         *_source(name, sample, guesses, null_word),
@@ -397,7 +393,7 @@ def _train(sample: Sample, roles: Roles) -> Iterator[str]:
             "sparse_categorical_crossentropy",
             "[accuracy]",
         ),
-        "regression": ("{units: 1}", "mean_squared_error", "[mean_absolute_error]"),
+        "regression": ("{units: 1}", "mean_squared_error", "[MeanAbsoluteError]"),
     }[label.type]
     batch = next(size for size in (1024, 256, 64, 32) if sample.rows >= 20 * size or size == 32)
     yield from (

@@ -57,11 +57,6 @@ class LabelGuess:
     rare: tuple[Any, ...] = ()
     only: tuple[Any, ...] = ()
 
-    @property
-    def command(self) -> str:
-        """The command that goes as far as this label can go: training takes binary labels so far."""
-        return "run" if self.type == "binary" else "prepare"
-
 
 @dataclass(slots=True)
 class Feature:

@@ -10,7 +10,6 @@ from types import FrameType
 from typing import Any
 
 from lakefit.config import Pipeline
-from lakefit.config.file import Problem
 from lakefit.config.pipeline import Score
 from lakefit.console import Console
 from lakefit.dataset.disk import full_disk_named
@@ -70,14 +69,6 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
             console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
         _use_again(run)
         return run
-    if only is None and run.pipeline.label.type != "binary":
-        raise valid.source.error(
-            Problem(
-                ("label", "type"),
-                f"{run.pipeline.label.type}: training, evaluation and export take binary labels so far; "
-                f"`lakefit prepare {valid.source.path}` makes the dataset",
-            )
-        )
     for step in run.plan():
         if only is not None and not step.current and _before(step.stage, only):
             raise InputError(

@@ -5,7 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lakefit.config.features import Features
 from lakefit.config.sql import ROW
+from lakefit.dataset.predictions import prediction_columns
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.features import model_inputs
@@ -23,17 +24,19 @@ RESULT_SCHEMA = "result STRING"
 REJECTS = "_rejects"
 # Measured: prediction is twice as fast at 8,192 rows a batch as at 1,024.
 BATCH_ROWS = 8_192
-Predict = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
+Predict = Callable[[dict[str, NDArray[Any]]], NDArray[Any]]
 _loaded: dict[str, Predict] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class ScorePlan:
-    """All that a task needs: where the model is, where its files go, what stands beside the probability."""
+    """All that a task needs: where the model is, where its files go, what it predicts, what stands beside that."""
 
     model: str
     target: str
     features: Features
+    kind: Literal["binary", "classes", "regression"]
+    classes: tuple[str, ...]
     keys: tuple[str, ...]
     versions: dict[str, str]
 
@@ -76,10 +79,11 @@ def _score_rows(table: pa.Table, plan: ScorePlan, scored: "_File", rejects: "_Fi
     rows = table.append_column("_identity", identity).filter(good)
     if not len(rows):
         return
-    probability = _model(plan.model)(model_inputs(rows, plan.features))
+    found = _model(plan.model)(model_inputs(rows, plan.features))
+    predictions = prediction_columns(found if plan.kind == "classes" else found[:, 0], plan.kind, plan.classes)
     columns = {"_row": rows["_identity"], **{name: rows[name] for name in plan.keys}}
     versions = {name: pa.array([value] * len(rows)).dictionary_encode() for name, value in plan.versions.items()}
-    scored.add(pa.table({**columns, "probability": pa.array(probability), **versions}))
+    scored.add(pa.table({**columns, **predictions, **versions}))
 
 
 def _model(path: str) -> Predict:
@@ -98,7 +102,7 @@ def _model(path: str) -> Predict:
         call = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
         _loaded[path] = lambda arrays: call(
             {name: tf.constant(array, signature[name].dtype) for name, array in arrays.items()}
-        ).numpy()[:, 0]
+        ).numpy()
     return _loaded[path]
 
 

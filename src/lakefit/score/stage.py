@@ -14,6 +14,7 @@ from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.sql import ROW
 from lakefit.dataset.disk import full_disk_named
+from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.inputs import InputFile, check_unchanged
 from lakefit.dataset.layout import ARTIFACT, MODEL, SCORE
 from lakefit.dataset.publish import ensure_ours, read_json, remove_staging, staged_folder, write_json
@@ -42,7 +43,7 @@ def score_keys(pipeline: Pipeline) -> tuple[str, ...]:
 
 
 def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
-    """Write `_row`, the keys, `probability` and versions of each row; return the counts, also in `_score.json`.
+    """Write `_row`, the keys, the prediction and versions of each row; return the counts, also in `_score.json`.
 
     Rows are neither deduplicated nor rejected by rules; lines that do not parse go to `_rejects/`, which readers of
     Parquet folders pass over. The folder appears by one rename, when all rows are accounted for.
@@ -57,6 +58,7 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
     description = read_json(job.artifact / ARTIFACT)
     if description is None:
         raise InputError(f"{job.artifact / ARTIFACT}: no such artifact; run `lakefit export` first.")
+    label = LabelFeature.model_validate(description.get("label", {}))
     observation = Observation("lakefit_score")
     rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     needed = [F.col(f"`{name}`") for name in dict.fromkeys((ROW, *features.columns, *keys))]
@@ -66,6 +68,8 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
             model=str((job.artifact / MODEL).absolute()),
             target=str(folder.absolute()),
             features=features,
+            kind=label.kind,
+            classes=label.classes,
             keys=keys,
             versions={
                 "_artifact": description["fingerprint"],

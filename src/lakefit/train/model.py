@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import re
 from types import ModuleType
 from typing import Any
 
@@ -11,17 +10,19 @@ import keras
 from lakefit.config import PipelineSource, Problem, nearest
 from lakefit.config.file import Key
 from lakefit.config.train import Compile, KerasObject, Train, keras_name_and_arguments
-from lakefit.dataset.features import Features
+from lakefit.dataset.features import Features, LabelFeature
+from lakefit.train.task import check_task, snake_case
 
 
-def build_model(features: Features, train: Train, source: PipelineSource) -> keras.Model:
+def build_model(features: Features, label: LabelFeature, train: Train, source: PipelineSource) -> keras.Model:
     """Return the compiled model of inputs `numeric` (n, k) float32 and `categorical` (n, m) int32.
 
     Each category is embedded in `embedding_size` dimensions and laid beside the numbers, a list's values summed; the
     layers follow.
 
     Raises:
-        ConfigError: an unknown layer, loss, optimizer or metric, or an argument that Keras refuses.
+        ConfigError: an unknown layer, loss, optimizer or metric, an argument that Keras refuses, or what does not
+            belong to the label.
     """
     inputs: dict[str, Any] = {}
     parts: list[Any] = []
@@ -46,17 +47,7 @@ def build_model(features: Features, train: Train, source: PipelineSource) -> ker
             x = layer(x)
         except (ValueError, TypeError) as error:
             raise source.error(Problem(key, f"the layer does not fit its input {tuple(x.shape)}: {error}")) from error
-    if tuple(x.shape) != (None, 1):
-        last: Key = ("train", "model", "sequential", len(train.model.sequential) - 1)
-        problem = (
-            f"the last layer gives {tuple(x.shape)}; expected one probability a row: "
-            "{Dense: {units: 1, activation: sigmoid}}"
-        )
-        raise source.error(Problem(last, problem))
-    if getattr(layer, "activation", None) is keras.activations.linear:
-        last = ("train", "model", "sequential", len(train.model.sequential) - 1)
-        problem = "the last layer has no activation; expected a probability: {Dense: {units: 1, activation: sigmoid}}"
-        raise source.error(Problem(last, problem))
+    check_task(tuple(x.shape), layer, train, label, source)
     model = keras.Model(inputs, x, name="lakefit_model")
     _compile(model, train.compile, source)
     return model
@@ -114,8 +105,7 @@ def _metric_name(spec: KerasObject) -> str:
     if name not in _classes(keras.metrics):
         return name
     default = inspect.signature(getattr(keras.metrics, name)).parameters["name"].default
-    snake_case = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
-    return str(arguments.get("name") or default or snake_case)
+    return str(arguments.get("name") or default or snake_case(name))
 
 
 def _loss(spec: KerasObject, key: Key, source: PipelineSource) -> Any:

@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lakefit.feed.split import SplitFeed
 from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
 from lakefit.train.devices import strategy
 from lakefit.train.model import build_callbacks, build_model
+from lakefit.train.task import wants_one_hot, with_one_hot, with_probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +38,19 @@ class TrainJob:
 def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
     """Train to the end, from the last checkpoint where there is one; return the history, a list a metric.
 
-    The model of numbers (the dataset's prepared columns) is written as `model.keras` in the run's folder.
+    The model of numbers (the dataset's prepared columns) is written as `model.keras` in the run's folder; it gives
+    probabilities, or a regression's prediction as the dataset has labels.
 
     Raises:
         ConfigError: what the pipeline file names is none of Keras's. FeedError: an epoch was not delivered whole.
     """
-    section = job.pipeline.train
-    if job.manifest.label.kind != "binary":
-        raise job.source.error(
-            Problem(
-                ("label", "type"),
-                f"{job.manifest.label.kind}: such labels are prepared, but training, evaluation and export take binary "
-                "ones so far",
-            )
-        )
+    section, label = job.pipeline.train, job.manifest.label
     keras.utils.clear_session()
     keras.utils.set_random_seed(section.seed)
     tf.config.experimental.enable_op_determinism()
     devices = strategy(section.devices)
     with devices.scope():
-        model = build_model(job.manifest.features, section, job.source)
+        model = build_model(job.manifest.features, label, section, job.source)
         model.optimizer.build(model.trainable_variables)
         callbacks = build_callbacks(section, job.source)
     batch_size = section.fit.batch_size
@@ -88,6 +83,10 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         history = state["history"]
         first_epoch = section.fit.epochs if state["stopped"] else state["epoch"]
         console.event("resume", f"train goes on after epoch {state['epoch']}", epoch=state["epoch"])
+
+    def one_hot(data: tf.data.Dataset) -> tf.data.Dataset:
+        return data.map(partial(with_one_hot, classes=len(label.classes))) if wants_one_hot(section) else data
+
     with console.progress("train", training.batches * section.fit.epochs) as advance:
         keeper = _EpochKeeper(
             feeds=(training, validation),
@@ -102,8 +101,8 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         board = keras.callbacks.TensorBoard(str(job.run_dir / TENSORBOARD), write_graph=False)
         try:
             model.fit(
-                training.to_tf(),
-                validation_data=validation.to_tf(),
+                one_hot(training.to_tf()),
+                validation_data=one_hot(validation.to_tf()),
                 epochs=section.fit.epochs,
                 initial_epoch=first_epoch,
                 # Ours comes last: what it writes down is what the others have made of the epoch.
@@ -117,7 +116,7 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
                     raise feed.error from None
             raise
     write_json(job.run_dir / HISTORY, history)
-    _save_model(model, job.run_dir / MODEL)
+    _save_model(with_probabilities(model, section, label), job.run_dir / MODEL)
     return history
 
 
