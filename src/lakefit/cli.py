@@ -1,6 +1,7 @@
 """The `lakefit` command. It parses, calls and turns errors into exit codes; the work is in `run` and the stages."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from lakefit.errors import LakefitError
 if TYPE_CHECKING:
     from lakefit.run.plan import StageName
     from lakefit.run.stages import Run
+
+# Of an address in the command, which is said again where it failed.
+_CREDENTIALS = r"(?i)(?<=://)[^/@?]*:[^/@]*(?=@)|(?<=key=)[^&\s']+|(?<=token=)[^&\s']+|(?<=secret=)[^&\s']+"
 
 EXIT_CODES = """exit codes:
   0  done, or all was current (10 for the latter with --exit-code)
@@ -70,7 +74,7 @@ def _again(given: Sequence[str], exit_code: int) -> str:
     """Return the last line of a failed run: the command to go on with."""
     import shlex
 
-    command = shlex.join(["lakefit", *given])
+    command = re.sub(_CREDENTIALS, "...", shlex.join(["lakefit", *given]))
     return f"{'Once that is mended' if exit_code == 2 else 'To go on'}: {command}"
 
 
@@ -172,11 +176,11 @@ def _schema(options: argparse.Namespace, console: Console) -> int:
 
 
 def _inspect(options: argparse.Namespace, console: Console) -> int:
-    from pathlib import Path
+    from lakefit.dataset.describe import describe
+    from lakefit.feed.dataset import open_dataset
 
-    from lakefit.dataset.describe import describe, find_dataset
-
-    fields, sections = describe(find_dataset(Path(options.path)))
+    dataset = open_dataset(options.path)
+    fields, sections = describe(dataset.path, dataset.manifest)
     console.result({"exit_code": 0, **fields}, sections)
     return 0
 
@@ -185,11 +189,13 @@ def _index(options: argparse.Namespace, console: Console) -> int:
     from lakefit.dataset.describe import describe_index
     from lakefit.dataset.index import index_folder
 
-    index, was_there = index_folder(options.path)
-    fields, sections = describe_index(options.path, index)
-    for column in index.left_out:
+    found = index_folder(options.path)
+    fields, sections = describe_index(options.path, found.index)
+    for column in found.index.left_out:
         console.event("warning", f"column {column.name!r} is left out: {column.reason}", column=column.name)
-    console.result({"exit_code": 0, "current": was_there, **fields}, sections)
+    for warning in found.warnings:
+        console.event("warning", warning)
+    console.result({"exit_code": 0, "current": found.current, **fields}, sections)
     return 0
 
 
@@ -213,7 +219,7 @@ def _init(options: argparse.Namespace, console: Console) -> int:
     console.event(
         "init",
         f"{path} predicts {label.expression}{guessed} from {len(roles.features)} columns: "
-        f"lakefit {label.command} {path}",
+        f"lakefit run {path}",
         pipeline=str(path), label=label.expression, type=label.type, guessed=not label.given,
         features=[feature.column for feature in roles.features], left_out=dict(roles.left_out),
     )  # fmt: skip

@@ -25,6 +25,10 @@ class FeedError(LakefitError):
     """The feed did not deliver exactly the rows of the manifest. Exit code 3."""
 
 
+class UnfitError(FeedError):
+    """A column of Parquet files that Lakefit has not written holds what the feed has no value for."""
+
+
 class StoppedError(LakefitError):
     """Stopped from outside; run again to go on. Exit code 4."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lakefit.errors import InputError
 from lakefit.feed.cache import Cache
 
 PIECE = bytes(range(256)) * 40
@@ -82,5 +83,8 @@ def test_what_a_dead_process_has_left_is_removed_and_no_room_is_no_error(tmp_pat
     cache.folder.rename(tmp_path.with_name("gone"))
     assert cache.get("a", lambda: PIECE) == PIECE
 
-    with pytest.raises(ValueError, match="holds nothing"):
+    tmp_path.with_name("file").write_bytes(b"")
+    with pytest.raises(ValueError, match="whole number of 1 or more, not 0"):
         Cache(tmp_path, 0)
+    with pytest.raises(InputError, match="can't be the folder of a cache"):
+        Cache(tmp_path.with_name("file"), 10)

@@ -20,7 +20,7 @@ import pytest
 
 from feeds import copied
 from lakefit.errors import FeedError
-from lakefit.feed import petastorm_engine
+from lakefit.feed import local, petastorm_engine
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.reader import Field, KnownFiles, RowGroup, read_row_groups
 
@@ -280,24 +280,29 @@ def test_a_missing_file_is_named_where_the_plan_comes_to_it(folder: Path) -> Non
 def test_footers_are_read_once_a_file_and_pages_checked_once_while_it_stays(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[tuple[str, bool, bool]] = []
-    real = pq.ParquetFile
+    opened: list[bool] = []
+    footers: list[str] = []
+    open_parquet, checked_footer = local.open_parquet, local.checked_footer
 
-    def noting(path: Path, metadata: Any, page_checksum_verification: bool) -> Any:
-        opened.append((path.name, metadata is None, page_checksum_verification))
-        return real(path, metadata=metadata, page_checksum_verification=page_checksum_verification)
+    def opening(file: Any, footer: Any, *, check_pages: bool) -> Any:
+        opened.append(check_pages)
+        return open_parquet(file, footer, check_pages=check_pages)
 
-    monkeypatch.setattr(petastorm_engine.pq, "ParquetFile", noting)
+    def reading(file: Any, group: RowGroup) -> Any:
+        footers.append(group.file)
+        return checked_footer(file, group)
+
+    monkeypatch.setattr(local, "open_parquet", opening)
+    monkeypatch.setattr(local, "checked_footer", reading)
     known = KnownFiles()
     for _ in range(2):
         read(folder, known=known, workers=1)
-    names = [group.file for group in plan()]
-    assert [name for name, _, _ in opened] == names * 2
-    assert [first for _, first, _ in opened] == [index == 0 for index in (0, 1) * 3] + [False] * 6
-    assert [checked for _, _, checked in opened] == [True] * 6 + [False] * 6
+    assert opened == [True] * 6 + [False] * 6
+    assert footers == [f"part-{number}.parquet" for number in range(3)]
 
     write(folder / "part-1.parquet", ROWS)
     opened.clear()
+    footers.clear()
     read(folder, known=known, workers=1)
-    assert [checked for _, _, checked in opened] == [False, False, True, True, False, False]
-    assert [name for name, first, _ in opened if first] == ["part-1.parquet"]
+    assert opened == [False, False, True, True, False, False]
+    assert footers == ["part-1.parquet"]

@@ -160,6 +160,14 @@ def test_what_can_not_be_asked_for_is_said(folder: Path) -> None:
         ask(columns=["x"], label="y")
     with pytest.raises(ValueError, match="name at least one"):
         ask(columns=[])
+    with pytest.raises(ValueError, match=r"columns is a list, .*\['at'\]"):
+        ask(columns="at")
+    with pytest.raises(ValueError, match="_position tells the row"):
+        ask(columns={"_position": "x"})
+    with pytest.raises(ValueError, match="No input is left"):
+        ask(columns=["x"], label="x")
+    with pytest.raises(ValueError, match="label of its own"):
+        ask(columns=["x", "y"], label="x", weight="x")
     with pytest.raises(InputError, match=r"there is no split 'train'; it has all"):
         dataset.to_numpy("train", batch_size=8)
 
@@ -240,3 +248,65 @@ def test_lanes_mix_what_stands_sorted_in_the_files(tmp_path: Path) -> None:
 
 
 OF_LANES: list[dict[str, Any]] = [{"shuffle": False}, {"lanes": 1}, {"lanes": 8}, {"lanes": 32}]
+
+
+def test_a_file_of_the_same_size_with_other_values_is_found(tmp_path: Path) -> None:
+    for shift in (0, 7):
+        values = np.arange(shift, shift + 100, dtype=np.float32)
+        pq.write_table(pa.table({"x": values}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
+        if not shift:
+            index_folder(tmp_path)
+    with pytest.raises(FeedError, match=r"a\.parquet can't be read\. The file has changed since it was indexed"):
+        list(lakefit.open_dataset(tmp_path).to_numpy("all", batch_size=8))
+
+
+def test_row_groups_of_no_rows_among_others_are_passed_over(tmp_path: Path) -> None:
+    for name, rows in (("a", 5), ("b", 0), ("c", 5), ("d", 0)):
+        pq.write_table(pa.table({"x": np.arange(rows)}), tmp_path / f"{name}.parquet")
+    index_folder(tmp_path)
+    dataset = lakefit.open_dataset(tmp_path)
+    for options in ({"shuffle": False}, {"lanes": 1}, {"lanes": 8}):
+        batches = list(dataset.to_numpy("all", batch_size=4, **options))
+        assert sorted(np.concatenate([batch["x"] for batch in batches]).tolist()) == sorted([*range(5)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"worker": 2, "workers": 2}, "numbered 0 to 1: there is no worker 2"),
+        ({"worker": -1, "workers": 2}, "there is no worker -1"),
+        ({"remainder": "Drop"}, "'keep' or 'drop', not 'Drop'"),
+        ({"lanes": 0}, "1 or more"),
+        ({"batch_size": 0}, "1 or more"),
+        ({"batch_size": "8"}, "batch_size is a whole number"),
+        ({"seed": None}, "seed is a whole number"),
+        ({"epoch": 1.5}, "epoch is a whole number"),
+    ],
+)
+def test_options_that_can_not_be_meant_are_refused(folder: Path, options: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        lakefit.open_dataset(folder).to_numpy("all", **{"batch_size": 8, "columns": ["at"], **options})
+
+
+def test_a_state_of_no_batch_is_refused(folder: Path) -> None:
+    dataset = lakefit.open_dataset(folder)
+    state = dataset.to_numpy("all", batch_size=8, columns=["at"]).state()
+    for batch in (-1, 7):
+        with pytest.raises(InputError, match="the epoch has 7"):
+            dataset.from_state({**state, "batch": batch}, columns=["at"])
+
+
+def test_times_of_spark_beyond_2262_are_read(tmp_path: Path) -> None:
+    at = pa.array([0, 253402300799 * 10**6], pa.timestamp("us"))
+    pq.write_table(pa.table({"at": at}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    assert index_folder(tmp_path).index.columns[0].type == "timestamp[us]"
+    (batch,) = lakefit.open_dataset(tmp_path).to_numpy("all", batch_size=8, shuffle=False)
+    assert batch["at"].tolist() == [0, 253402300799 * 10**6]
+
+
+def test_text_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
+    text = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xff"))
+    pq.write_table(pa.table({"name": text}), tmp_path / "a.parquet")
+    index_folder(tmp_path)
+    with pytest.raises(FeedError, match=r"a\.parquet can't be read\. Column 'name' holds text that is no UTF-8"):
+        list(lakefit.open_dataset(tmp_path).to_arrow("all", batch_size=8))

@@ -9,7 +9,7 @@ from typing import Any
 
 from lakefit.config import load_pipeline
 from lakefit.dataset.drift import stability_index
-from lakefit.dataset.index import Index, read_index
+from lakefit.dataset.index import Index
 from lakefit.dataset.layout import CURRENT, Layout
 from lakefit.dataset.manifest import MANIFEST, Manifest, read_manifest
 from lakefit.dataset.publish import read_json
@@ -46,7 +46,7 @@ def find_dataset(path: Path) -> Path:
         raise InputError(f"{path}: several pipelines have their output there; name one of: {_listed(outputs)}.")
     raise InputError(
         f"{path}: neither a dataset (with {MANIFEST}) nor a pipeline's output (with {CURRENT}) nor a pipeline file "
-        "(.yaml). Name one of these."
+        "(.yaml). Name one of these; of a folder of Parquet files, `lakefit index` makes a dataset."
     )
 
 
@@ -61,12 +61,10 @@ def _listed(paths: Sequence[Path]) -> str:
     return ", ".join(str(path) for path in paths)
 
 
-def describe(folder: Path) -> tuple[dict[str, Any], Sections]:
+def describe(folder: str | Path, manifest: Manifest | Index) -> tuple[dict[str, Any], Sections]:
     """Return a dataset's manifest as plain data, and tables of it: rows, files, contracts, statistics."""
-    index = read_index(folder)
-    if index is not None:
-        return describe_index(folder, index)
-    manifest = read_manifest(folder)
+    if isinstance(manifest, Index):
+        return describe_index(folder, manifest)
     ledger = manifest.ledger
     head: Rows = [
         ("name", manifest.name),

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, POSITION, is_inde
 from lakefit.dataset.store import Store, StoredFile, again
 from lakefit.errors import InputError
 
+ENDINGS = (".parquet", ".parq", ".pq")
 SPLITS = ("train", "validation", "test")
 ALL = "all"
 """The one split of files that don't lie in folders named like splits."""
@@ -94,18 +96,33 @@ class Index(Section):
     splits: dict[str, IndexedSplit]
 
 
-def index_folder(path: str | Path) -> tuple[Index, bool]:
-    """Write the index of a folder's Parquet files into its manifest.json; return it, and whether it was there already.
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """current: whether the index was there already. warnings: what is probably not meant."""
+
+    index: Index
+    current: bool
+    warnings: tuple[str, ...]
+
+
+def index_folder(path: str | Path) -> Indexed:
+    """Write the index of a folder's Parquet files into its manifest.json, where it is not there already.
 
     Raises:
         InputError: no such folder, no Parquet file in it, one that can't be read, or that has other columns than the
-            first; or the folder is a dataset that Lakefit has prepared.
+            first; the folder is a table of Delta, Iceberg or Hudi, or a dataset that Lakefit has prepared; or it can't
+            be written.
     """
+    if not str(path):
+        raise InputError("An empty path names no folder; the current one is `.`.")
     store = Store(path)
-    files = [file for file in store.files() if file.name.endswith((".parquet", ".parq", ".pq"))]
+    there = store.files()
+    files = [file for file in there if file.name.lower().endswith(ENDINGS)]
+    others = [file.name for file in there if file not in files and file.name != MANIFEST]
+    _ensure_no_table(store)
     before = _present(store)
     if not files:
-        raise InputError(f"{store}: there is no Parquet file (.parquet) in it.")
+        raise InputError(f"{store}: there is no Parquet file ({', '.join(ENDINGS)}) in it{_listed(others, ', but ')}.")
     with ThreadPoolExecutor(_FOOTER_READERS) as threads:
         footers = list(threads.map(lambda file: _footer(store, file), files))
     first = footers[0][0].schema.to_arrow_schema()
@@ -130,10 +147,31 @@ def index_folder(path: str | Path) -> tuple[Index, bool]:
     }
     index = Index(fingerprint=fingerprint(known), columns=columns, left_out=left_out, splits=splits)
     text = index.model_dump_json(indent=2) + "\n"
-    if before == text:
-        return index, True
-    store.write(MANIFEST, text)
-    return index, False
+    if before != text:
+        store.write(MANIFEST, text)
+    warnings = [f"Files that are not named like Parquet are passed over{_listed(others, ': ')}"] if others else []
+    stray = sorted({file.name.split("/")[0] for file in files} & set(SPLITS)) if list(splits) == [ALL] else []
+    if stray:
+        warnings.append(
+            f"Folders named like splits ({', '.join(stray)}) lie beside other files, so all rows are one split, "
+            f"{ALL!r}: {', '.join(SPLITS)} are splits where there is nothing else"
+        )
+    return Indexed(index, before == text, tuple(warnings))
+
+
+def _listed(names: Sequence[str], before: str) -> str:
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return f"{before}{', '.join(names[:5])}{more}" if names else ""
+
+
+def _ensure_no_table(store: Store) -> None:
+    """Raise InputError for a folder of which the files alone don't say which rows it has."""
+    for mark, kind in (("_delta_log", "Delta"), (".hoodie", "Hudi"), ("metadata/version-hint.text", "Iceberg")):
+        if store.has(mark):
+            raise InputError(
+                f"{store}: is a table of {kind} ({mark}), in which rows are deleted and replaced by its log: its files "
+                "alone would give rows that are gone. Name it as a source of a pipeline, or write its rows elsewhere."
+            )
 
 
 def _present(store: Store) -> str | None:
@@ -190,9 +228,9 @@ def _footer(store: Store, file: StoredFile) -> tuple[pq.FileMetaData, str]:
 
 
 def _ensure_same(store: Store, one: str, schema: pa.Schema, other: str, others: pa.Schema) -> None:
-    mine, theirs = ({field.name: str(field.type) for field in side} for side in (schema, others))
-    for name in [*mine, *theirs]:
-        if mine.get(name) != theirs.get(name):
+    mine, theirs = ({field.name: field.type for field in side} for side in (schema, others))
+    for name in dict.fromkeys([*mine, *theirs]):
+        if name not in mine or name not in theirs or _fed_as(mine[name]) != _fed_as(theirs[name]):
             raise InputError(
                 f"{store}: files of one folder have the same columns, and {other} has {name!r} as "
                 f"{theirs.get(name, 'no column')}, {one} as {mine.get(name, 'no column')}. Move the files of another "
@@ -200,11 +238,21 @@ def _ensure_same(store: Store, one: str, schema: pa.Schema, other: str, others: 
             )
 
 
+def _fed_as(arrow: pa.DataType) -> object:
+    """Return what counts of a type: text is text, whatever its offsets or dictionary."""
+    try:
+        return values_of(arrow)
+    except TypeError:
+        return str(arrow)
+
+
 def _columns(
     schema: pa.Schema, footers: Sequence[pq.FileMetaData]
 ) -> tuple[tuple[IndexedColumn, ...], tuple[LeftOut, ...]]:
     rows = sum(footer.num_rows for footer in footers)
     stored, nulls = _stored(schema.names, footers)
+    leaves = [footers[0].schema.column(leaf) for leaf in range(footers[0].num_columns)]
+    int96 = {leaf.path for leaf in leaves if leaf.physical_type == "INT96"}
     columns, left_out = [], []
     for field in schema:
         try:
@@ -220,7 +268,8 @@ def _columns(
         columns.append(
             IndexedColumn(
                 name=field.name,
-                type=str(field.type),
+                # Of Spark's old timestamps (INT96), which are read in a unit in which all of them have a number.
+                type="timestamp[us]" if field.name in int96 else str(field.type),
                 dtype=dtype,
                 shape=shape,
                 # Of a list, the footer counts what it holds.
@@ -255,9 +304,11 @@ def values_of(arrow: pa.DataType) -> tuple[str, tuple[int, ...] | None]:
         TypeError: the feed can't read such columns; the message says what to do.
     """
     types = pa.types
-    # A tensor of another order of axes would have to be turned; nobody writes that.
-    if isinstance(arrow, pa.FixedShapeTensorType) and list(arrow.permutation or ()) == sorted(arrow.permutation or ()):
-        return _number(arrow.value_type), tuple(arrow.shape)
+    if isinstance(arrow, pa.FixedShapeTensorType):
+        # Of another order of axes it would have to be turned; nobody writes that.
+        order = list(arrow.permutation or ())
+        if order == sorted(order) and arrow.shape and math.prod(arrow.shape):
+            return _number(arrow.value_type), tuple(arrow.shape)
     if types.is_dictionary(arrow):
         return values_of(arrow.value_type)
     if types.is_string(arrow) or types.is_large_string(arrow) or types.is_string_view(arrow):
@@ -272,7 +323,7 @@ def values_of(arrow: pa.DataType) -> tuple[str, tuple[int, ...] | None]:
         return "int64", ()
     if _is_number(arrow):
         return _number(arrow), ()
-    if types.is_fixed_size_list(arrow) and _is_number(arrow.value_type):
+    if types.is_fixed_size_list(arrow) and _is_number(arrow.value_type) and arrow.list_size:
         return _number(arrow.value_type), (arrow.list_size,)
     if (types.is_list(arrow) or types.is_large_list(arrow)) and _is_number(arrow.value_type):
         return _number(arrow.value_type), None

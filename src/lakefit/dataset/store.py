@@ -1,12 +1,12 @@
 """The folder of a dataset: on this machine, or in an object store that pyarrow knows (s3://, gs://, abfss://)."""
 
+import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -15,6 +15,8 @@ from lakefit.dataset.publish import write_atomically
 from lakefit.errors import InputError
 
 Result = TypeVar("Result")
+
+_STORE_ERRORS = (OSError, ValueError, pa.ArrowException)
 
 # Waits after reads that failed. pyarrow has then tried each some thirty times, within some seconds.
 _WAITS_S = (1.0, 4.0, 15.0, 45.0)
@@ -44,17 +46,24 @@ class Store:
             self._file_system: fs.FileSystem = fs.LocalFileSystem()
             self._base = self.root
             return
-        address = urlsplit(str(path))
-        self.root = f"{address.scheme}://{address.netloc}{address.path.rstrip('/')}"
-        if ("@" in address.netloc and address.scheme == "s3") or re.search(r"(key|token|secret)=", address.query):
+        self.root = without_credentials(str(path)).split("?")[0].rstrip("/")
+        if without_credentials(str(path)) != str(path):
             raise InputError(
-                f"{address.scheme}://{address.netloc.split('@')[-1]}{address.path}: an address with credentials ends "
-                "up in logs. Give them as the store's own tools take them: AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, a profile, or the machine's role."
+                f"{self.root}: an address with credentials ends up in logs. Give them as the store's own tools take "
+                "them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role."
             )
+        if not re.match(r"(s3|gs|gcs|abfs|abfss)://[^/]", str(path)):
+            raise InputError(
+                f"{path!s}: no address of a store that can be read: expected s3://bucket/folder, gs://bucket/folder or "
+                "abfss://container@account/folder, as text."
+            )
+        address = str(path)
+        if address.startswith("g") and "retry_limit_seconds" not in address:
+            # It is a quarter of an hour otherwise.
+            address += f"{'&' if '?' in address else '?'}retry_limit_seconds=60"
         try:
-            self._file_system, self._base = fs.FileSystem.from_uri(str(path))
-        except (pa.ArrowException, OSError, ValueError) as error:
+            self._file_system, self._base = fs.FileSystem.from_uri(address)
+        except _STORE_ERRORS as error:
             raise InputError(f"{self.root}: no store that can be read: {error}") from None
 
     def __str__(self) -> str:
@@ -71,40 +80,81 @@ class Store:
             return bytes(again(lambda: file.read_at(file.size(), 0)))
 
     def write(self, name: str, content: str) -> None:
-        """Write a file, whole or not at all."""
-        if self.local is not None:
-            write_atomically(self.local / name, content)
-            return
-        with self._file_system.open_output_stream(f"{self._base}/{name}") as file:
-            file.write(content.encode())
+        """Write a file, whole or not at all. Raises InputError where it can't be written."""
+        try:
+            if self.local is not None:
+                write_atomically(self.local / name, content)
+                return
+            with self._file_system.open_output_stream(f"{self._base}/{name}") as file:
+                file.write(content.encode())
+        except _STORE_ERRORS as error:
+            said = getattr(error, "strerror", None) or error
+            raise InputError(f"{self.place(name)}: can't be written: {said}. Make {self} writable.") from None
 
     def open(self, name: str) -> pa.NativeFile:
         """Open a file for reading anywhere in it. Raises FileNotFoundError, OSError."""
         return self._file_system.open_input_file(f"{self._base}/{name}")
 
     def files(self) -> list[StoredFile]:
-        """Return the files of the folder and those in it, by name, without hidden ones ("_SUCCESS", ".crc").
+        """Return the files of the folder and those in it, by name.
+
+        Left out are those that Spark leaves out, too: names, also of folders, that begin with "." or, but for
+        partitions ("_k=1"), with "_". A folder that is there twice, by a link, is read once.
 
         Raises:
             InputError: there is no such folder.
         """
         try:
-            found = self._file_system.get_file_info(fs.FileSelector(self._base, recursive=True))
+            info = self._file_system.get_file_info(self._base)
+            if info.type == fs.FileType.File:
+                raise InputError(f"{self}: is a file: name its folder.")
+            files = list(self._listed_here(self.local)) if self.local is not None else self._listed_there()
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{self}: there is no such folder.") from None
-        except OSError as error:
+        except _STORE_ERRORS as error:
             raise InputError(f"{self}: can't be listed: {error}") from None
+        return sorted((file for file in files if not _is_hidden(file.name)), key=lambda file: file.name)
+
+    def has(self, name: str) -> bool:
+        """Say whether there is a file or folder of this name."""
+        info = self._file_system.get_file_info(f"{self._base}/{name}")
+        return bool(info.type != fs.FileType.NotFound)
+
+    def _listed_there(self) -> list[StoredFile]:
+        found = self._file_system.get_file_info(fs.FileSelector(self._base, recursive=True))
         start = len(self._base.rstrip("/")) + 1
-        files = [StoredFile(file.path[start:], file.size) for file in found if file.type == fs.FileType.File]
-        return sorted(
-            (file for file in files if not any(part[0] in "._" for part in file.name.split("/"))),
-            key=lambda file: file.name,
-        )
+        return [StoredFile(file.path[start:], file.size) for file in found if file.type == fs.FileType.File]
+
+    def _listed_here(self, root: Path) -> Iterator[StoredFile]:
+        if not root.is_dir():
+            raise FileNotFoundError(root)
+        seen = set()
+        for folder, folders, names in os.walk(root, followlinks=True):
+            state = os.stat(folder)
+            if (state.st_dev, state.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            for name in names:
+                path = os.path.join(folder, name)
+                # A link to nothing has no size: who opens it says so.
+                size = os.stat(path).st_size if os.path.exists(path) else 0
+                yield StoredFile(os.path.relpath(path, root).replace(os.sep, "/"), size)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in name.split("/"))
+
+
+def without_credentials(text: str) -> str:
+    """Return an address, or any text, without the credentials of addresses in it."""
+    text = re.sub(r"(?<=://)[^/@?]*:[^/@]*@", "", text)
+    return re.sub(r"(?i)([a-z_]*(?:key|token|secret|password)[a-z_]*=)[^&\s']+", r"\1...", text)
 
 
 def is_address(path: str | Path) -> bool:
     """Say whether a path is the address of an object store, and not one of this machine."""
-    return isinstance(path, str) and re.match(r"[a-z][a-z0-9+.-]+://", path) is not None
+    return re.match(r"(?i)([a-z][a-z0-9+.-]+://|(s3[an]?|gc?s|abfss?|hdfs):/)", str(path)) is not None
 
 
 def again(read: Callable[[], Result]) -> Result:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
+from lakefit.errors import InputError
+
 _HEAD = struct.Struct("<8sQL")
 _MAGIC = b"lakefit1"
 # What is removed to make room for more is this share more than needed: looking through the folder takes its time.
@@ -27,12 +29,15 @@ class Cache:
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
-        """Raises ValueError unless max_bytes is more than 0, OSError if the folder can't be made."""
-        if max_bytes <= 0:
-            raise ValueError(f"A cache of {max_bytes} bytes holds nothing.")
+        """Raises ValueError unless max_bytes is a number of bytes, InputError if the folder can't be made."""
+        if not isinstance(max_bytes, int) or max_bytes <= 0:
+            raise ValueError(f"A cache is of so many bytes, a whole number of 1 or more, not {max_bytes!r}.")
         self.folder = Path(folder)
         self.max_bytes = max_bytes
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: can't be the folder of a cache: {error.strerror}.") from None
         self._lock = Lock()
         self._bytes = sum(size for _, size, _ in self._pieces())
         # Pieces whose checksum was right once, as the file was then.
@@ -77,17 +82,18 @@ class Cache:
         if size > self.max_bytes:
             return
         temporary = path.with_name(f".{uuid.uuid4().hex}")
+        # One at a time: what is being written is not seen by who makes room.
         with self._lock:
             if self._bytes + size > self.max_bytes:
                 self._evict(size)
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(_HEAD.pack(_MAGIC, len(content), zlib.crc32(content)))
+                    file.write(content)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
             self._bytes += size
-        try:
-            with open(temporary, "wb") as file:
-                file.write(_HEAD.pack(_MAGIC, len(content), zlib.crc32(content)))
-                file.write(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _evict(self, needed: int) -> None:
         """Remove the pieces that were not used for longest, until there is room; count anew what is there."""

@@ -6,9 +6,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Required, TypedDict, Unpack
 
+import pyarrow as pa
+
 from lakefit.dataset.describe import find_dataset
 from lakefit.dataset.index import Index, parse_index, read_index
-from lakefit.dataset.manifest import MANIFEST, Manifest, is_index, parse_manifest, read_manifest
+from lakefit.dataset.manifest import MANIFEST, POSITION, Manifest, is_index, parse_manifest, read_manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.dataset.store import Store, is_address
 from lakefit.errors import InputError
@@ -17,7 +19,6 @@ from lakefit.feed.reader import Field
 from lakefit.feed.split import SplitFeed, State, field_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import tensorflow as tf
     import torch.utils.data
 
@@ -60,6 +61,8 @@ def open_dataset(path: str | Path, cache: Cache | None = None) -> "Dataset":
         InputError: there is none, it is not one that this version reads, or the store does not answer.
     """
     if not is_address(path):
+        if cache is not None:
+            raise ValueError(f"{path} is on this machine: a cache is of datasets in object stores.")
         folder = find_dataset(Path(path))
         return Dataset(Store(folder), read_index(folder) or read_manifest(folder))
     store = Store(path)
@@ -67,7 +70,7 @@ def open_dataset(path: str | Path, cache: Cache | None = None) -> "Dataset":
         text = store.read(MANIFEST).decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{store.place(MANIFEST)}: there is none: name a dataset's folder, or index it.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{store.place(MANIFEST)}: can't be read: {error}") from None
     manifest = parse_index(text, store) if is_index(text) else parse_manifest(text, store.place(MANIFEST))
     return Dataset(store, manifest, cache)
@@ -124,6 +127,8 @@ class Dataset:
         if split not in self.manifest.splits:
             raise InputError(f"{self.path}: there is no split {split!r}; it has {', '.join(self.splits)}.")
         epoch, columns = options.pop("epoch", 0), options.pop("columns", None)
+        if not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(f"epoch is a whole number from 0 on, not {epoch!r}.")
         fields = self._fields(columns)
         feed = SplitFeed(self._store, self.manifest, split, fields=fields, cache=self._cache, **options)  # type: ignore[misc]  # mypy: pop leaves the rest
         feed.epoch = epoch
@@ -148,8 +153,10 @@ class Dataset:
         for name in (label, weight):
             if name is not None and name not in arrays:
                 raise InputError(f"{self.path}: {self._unknown(name, arrays)}")
-        if weight is not None and label is None:
-            raise ValueError("Weights without a label mean nothing to Keras: name the label, too.")
+        if weight is not None and label in (None, weight):
+            raise ValueError("Weights without a label of its own mean nothing to Keras: name the label, too.")
+        if not set(arrays) - {label, weight}:
+            raise ValueError("No input is left: name more columns than the label.")
         feed.fields, apart = _side_by_side(feed.fields)
         return feed.to_tf(names=arrays, apart=apart, label=label, weight=weight, next_epochs=True)
 
@@ -198,6 +205,8 @@ class Dataset:
         if columns is not None:
             options["columns"] = columns
         feed = self.to_numpy(split, **options)
+        if not 0 <= batch < max(feed.batches, 1):
+            raise InputError(f"The state's batch is {batch}; the epoch has {feed.batches}, numbered from 0.")
         feed.first_batch = batch
         return feed
 
@@ -208,12 +217,18 @@ class Dataset:
                 raise ValueError("The columns of a prepared dataset are laid side by side: take what you need of them.")
             return None
         known = {column.name: column for column in self.manifest.columns}
+        if isinstance(columns, str):
+            raise ValueError(f"columns is a list, or names of arrays and their columns: [{columns!r}].")
         columns = tuple(known) if columns is None else columns
         named = columns if isinstance(columns, Mapping) else {name: name for name in columns}
         if not named:
             raise ValueError("No column is asked for: name at least one.")
         fields = []
         for array, wanted in named.items():
+            if array == POSITION:
+                raise ValueError(f"{POSITION} tells the row: choose another name for the array.")
+            if not wanted:
+                raise ValueError(f"No column is asked for as {array!r}: name at least one.")
             names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
             for name in names:
                 if name not in known:

@@ -1,11 +1,15 @@
 """Row groups of files on this machine."""
 
+import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lakefit.dataset.footer import parse_footer, read_footer
 from lakefit.errors import FeedError
 from lakefit.feed.reader import FileState, KnownFiles, RowGroup
 
@@ -34,10 +38,26 @@ class LocalFiles:
             raise FeedError(f"The file has {state[1]:,} bytes where the manifest has {group.file_bytes:,}")
         checked = (group.file, state, group.index) in self._known.checked
         # Not memory-mapped: it was no faster here, and a file that shrinks under a map kills the process.
-        footer = self._known.footer(group.file, state)
-        with pq.ParquetFile(path, metadata=footer, page_checksum_verification=not checked) as parquet:
-            self._known.remember(group.file, state, parquet.metadata)
-            yield parquet, state
+        with pa.OSFile(str(path)) as file:
+            footer = self._known.footer(group.file, state) or checked_footer(file, group)
+            self._known.remember(group.file, state, footer)
+            with open_parquet(file, footer, check_pages=not checked) as parquet:
+                yield parquet, state
+
+
+def checked_footer(file: pa.NativeFile, group: RowGroup) -> pq.FileMetaData:
+    """Return the footer of a row group's file. Raises FeedError if it is not the one that is known, OSError."""
+    content = read_footer(file, file.size())
+    if group.footer_sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise FeedError("The file has changed since it was indexed: its footer is another one")
+    return parse_footer(content)
+
+
+def open_parquet(file: Any, footer: pq.FileMetaData, *, check_pages: bool) -> pq.ParquetFile:
+    """Open a file whose footer is known. INT96, which has no unit, is read in one in which all of it has a number."""
+    return pq.ParquetFile(
+        file, metadata=footer, page_checksum_verification=check_pages, coerce_int96_timestamp_unit="us"
+    )
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

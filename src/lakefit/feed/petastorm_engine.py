@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import lakefit.petastorm
 from lakefit.dataset.packed import unpack
 from lakefit.dataset.store import Store
-from lakefit.errors import FeedError
+from lakefit.errors import FeedError, UnfitError
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.cache import Cache
 from lakefit.feed.local import LocalFiles
@@ -184,10 +184,12 @@ def _naming(place: str, group: RowGroup) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error) if isinstance(error, FeedError) else f"{type(error).__name__}: {error}"
-        raise FeedError(
-            f"Row group {group.index} of {place} can't be read. {reason.rstrip('.')}. The files of "
-            "a dataset never change: restore this one, or prepare the dataset again (or index it)."
-        ) from error
+        advice = (
+            "Leave the column out, or write the files again (prepare the dataset again) without them."
+            if isinstance(error, UnfitError)
+            else "The files of a dataset never change: restore this one, or prepare the dataset again (or index it)."
+        )
+        raise FeedError(f"Row group {group.index} of {place} can't be read. {reason.rstrip('.')}. {advice}") from error
 
 
 def decode_row_group(
@@ -259,7 +261,7 @@ def _values(table: Any, name: str, field: Field, planned_rows: int) -> NDArray[A
 
 def _ensure_no_nulls(name: str, column: Any, field: Field) -> None:
     if column.null_count and not field.nulls:
-        raise FeedError(f"Column {name!r} has {column.null_count:,} nulls, for which {field.dtype} has no value.")
+        raise UnfitError(f"Column {name!r} has {column.null_count:,} nulls, for which {field.dtype} has no value.")
 
 
 def _ensure_rows(name: str, rows: int, planned: int) -> None:
@@ -275,8 +277,8 @@ def _of_shape(table: Any, field: Field, shape: tuple[int, ...], planned_rows: in
     column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
+    _ensure_no_nulls(name, column, replace(field, nulls=False))
     if pa.types.is_fixed_size_list(column.type):
-        _ensure_no_nulls(name, column, replace(field, nulls=False))
         items = column.flatten()
         if items.type != pa.from_numpy_dtype(np.dtype(field.dtype)):
             raise FeedError(f"Column {name!r} is {column.type}, not lists of {field.dtype}.")

@@ -46,7 +46,8 @@ class RowGroup:
     index: int  # inside the file
     rows: int
     first_position: int  # `_position` of the group's first row; those of the others count up
-    file_bytes: int | None = None  # the file's size, where it is known
+    file_bytes: int | None = None  # the file's size, and the SHA-256 of its footer, where they are known
+    footer_sha256: str | None = None
 
 
 FileState = tuple[int, int, int] | str

@@ -9,10 +9,11 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakefit.dataset.footer import column_of, parse_footer, read_footer
+from lakefit.dataset.footer import column_of
 from lakefit.dataset.store import Store, again
 from lakefit.errors import FeedError
 from lakefit.feed.cache import Cache
+from lakefit.feed.local import checked_footer, open_parquet
 from lakefit.feed.reader import FileState, KnownFiles, RowGroup
 
 # Bytes between two columns that are read along: as much as comes in the time in which a store answers.
@@ -39,16 +40,21 @@ class RemoteFiles:
         self._locks: dict[str, Lock] = {}
         self._open: dict[str, RemoteFile] = {}
 
-    def get(self, name: str, due: int | None) -> RemoteFile:
-        """Open a file, or return the one that is open. due: its size, if that is known. Raises OSError, FeedError."""
+    def get(self, group: RowGroup) -> RemoteFile:
+        """Open a row group's file, or return the one that is open.
+
+        Raises OSError, and FeedError if it is not the one that is known.
+        """
+        name = group.file
         with self._lock:
             lock = self._locks.setdefault(name, Lock())
         with lock:
             if name not in self._open:
-                self._open[name] = self._opened(name, due)
+                self._open[name] = self._opened(group)
             return self._open[name]
 
-    def _opened(self, name: str, due: int | None) -> RemoteFile:
+    def _opened(self, group: RowGroup) -> RemoteFile:
+        name, due = group.file, group.file_bytes
         file = again(lambda: self._store.open(name))
         size = file.size()
         if due not in (None, size):
@@ -58,7 +64,7 @@ class RemoteFiles:
         state = f"{size} {etag.decode(errors='replace')}"
         footer = self._known.footer(name, state)
         if footer is None:
-            footer = parse_footer(read_footer(file, size))
+            footer = checked_footer(file, group)
             self._known.remember(name, state, footer)
         return RemoteFile(name, file, size, state, footer)
 
@@ -72,13 +78,13 @@ class RemoteFiles:
 
         Raises FeedError if the file is not as large as is known, OSError.
         """
-        remote = self.get(group.file, group.file_bytes)
+        remote = self.get(group)
         footer = remote.footer
         # A row group that is not there has no pieces: who decodes it says so.
         spans = spans_of(footer, group.index, columns) if group.index < footer.num_row_groups else []
         pieces = _Spans(remote.size, [(start, self._bytes(remote, start, stop)) for start, stop in spans])
         checked = (group.file, remote.state, group.index) in self._known.checked
-        with pq.ParquetFile(pa.PythonFile(pieces), metadata=footer, page_checksum_verification=not checked) as parquet:
+        with open_parquet(pa.PythonFile(pieces), footer, check_pages=not checked) as parquet:
             yield parquet, remote.state
 
     def _bytes(self, remote: RemoteFile, start: int, stop: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from lakefit.dataset.index import Index, IndexedColumn
+from lakefit.dataset.index import Index, IndexedColumn, IndexedFile
 from lakefit.dataset.manifest import POSITION, Manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.dataset.store import Store
@@ -92,8 +92,18 @@ class SplitFeed:
         dataset where None. cache: of the files of a store. lanes: row groups that a batch mixes. remainder: what
         becomes of the rows that fill no batch at an epoch's end; they are others in each epoch. worker, workers: the
         share of each batch that is read here."""
+        numbers = {"batch_size": batch_size, "seed": seed, "lanes": lanes, "worker": worker, "workers": workers}
+        for name, value in numbers.items():
+            if not isinstance(value, int | np.integer) or isinstance(value, bool):
+                raise ValueError(f"{name} is a whole number, not {value!r}.")
+        if batch_size < 1 or lanes < 1:
+            raise ValueError(f"batch_size and lanes are 1 or more, not {batch_size} and {lanes}.")
         if not 1 <= workers <= batch_size:
             raise ValueError(f"A batch of {batch_size} rows can't be shared by {workers} workers.")
+        if not 0 <= worker < workers:
+            raise ValueError(f"{workers} workers are numbered 0 to {workers - 1}: there is no worker {worker}.")
+        if remainder not in ("keep", "drop"):
+            raise ValueError(f"remainder is 'keep' or 'drop', not {remainder!r}.")
         self.epoch = 0
         self.first_batch = 0
         self.error: BaseException | None = None
@@ -298,13 +308,15 @@ def field_of(column: IndexedColumn) -> Field:
 
 
 def row_groups(manifest: Manifest | Index, split: str) -> tuple[RowGroup, ...]:
-    """Return the row groups of a split in the order of its files."""
+    """Return the row groups of a split in the order of its files; those of no rows are left out."""
     groups: list[RowGroup] = []
     for file in manifest.splits[split].files:
         assert file.first_position is not None, f"{file.path} is no file of a split"
         position = file.first_position
+        footer = file.footer_sha256 if isinstance(file, IndexedFile) else None
         for index, rows in enumerate(file.row_groups):
-            groups.append(RowGroup(file.path, index, rows, position, file.bytes or None))
+            if rows:
+                groups.append(RowGroup(file.path, index, rows, position, file.bytes or None, footer))
             position += rows
     return tuple(groups)
 

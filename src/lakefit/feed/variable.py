@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakefit.errors import FeedError
+from lakefit.errors import FeedError, UnfitError
 
 _KINDS = {
     "str": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
@@ -27,6 +27,11 @@ def decoded(column: pa.ChunkedArray, name: str, dtype: str) -> pa.Array:
     wanted = _type_of(dtype)
     if not any(is_one(column.type) for is_one in _KINDS.get(dtype, _LISTS)):
         raise FeedError(f"Column {name!r} is {column.type}, not {dtype if dtype in _KINDS else wanted}.")
+    if dtype == "str":
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise UnfitError(f"Column {name!r} holds text that is no UTF-8: {error}") from None
     if dtype in _KINDS:
         return _in_one_piece(column.cast(wanted)).fill_null("" if dtype == "str" else b"")
     item = wanted.value_type
@@ -34,11 +39,11 @@ def decoded(column: pa.ChunkedArray, name: str, dtype: str) -> pa.Array:
         raise FeedError(f"Column {name!r} is {column.type}, not lists of {item}.")
     lists = _in_one_piece(column.cast(wanted))
     if lists.null_count:
-        raise FeedError(f"Column {name!r} has {lists.null_count:,} nulls where lists are due: write empty ones.")
+        raise UnfitError(f"Column {name!r} has {lists.null_count:,} nulls where lists are due.")
     values = lists.values
     if values.null_count:
         if not pa.types.is_floating(item):
-            raise FeedError(f"Column {name!r} has {values.null_count:,} nulls in its lists of {item}.")
+            raise UnfitError(f"Column {name!r} has {values.null_count:,} nulls in its lists of {item}.")
         lists = pa.LargeListArray.from_arrays(lists.offsets, values.fill_null(float("nan")))
     return lists
 
