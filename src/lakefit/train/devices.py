@@ -1,5 +1,7 @@
 """`train.devices`: one line that says on what the model is trained."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from lakefit.errors import InputError
@@ -30,3 +32,22 @@ def strategy(devices: str) -> tf.distribute.Strategy:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
+
+
+def weighted_by_rows(data: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Return batches of (inputs, label, weight) with which every row counts the same, on whichever replica it is.
+
+    MirroredStrategy cuts a batch of n rows into pieces of ceil(n / replicas), the last ones smaller or empty, and takes
+    the mean of the replicas' means: rows of a small piece would count more. So each row of a piece of k rows weighs
+    k x replicas / n, which is 1 where pieces are equal; Keras's losses divide by the number of rows, not by the sum of
+    weights.
+    """
+
+    def weighted(inputs: Any, label: Any, weight: Any = None) -> tuple[Any, Any, Any]:
+        rows = tf.shape(label)[0]
+        piece = (rows + replicas - 1) // replicas
+        first = tf.range(rows) // tf.maximum(piece, 1) * piece
+        share = tf.cast(tf.minimum(piece, rows - first) * replicas, tf.float32) / tf.cast(rows, tf.float32)
+        return inputs, label, share if weight is None else share * weight
+
+    return data.map(weighted)

@@ -19,7 +19,7 @@ from lakefit.dataset.publish import write_json
 from lakefit.errors import LakefitError
 from lakefit.feed.split import SplitFeed
 from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
-from lakefit.train.devices import strategy
+from lakefit.train.devices import strategy, weighted_by_rows
 from lakefit.train.model import build_callbacks, build_model
 from lakefit.train.task import wants_one_hot, with_one_hot, with_probabilities
 
@@ -71,6 +71,15 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
                 "batch would be left; keep the remainder, or lower train.fit.batch_size",
             )
         )
+    replicas = devices.num_replicas_in_sync
+    if min(batch_size, training.rows) < replicas:
+        raise job.source.error(
+            Problem(
+                ("train", "fit", "batch_size"),
+                f"a batch of {min(batch_size, training.rows):,} rows can't be shared by {replicas} devices "
+                f"({section.devices}), of which each needs one; the training split has {training.rows:,}",
+            )
+        )
     validation = SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=batch_size, shuffle=False)
     checkpoints = job.run_dir / CHECKPOINTS
     found = latest_checkpoint(checkpoints)
@@ -84,8 +93,10 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         first_epoch = section.fit.epochs if state["stopped"] else state["epoch"]
         console.event("resume", f"train goes on after epoch {state['epoch']}", epoch=state["epoch"])
 
-    def one_hot(data: tf.data.Dataset) -> tf.data.Dataset:
-        return data.map(partial(with_one_hot, classes=len(label.classes))) if wants_one_hot(section) else data
+    def ready(data: tf.data.Dataset) -> tf.data.Dataset:
+        if wants_one_hot(section):
+            data = data.map(partial(with_one_hot, classes=len(label.classes)))
+        return weighted_by_rows(data, replicas) if replicas > 1 else data
 
     with console.progress("train", training.batches * section.fit.epochs) as advance:
         keeper = _EpochKeeper(
@@ -101,8 +112,8 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         board = keras.callbacks.TensorBoard(str(job.run_dir / TENSORBOARD), write_graph=False)
         try:
             model.fit(
-                one_hot(training.to_tf()),
-                validation_data=one_hot(validation.to_tf()),
+                ready(training.to_tf()),
+                validation_data=ready(validation.to_tf()),
                 epochs=section.fit.epochs,
                 initial_epoch=first_epoch,
                 # Ours comes last: what it writes down is what the others have made of the epoch.

@@ -1,0 +1,109 @@
+"""One, two and four devices train the same: gradients and weights, uneven last batches and embeddings included."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feeds import manifest_of
+from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
+from lakefit.dataset.manifest import DataFile
+
+BATCH = 16
+# Batches of 16 rows, and what remains: 0, 1, R - 1 (1 and 3) and 3 rows, and 5, which 4 devices cut into 2, 2, 1 and 0.
+REMAINDERS = (0, 1, 3, 5)
+CATEGORIES = tuple("abcdefgh")
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+import keras
+import numpy as np
+import tensorflow as tf
+from lakefit.config import PipelineSource
+from lakefit.config.train import Train
+from lakefit.dataset.manifest import Manifest
+from lakefit.feed.split import SplitFeed
+from lakefit.train.devices import strategy, weighted_by_rows
+from lakefit.train.model import build_model
+
+folder, replicas, batch, steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+tf.config.experimental.enable_op_determinism()
+devices = strategy(f"cpu:{replicas}")
+found = {}
+for path in sorted(folder.iterdir()):
+    manifest = Manifest.model_validate_json((path / "manifest.json").read_text())
+    section = Train.model_validate({
+        "model": {"sequential": [{"Dense": {"units": 8, "activation": "relu"}},
+                                 {"Dense": {"units": 1, "activation": "sigmoid"}}]},
+        "compile": {"optimizer": {"SGD": {"learning_rate": 0.01}}, "metrics": ["accuracy"]},
+        "fit": {"epochs": 1, "batch_size": batch},
+    }, strict=False)
+    keras.utils.set_random_seed(1)
+    with devices.scope():
+        model = build_model(manifest.features, manifest.label, section, PipelineSource("p.yaml", {}, {}, ""))
+    feed = SplitFeed(path, manifest, "train", batch_size=batch, seed=1)
+    data = feed.to_tf(next_epochs=True)
+    data = weighted_by_rows(data, replicas) if replicas > 1 else data
+    first = []
+    remember = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: first or first.extend(model.get_weights()))
+    history = model.fit(data, epochs=-(-steps // feed.batches), verbose=0, shuffle=False, callbacks=[remember])
+    found[path.name] = {
+        "first epoch": [weight.tolist() for weight in first],
+        "weights": [weight.tolist() for weight in model.get_weights()],
+        "accuracy": history.history["accuracy"],
+    }
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training split for each remainder."""
+    folder = tmp_path_factory.mktemp("splits")
+    rng = np.random.default_rng(1)
+    for remainder in REMAINDERS:
+        rows = 9 * BATCH + remainder
+        path = folder / str(remainder)
+        (path / "train").mkdir(parents=True)
+        columns: dict[str, Any] = {name: rng.normal(size=rows).astype(np.float32) for name in ("x", "y")}
+        columns |= {"c": rng.integers(2, 10, rows).astype(np.int32), "_position": np.arange(rows)}
+        columns["label"] = (columns["x"] + columns["c"] > 5).astype(np.float32)
+        pq.write_table(pa.table(columns), path / "train/part-00000.parquet")
+        file = DataFile(path="train/part-00000.parquet", row_groups=(rows,), bytes=0, sha256="", first_position=0)
+        features = Features(
+            numeric=tuple(NumericFeature(name=name, fill=0.0) for name in ("x", "y")),
+            categorical=(CategoricalFeature(name="c", vocabulary=CATEGORIES, counts=(1,) * 8, rare=0),),
+        )
+        (path / "manifest.json").write_text(manifest_of([file], features).model_dump_json(by_alias=True))
+    return folder
+
+
+def trained(folder: Path, replicas: int, steps: int) -> Any:
+    command = [sys.executable, "-c", TRAIN, str(folder), str(replicas), str(BATCH), str(steps)]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def one(folder: Path) -> Any:
+    return trained(folder, 1, 100)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_more_devices_end_with_the_same_weights(folder: Path, one: Any, replicas: int) -> None:
+    more = trained(folder, replicas, 100)
+
+    for remainder in map(str, REMAINDERS):
+        for stage in ("first epoch", "weights"):
+            for mine, theirs in zip(one[remainder][stage], more[remainder][stage], strict=True):
+                np.testing.assert_allclose(theirs, mine, rtol=0, atol=1e-6, err_msg=f"{remainder} rows, {stage}")
+        assert more[remainder]["accuracy"] == pytest.approx(one[remainder]["accuracy"])
