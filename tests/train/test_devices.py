@@ -50,10 +50,14 @@ for path in sorted(folder.iterdir()):
     with devices.scope():
         model = build_model(manifest.features, manifest.label, section, PipelineSource("p.yaml", {}, {}, ""))
     feed = SplitFeed(path, manifest, "train", batch_size=batch, seed=1)
-    data = feed.to_tf(next_epochs=True)
+    data = feed.to_tf()
     data = weighted_by_rows(data, replicas) if replicas > 1 else data
     first = []
-    remember = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: first or first.extend(model.get_weights()))
+    # As in a training run: Keras asks for an iteration more than it has epochs.
+    remember = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, _: setattr(feed, "epoch", epoch),
+        on_epoch_end=lambda *_: first or first.extend(model.get_weights()),
+    )
     history = model.fit(data, epochs=-(-steps // feed.batches), verbose=0, shuffle=False, callbacks=[remember])
     found[path.name] = {
         "first epoch": [weight.tolist() for weight in first],

@@ -8,14 +8,15 @@ from lakefit.errors import InputError
 
 
 def strategy(devices: str) -> tf.distribute.Strategy:
-    """Return a MirroredStrategy over `auto | cpu | gpu | gpu:2 | cpu:4`; must come before TensorFlow's first operation.
+    """Return a strategy over `auto | cpu | gpu | gpu:2 | cpu:4`; must come before TensorFlow's first operation.
 
-    `cpu:4` makes four logical devices of one CPU.
+    Of several devices it is a MirroredStrategy. Of one it is TensorFlow's default: the same arithmetic without what
+    mirroring takes, a fifth of a second an epoch. `cpu:4` makes four logical devices of one CPU.
 
     Raises:
         InputError: more GPUs are asked for than there are.
     """
-    gpus = [gpu.name.removeprefix("/physical_device:") for gpu in tf.config.list_physical_devices("GPU")]
+    gpus = tf.config.list_physical_devices("GPU")
     kind, _, number = devices.partition(":")
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
@@ -26,11 +27,17 @@ def strategy(devices: str) -> tf.distribute.Strategy:
                 f"train.devices: {devices} asks for {wanted} GPU(s), TensorFlow sees {len(gpus)}. Use `auto` or `cpu`, "
                 "or install the GPU build (pip install 'lakefit[gpu]') and check nvidia-smi."
             )
-        return tf.distribute.MirroredStrategy(gpus[:wanted])
+        if wanted == 1:
+            tf.config.set_visible_devices(gpus[:1], "GPU")
+            return tf.distribute.get_strategy()
+        return tf.distribute.MirroredStrategy([gpu.name.removeprefix("/physical_device:") for gpu in gpus[:wanted]])
+    if gpus:
+        tf.config.set_visible_devices([], "GPU")
     count = int(number or 1)
-    if count > 1:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    if count == 1:
+        return tf.distribute.get_strategy()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
 
 
