@@ -1,22 +1,18 @@
 """The `lakefit` command. It parses, calls and turns errors into exit codes; the work is in `run` and the stages."""
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lakefit import __version__
 from lakefit.console import Console
-from lakefit.errors import LakefitError
+from lakefit.errors import LakefitError, without_credentials
 
 # Everything heavy is imported by the command that needs it: `lakefit --help` answers at once.
 if TYPE_CHECKING:
     from lakefit.run.plan import StageName
     from lakefit.run.stages import Run
-
-# Of an address in the command, which is said again where it failed.
-_CREDENTIALS = r"(?i)(?<=://)[^/@?]*:[^/@]*(?=@)|(?<=key=)[^&\s']+|(?<=token=)[^&\s']+|(?<=secret=)[^&\s']+"
 
 EXIT_CODES = """exit codes:
   0  done, or all was current (10 for the latter with --exit-code)
@@ -74,7 +70,7 @@ def _again(given: Sequence[str], exit_code: int) -> str:
     """Return the last line of a failed run: the command to go on with."""
     import shlex
 
-    command = re.sub(_CREDENTIALS, "...", shlex.join(["lakefit", *given]))
+    command = without_credentials(shlex.join(["lakefit", *given]))
     return f"{'Once that is mended' if exit_code == 2 else 'To go on'}: {command}"
 
 

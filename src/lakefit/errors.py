@@ -1,5 +1,6 @@
 """What can go wrong, by exit code (docs/exit-codes.md). Each message says what, where, and what to do."""
 
+import re
 from typing import ClassVar
 
 
@@ -33,3 +34,9 @@ class StoppedError(LakefitError):
     """Stopped from outside; run again to go on. Exit code 4."""
 
     exit_code: ClassVar[int] = 4
+
+
+def without_credentials(text: str) -> str:
+    """Return an address, or any text, without the credentials of addresses in it."""
+    text = re.sub(r"(?<=://)[^/@?]*:[^/@]*@", "", text)
+    return re.sub(r"(?i)([a-z_]*(?:key|token|secret|password)[a-z_]*=)[^&\s']+", r"\1...", text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
@@ -70,7 +71,11 @@ class IndexedColumn(Section):
     @property
     def variable(self) -> bool:
         """Whether rows differ in length."""
-        return self.shape is None or self.dtype in ("str", "bytes")
+        return _varies(self.dtype, self.shape)
+
+
+def _varies(dtype: str, shape: tuple[int, ...] | None) -> bool:
+    return shape is None or dtype in ("str", "bytes")
 
 
 class LeftOut(Section):
@@ -117,8 +122,8 @@ def index_folder(path: str | Path) -> Indexed:
         raise InputError("An empty path names no folder; the current one is `.`.")
     store = Store(path)
     there = store.files()
-    files = [file for file in there if file.name.lower().endswith(ENDINGS)]
-    others = [file.name for file in there if file not in files and file.name != MANIFEST]
+    files = [file for file in there if _is_parquet(file.name)]
+    others = [file.name for file in there if not _is_parquet(file.name) and file.name != MANIFEST]
     _ensure_no_table(store)
     before = _present(store)
     if not files:
@@ -157,6 +162,10 @@ def index_folder(path: str | Path) -> Indexed:
             f"{ALL!r}: {', '.join(SPLITS)} are splits where there is nothing else"
         )
     return Indexed(index, before == text, tuple(warnings))
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(ENDINGS)
 
 
 def _listed(names: Sequence[str], before: str) -> str:
@@ -264,7 +273,7 @@ def _columns(
         except TypeError as error:
             left_out.append(LeftOut(name=field.name, reason=str(error)))
             continue
-        variable = shape is None or dtype in ("str", "bytes")
+        variable = _varies(dtype, shape)
         columns.append(
             IndexedColumn(
                 name=field.name,
@@ -274,7 +283,9 @@ def _columns(
                 shape=shape,
                 # Of a list, the footer counts what it holds.
                 nulls=nulls[field.name] if shape == () else None,
-                row_bytes=stored[field.name] / max(rows, 1) if variable else _itemsize(dtype) * math.prod(shape or ()),
+                row_bytes=stored[field.name] / max(rows, 1)
+                if variable
+                else np.dtype(dtype).itemsize * math.prod(shape or ()),
             )
         )
     return tuple(columns), tuple(left_out)
@@ -337,10 +348,6 @@ def _is_number(arrow: pa.DataType) -> bool:
 def _number(arrow: pa.DataType) -> str:
     """Return numpy's name of a type of numbers."""
     return str(arrow.to_pandas_dtype().__name__).rstrip("_")
-
-
-def _itemsize(dtype: str) -> int:
-    return 1 if dtype == "bool" else int(dtype.lstrip("uintfloa")) // 8
 
 
 def _splits(files: Sequence[StoredFile], footers: Sequence[tuple[pq.FileMetaData, str]]) -> dict[str, IndexedSplit]:

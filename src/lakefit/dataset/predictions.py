@@ -7,12 +7,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-NAMES = {
-    "binary": ("probability",),
-    "classes": ("class", "probability", "probabilities"),
-    "regression": ("prediction",),
-}
-
 
 def prediction_columns(
     found: NDArray[Any], kind: Literal["binary", "classes", "regression"], classes: Sequence[str]
@@ -23,7 +17,8 @@ def prediction_columns(
     the most probable `class`, its `probability` and all `probabilities`; a regression's prediction (rows,) float64.
     """
     if kind != "classes":
-        return {NAMES[kind][0]: pa.array(np.ascontiguousarray(found))}
+        name = "probability" if kind == "binary" else "prediction"
+        return {name: pa.array(np.ascontiguousarray(found))}
     most = found.argmax(axis=1)
     return {
         "class": pa.array(classes, pa.string()).take(pa.array(most)),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from lakefit.dataset.publish import write_atomically
-from lakefit.errors import InputError
+from lakefit.errors import InputError, without_credentials
 
 Result = TypeVar("Result")
 
@@ -144,12 +144,6 @@ class Store:
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in name.split("/"))
-
-
-def without_credentials(text: str) -> str:
-    """Return an address, or any text, without the credentials of addresses in it."""
-    text = re.sub(r"(?<=://)[^/@?]*:[^/@]*@", "", text)
-    return re.sub(r"(?i)([a-z_]*(?:key|token|secret|password)[a-z_]*=)[^&\s']+", r"\1...", text)
 
 
 def is_address(path: str | Path) -> bool:

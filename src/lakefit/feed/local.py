@@ -34,8 +34,8 @@ class LocalFiles:
         path, state = self._folder / group.file, self._states[group.file]
         if state is not None and _state(path) != state:
             raise FeedError("The file was replaced, changed or removed while the feed was reading")
-        if state is not None and group.file_bytes not in (None, state[1]):
-            raise FeedError(f"The file has {state[1]:,} bytes where the manifest has {group.file_bytes:,}")
+        if state is not None:
+            ensure_size(group, state[1])
         checked = (group.file, state, group.index) in self._known.checked
         # Not memory-mapped: it was no faster here, and a file that shrinks under a map kills the process.
         with pa.OSFile(str(path)) as file:
@@ -43,6 +43,12 @@ class LocalFiles:
             self._known.remember(group.file, state, footer)
             with open_parquet(file, footer, check_pages=not checked) as parquet:
                 yield parquet, state
+
+
+def ensure_size(group: RowGroup, size: int) -> None:
+    """Raise FeedError if a row group's file is not as large as is known."""
+    if group.file_bytes not in (None, size):
+        raise FeedError(f"The file has {size:,} bytes where the manifest has {group.file_bytes:,}")
 
 
 def checked_footer(file: pa.NativeFile, group: RowGroup) -> pq.FileMetaData:

@@ -13,7 +13,7 @@ from lakefit.dataset.footer import column_of
 from lakefit.dataset.store import Store, again
 from lakefit.errors import FeedError
 from lakefit.feed.cache import Cache
-from lakefit.feed.local import checked_footer, open_parquet
+from lakefit.feed.local import checked_footer, ensure_size, open_parquet
 from lakefit.feed.reader import FileState, KnownFiles, RowGroup
 
 # Bytes between two columns that are read along: as much as comes in the time in which a store answers.
@@ -54,11 +54,10 @@ class RemoteFiles:
             return self._open[name]
 
     def _opened(self, group: RowGroup) -> RemoteFile:
-        name, due = group.file, group.file_bytes
+        name = group.file
         file = again(lambda: self._store.open(name))
         size = file.size()
-        if due not in (None, size):
-            raise FeedError(f"The file has {size:,} bytes where the manifest has {due:,}")
+        ensure_size(group, size)
         told = {key.lower(): value for key, value in (file.metadata() or {}).items()}
         etag = told.get("etag") or told.get("last-modified") or b""
         state = f"{size} {etag.decode(errors='replace')}"
