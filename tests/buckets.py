@@ -101,7 +101,7 @@ def batches_of(rows: Sequence[Row], size: int) -> list[pa.RecordBatch]:
     for name, values in hidden.items():
         table = table.append_column(name, values)
     table = table.append_column("_rule", pa.array([row.rule for row in rows], pa.int32()))
-    table = table.append_column("_label", pa.array([row.label for row in rows], pa.float64()))
+    table = table.append_column("_lakefit_label_label", pa.array([row.label for row in rows], pa.float64()))
     return [batch for batch in table.to_batches(max_chunksize=size) if batch.num_rows]
 
 
@@ -159,7 +159,7 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup) -> Made:
         marks=0,
         split=setup.split,
         features=setup.features,
-        label=Label(expression="label"),
+        labels=(Label(expression="label"),),
     )
     partitions: dict[int, list[pa.RecordBatch]] = {}
     for block in blocks_of(rows, setup):
@@ -192,8 +192,8 @@ def make(rows: Sequence[Row], folder: Path, setup: Setup) -> Made:
         setup.rows_per_group,
         False,
         features,
-        LabelFeature(),
-        weighted=False,
+        (LabelFeature(),),
+        plan.labels,
     )
     entries = [entry for file in write.files if (entry := write_file(*file, write)) is not None]
     files = {str(path.relative_to(target)): path.read_bytes() for path in sorted(target.rglob("*.parquet"))}

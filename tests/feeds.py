@@ -17,8 +17,8 @@ def manifest_of(files: Sequence[DataFile], features: Features, layout: Literal["
     rows = sum(file.rows for file in files)
     return Manifest(
         format_version=FORMAT_VERSION, fingerprint="0", name="n", created="", versions={}, inputs=(), excluded=(),
-        reader="Arrow", pipeline={}, layout=layout, features=features, label=LabelFeature(), statistics={},
-        splits={"train": SplitFiles(rows=rows, classes={"1": rows // 2}, files=tuple(files))},
+        reader="Arrow", pipeline={}, layout=layout, features=features, labels=(LabelFeature(),), statistics={},
+        splits={"train": SplitFiles(rows=rows, classes={"label": {"1": rows // 2}}, files=tuple(files))},
         duplicates=(), rejects=(), corrections=(), strata=(), expectations=(),
         ledger=Ledger(rows_in=rows, kept={"train": rows}, rejected={}, duplicates=0, not_finite=0, unparsable={},
                       files={}),

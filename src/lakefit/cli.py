@@ -118,6 +118,16 @@ def _validate(options: argparse.Namespace, console: Console) -> int:
     size = sum(file.size for files in valid.inputs.values() for file in files)
     message = f"{options.pipeline} is valid: {files} files, {size / 1e6:,.1f} MB, {len(valid.inputs)} tables"
     console.event("valid", message, files=files, bytes=size)
+    if options.model:
+        from lakefit.dataset.manifest import MANIFEST
+        from lakefit.run.model_check import check_model
+        from lakefit.run.stages import Run
+
+        dataset = Run(valid, console).dataset_dir
+        there = (dataset / MANIFEST).is_file()
+        put_off = check_model(options.pipeline, tuple(options.set), dataset if there else None)
+        said = "can be built" if put_off is None else f"can't be checked before prepare has run: {put_off}"
+        console.event("model", f"the model {said}", checked=put_off is None)
     return 0
 
 
@@ -223,12 +233,16 @@ def _init(options: argparse.Namespace, console: Console) -> int:
 
 
 def _example(options: argparse.Namespace, console: Console) -> int:
-    from lakefit.example.flights import summary_lines, write
+    from lakefit.example import flights, tables
     from lakefit.example.pipeline import write_pipeline
 
-    written = write(options.directory)
+    if options.name in tables.TABLES:
+        file, rows = tables.write(options.name, options.directory)
+        lines = [f"{rows:,} rows in {file}"]
+    else:
+        lines = list(flights.summary_lines(flights.write(options.directory)))
     path = write_pipeline(options.name, options.directory)
-    for line in summary_lines(written):
+    for line in lines:
         console.event("example", line)
     console.event("example", f"{path} is its pipeline file: lakefit run {path}", pipeline=str(path))
     return 0
@@ -248,7 +262,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="say what would run and why, and run nothing")
     run.set_defaults(stage=None)
     check = "all that can be known from the file, paths, CSV headers and Parquet footers, every error at once"
-    _command(commands, "validate", check, _validate)
+    valid = _command(commands, "validate", check, _validate)
+    valid.add_argument("--model", action="store_true", help="also build the model, in a process of its own")
     stages = {
         "prepare": "raw files to a dataset of Parquet",
         "train": "the model on the dataset",
@@ -301,7 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(command=_init)
 
     example = commands.add_parser("example", help="write an example's raw data and its pipeline file")
-    example.add_argument("name", choices=["flights"])
+    example.add_argument("name", choices=["flights", "classification", "multiclass", "regression"])
     example.add_argument("directory", metavar="DIR")
     _common(example)
     example.set_defaults(command=_example)

@@ -285,10 +285,10 @@ def test_lists_are_told_from_nested_values(sql_type: str, kind: str) -> None:
 def test_classes_are_text_also_where_they_are_written_as_integers_or_booleans(tmp_path: Path) -> None:
     path = write_shop(tmp_path, rows=5)
     classes, _ = load_pipeline(path, ("label.type=classes", "label.classes=[0, 1, true]"))
-    assert classes.label.classes == ("0", "1", "true")
+    assert classes.label[0].classes == ("0", "1", "true")
     for weights in ("{false: 1, true: 5}", "{0: 1, 1: 5}", "{'1': 5, '0': 1}"):
         weighed, _ = load_pipeline(path, (f"label.class_weights={weights}",))
-        assert weighed.label.binary_weights == (1.0, 5.0)
+        assert weighed.label[0].binary_weights == (1.0, 5.0)
 
 
 def test_a_good_set_changes_its_key_alone(tmp_path: Path) -> None:

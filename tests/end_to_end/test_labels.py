@@ -73,7 +73,7 @@ def test_classes(spark: Any, tmp_path: Path) -> None:
     assert baselines["gradient_boosting"]["test"]["accuracy"] > 0.8
 
     description = json.loads((artifact / "artifact.json").read_text())
-    assert tuple(description["label"]["classes"]) == NAMES
+    assert tuple(description["labels"][0]["classes"]) == NAMES
     probabilities = exported(artifact, data)
     assert probabilities.shape == (len(data.target), 3)
     assert np.mean(probabilities.argmax(axis=1) == data.target) > 0.9

@@ -13,10 +13,8 @@ import tensorflow as tf
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lakefit.config import PipelineSource
 from lakefit.config.features import Features as Section
 from lakefit.config.features import with_groups_listed
-from lakefit.config.train import Train
 from lakefit.dataset.features import (
     BucketFeature,
     CategoricalFeature,
@@ -28,8 +26,8 @@ from lakefit.dataset.features import (
 )
 from lakefit.export.model import exported_model, input_contract
 from lakefit.prepare.features import encode, model_inputs
-from lakefit.train.model import build_model
 from learning import learner, section
+from models import build
 
 PARTS = ("year", "quarter", "month", "day", "weekday", "day_of_year", "hour", "minute")
 WORDS = ("a", "ü", "[UNK]", "日本", " b ")
@@ -102,15 +100,12 @@ def models() -> tuple[Any, Any, Any]:
     """A model of numbers, the exported model made of it, and an exported model that gives the numbers themselves."""
     keras.utils.set_random_seed(1)
     layers = [{"Dense": {"units": 8, "activation": "tanh"}}, {"Dense": {"units": 1, "activation": "sigmoid"}}]
-    train = {"model": {"sequential": layers}, "fit": {"epochs": 1, "batch_size": 8}}
-    bare = build_model(
-        FEATURES, LabelFeature(), Train.model_validate(train, strict=False), PipelineSource("p.yaml", {}, {}, "")
-    )
-    exported = exported_model(bare, FEATURES, LabelFeature())
+    bare = build(FEATURES, model={"sequential": layers}).predictor()
+    exported = exported_model(bare, FEATURES, [LabelFeature()])
     signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in exported.inputs}
     # As a graph: one by one its operations would take a third of a second.
     predicted = tf.function(exported, input_signature=[signature])
-    echoed = tf.function(exported_model(echo_of(FEATURES), FEATURES, LabelFeature()), input_signature=[signature])
+    echoed = tf.function(exported_model(echo_of(FEATURES), FEATURES, [LabelFeature()]), input_signature=[signature])
     return bare, exported, lambda inputs: (echoed(inputs), predicted(inputs))
 
 
@@ -183,7 +178,7 @@ def learned_and_exported(rows: list[dict[str, Any]], folder: Path) -> tuple[pa.T
     """Return rows, what is learned from the first half of them, and the exported model that gives its numbers."""
     table = pa.Table.from_pylist([known, *rows, known | {"far": 2.0, "power": -3.0}], SCHEMA)
     features = learner(table, LEARNING, folder, training=len(table) // 2 + 1).learn()
-    return table, features, exported_model(echo_of(features), features, LabelFeature())
+    return table, features, exported_model(echo_of(features), features, [LabelFeature()])
 
 
 def assert_same_numbers(model: Any, table: pa.Table, features: Features) -> None:

@@ -21,7 +21,7 @@ def test_a_rendered_pipeline_loads_as_the_same(tmp_path: Path, which: str) -> No
     (tmp_path / "rendered.yaml").write_text(rendered(pipeline), encoding="utf-8")
     again, _ = load_pipeline(tmp_path / "rendered.yaml")
     assert again == pipeline
-    assert again.label.expression == "1e5"
+    assert again.label[0].expression == "1e5"
     assert rendered(again) == rendered(pipeline)
 
 

@@ -10,13 +10,13 @@ from pyspark.sql.types import ArrayType, DataType, LongType, StringType, StructF
 
 from lakefit.config import load_pipeline
 from lakefit.config.file import ConfigError
-from lakefit.config.rows import SPLITS
+from lakefit.config.rows import SPLITS, Label
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.ledger import Ledger
 from lakefit.prepare.blocks import KEY_HIGH
 from lakefit.prepare.bucket import STAGED
 from lakefit.prepare.check import check_splits, check_written
-from lakefit.prepare.clean import LABEL, WEIGHT
+from lakefit.prepare.clean import label_column, weight_column
 from lakefit.prepare.deduplicate import OCCURRENCE
 from lakefit.prepare.rows import kind_of_type
 from lakefit.prepare.staged import write_staged
@@ -53,7 +53,8 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         classes = dict(zip(SPLITS, counts, strict=True))
         labels = {name: {"rows": sum(of.values()), "null": 0, "classes": of} for name, of in classes.items()}
         ledger = ledger_of({name: label["rows"] for name, label in labels.items()}, summary.pop("rejected", 0))
-        check_splits(pipeline, source, ledger, [{"labels": labels, "bad_weights": 0, **summary}], frozen)
+        summary["bad_weights"] = {"label": summary.get("bad_weights", 0)}
+        check_splits(pipeline, source, ledger, [{"labels": {"label": labels}, **summary}], frozen and [frozen])
 
     return run
 
@@ -145,15 +146,17 @@ def test_spark_tells_lists_from_nested_values(data_type: DataType, kind: str) ->
 
 def files_of(folder: Path, label: float, weight: float) -> list[dict[str, Any]]:
     """Write four rows, three of them with the label and the weight, and return what is said of the files."""
+    section = Label(expression="late", type="regression", weight="amount")
     rows = pa.table(
         {
             "_row": pa.array([bytes([i]) * 16 for i in range(4)], pa.binary(16)), OCCURRENCE: pa.array([0] * 4),
-            KEY_HIGH: pa.array(range(4), pa.uint64()), LABEL: [0.5, *[label] * 3], WEIGHT: [1.0, *[weight] * 3],
+            KEY_HIGH: pa.array(range(4), pa.uint64()), label_column(section): [0.5, *[label] * 3],
+            weight_column(section): [1.0, *[weight] * 3],
         }
     )  # fmt: skip
     folder.mkdir()
     write_staged(str(folder / "staged.arrow"), [rows])
     staged = {kind: ((0, str(folder / "staged.arrow")),) if kind == "test" else () for kind in STAGED}
     label_feature = LabelFeature(kind="regression", weighted=True)
-    plan = WritePlan(str(folder), staged, 2, 0, 10, False, Features(), label_feature, weighted=True)
+    plan = WritePlan(str(folder), staged, 2, 0, 10, False, Features(), (label_feature,), (section,))
     return [entry for file in plan.files if (entry := write_file(*file, plan)) is not None]

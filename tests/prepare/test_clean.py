@@ -361,15 +361,18 @@ def test_a_step_that_makes_no_sense_is_refused(fields: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("label", "says"),
     [
-        ({"expression": "x"}, "('label', 'expression'): (x) is of type string; expected a boolean, or 0 and 1"),
+        ({"expression": "x"}, "('label', 0, 'expression'): (x) is of type string; expected a boolean, or 0 and 1"),
         ({"expression": "x", "type": "regression"}, "(x) is of type string; expected numbers"),
         (
             {"expression": "date(x)", "type": "classes"},
             "(date(x)) is of type date; expected text, integers or booleans",
         ),
         ({"expression": "array(i)", "type": "classes"}, "is of type array<int>; expected text"),
-        ({"expression": "i > 1", "weight": "x"}, "('label', 'weight'): (x) is of type string; expected numbers"),
-        ({"expression": "i > 1", "weight": "sqrt(array(i))"}, "('label', 'weight'): Spark refused: [DATATYPE_MISMATCH"),
+        ({"expression": "i > 1", "weight": "x"}, "('label', 0, 'weight'): (x) is of type string; expected numbers"),
+        (
+            {"expression": "i > 1", "weight": "sqrt(array(i))"},
+            "('label', 0, 'weight'): Spark refused: [DATATYPE_MISMATCH",
+        ),
         ({"expression": "x", "type": "classes", "weight": "i * 2"}, None),
         ({"expression": "NULL"}, None),
     ],
@@ -377,7 +380,7 @@ def test_a_step_that_makes_no_sense_is_refused(fields: dict[str, Any], message: 
 def test_a_label_of_the_wrong_type_is_refused_by_its_key_before_the_job(
     session: Any, label: dict[str, Any], says: str | None
 ) -> None:
-    found = label_problems(frame_of(session, ["a"]), Label.model_validate(label))
+    found = label_problems(frame_of(session, ["a"]), Label.model_validate(label), 0)
     texts = [f"{problem.key}: {problem.message}" for problem in found]
     assert len(texts) == (says is not None)
     assert says is None or says in texts[0]

@@ -40,7 +40,7 @@ def take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         features=Features(
             numeric=(NumericFeature(name="amount", fill=1.0),), categorical=(CategoricalFeature(name="city"),)
         ),
-        label=LabelFeature(), statistics={name: statistics_of(found) for name, found in TYPES.items()}, splits={},
+        labels=(LabelFeature(),), statistics={name: statistics_of(found) for name, found in TYPES.items()}, splits={},
         duplicates=(), rejects=(), corrections=(), strata=(), expectations=(),
         ledger=Ledger(rows_in=0, kept={}, rejected={}, duplicates=0, not_finite=0, unparsable={}, files={}),
     )  # fmt: skip

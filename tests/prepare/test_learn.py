@@ -385,16 +385,16 @@ def label_of(**fields: Any) -> Label:
 
 
 def test_classes_are_numbered_and_weighed_by_the_training_split() -> None:
-    balanced = learn_label(label_of(type="classes", class_weights="balanced"), None, {"b": 30, "a": 60, "c": 10})
+    balanced = learn_label(label_of(type="classes", class_weights="balanced"), 0, None, {"b": 30, "a": 60, "c": 10})
     assert balanced.classes == ("a", "b", "c")
     assert balanced.class_weights == pytest.approx((100 / 180, 100 / 90, 100 / 30))
     encoded = encode_label(pa.array(["c", "a"]), pa.array([1.0, 2.0]), balanced)
     assert encoded["label"].to_pylist() == [2.0, 0.0]
     assert encoded["weight"].to_pylist() == pytest.approx([100 / 30, 200 / 180], rel=1e-6)
-    given = learn_label(label_of(type="binary", class_weights={"0": 1, "1": 5}), None, {"0": 1, "1": 1})
+    given = learn_label(label_of(type="binary", class_weights={"0": 1, "1": 5}), 0, None, {"0": 1, "1": 1})
     assert encode_label(pa.array([1.0, 0.0]), None, given)["weight"].to_pylist() == [5.0, 1.0]
     with pytest.raises(InputError, match="'a' is not among both"):
-        learn_label(label_of(type="classes", class_weights={"z": 1}), None, {"z": 1, "a": 2})
+        learn_label(label_of(type="classes", class_weights={"z": 1}), 0, None, {"z": 1, "a": 2})
 
 
 def test_a_class_that_is_none_of_the_labels_is_refused_by_name() -> None:
@@ -406,7 +406,7 @@ def test_a_class_that_is_none_of_the_labels_is_refused_by_name() -> None:
 
 
 def test_a_regressions_label_is_scaled_and_comes_back() -> None:
-    label = learn_label(label_of(type="regression", normalize="standard"), Summary(3, 1e6, 250.0, 0.0, 1.0), {})
+    label = learn_label(label_of(type="regression", normalize="standard"), 0, Summary(3, 1e6, 250.0, 0.0, 1.0), {})
     values = np.array([999_000.25, 1e6, 1_000_500.0])
     scaled = encode_label(pa.array(values), None, label)["label"].to_numpy()
     np.testing.assert_allclose(scaled, [-3.999, 0, 2], rtol=1e-6)

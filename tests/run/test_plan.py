@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, RUN, SCORE, Layout
+from lakefit.dataset.layout import ARTIFACT, METRICS, RUN, SCORE, WEIGHTS, Layout
 from lakefit.dataset.manifest import MANIFEST
 from lakefit.run.plan import STAGES, StagePlan, fingerprints, plan, score_fingerprint, score_inputs
 from lakefit.run.validate import Validated, validate
@@ -51,7 +51,7 @@ def finish(*stages: str) -> None:
     if "prepare" in stages:
         write(layout.dataset(prints.dataset) / MANIFEST)
     if "train" in stages:
-        write(run_dir / MODEL)
+        write(run_dir / WEIGHTS)
         write(run_dir / RUN, stages={"train": {"state": "done"}})
     if "evaluate" in stages:
         write(run_dir / METRICS, fingerprint=prints.evaluation)

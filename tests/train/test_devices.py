@@ -32,6 +32,7 @@ from lakefit.config.train import Train
 from lakefit.dataset.manifest import Manifest
 from lakefit.feed.split import SplitFeed
 from lakefit.train.devices import strategy, weighted_by_rows
+from lakefit.train.inputs import DatasetDescription
 from lakefit.train.model import build_model
 
 folder, replicas, batch, steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -48,7 +49,8 @@ for path in sorted(folder.iterdir()):
     }, strict=False)
     keras.utils.set_random_seed(1)
     with devices.scope():
-        model = build_model(manifest.features, manifest.label, section, PipelineSource("p.yaml", {}, {}, ""))
+        data = DatasetDescription(manifest.features, manifest.labels, {})
+        model = build_model(data, section, PipelineSource("p.yaml", {}, {}, "")).model
     feed = SplitFeed(path, manifest, "train", batch_size=batch, seed=1)
     data = feed.to_tf()
     data = weighted_by_rows(data, replicas) if replicas > 1 else data

@@ -8,15 +8,13 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from lakefit.config import ConfigError, PipelineSource
-from lakefit.config.train import Train
+from lakefit.config import ConfigError
 from lakefit.dataset.features import CategoricalFeature, Features, LabelFeature, NumericFeature
 from lakefit.export.model import exported_model
 from lakefit.prepare.features import encode
-from lakefit.train.model import build_callbacks, build_model, embedding_size
-
-SIGMOID = {"Dense": {"units": 1, "activation": "sigmoid"}}
-SOURCE = PipelineSource("p.yaml", {}, {}, "")
+from lakefit.train.compiled import build_callbacks
+from lakefit.train.inputs import embedding_size
+from models import SIGMOID, SOURCE, build, train
 
 
 def numeric(name: str, indicator: bool, offset: float, scale: float) -> NumericFeature:
@@ -34,16 +32,9 @@ FEATURES = Features(
 )
 
 
-def train(**changes: Any) -> Train:
-    data = {"model": {"sequential": [SIGMOID]}, "fit": {"epochs": 1, "batch_size": 8}, **changes}
-    return Train.model_validate(data, strict=False)
-
-
 def test_features_in_spark_and_the_bare_model_equal_the_exported_model_on_cleaned_rows() -> None:
     keras.utils.set_random_seed(1)
-    model = build_model(
-        FEATURES, LabelFeature(), train(model={"sequential": [{"Dense": {"units": 4}}, SIGMOID]}), SOURCE
-    )
+    model = build(FEATURES, model={"sequential": [{"Dense": {"units": 4}}, SIGMOID]}).predictor()
     rows = pa.table(
         {
             "numbers": [1e9, 1e9 + 1.5e-3, None, 1e9 - 4e-3, 1e9],
@@ -64,7 +55,7 @@ def test_features_in_spark_and_the_bare_model_equal_the_exported_model_on_cleane
         **{n: tf.constant([[v or ""] for v in rows[n].to_pylist()]) for n in ("model", "categorical")},
     }
     bare = model(matrices).numpy()
-    exported = exported_model(model, FEATURES, LabelFeature())(cleaned).numpy()
+    exported = exported_model(model, FEATURES, [LabelFeature()])(cleaned).numpy()
     np.testing.assert_allclose(exported[:3], bare[:3], atol=1e-6)
     # A text of no characters is a null to the model; cleaning has made it one before.
     np.testing.assert_allclose(exported[4], bare[4], atol=1e-6)
@@ -91,18 +82,17 @@ def test_features_in_spark_and_the_bare_model_equal_the_exported_model_on_cleane
 )
 def test_what_is_none_of_kerass_is_refused_with_the_nearest_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        build_model(FEATURES, LabelFeature(), train(**changes), SOURCE)
+        build(FEATURES, **changes)
     assert said in str(error.value)
     assert "train." in str(error.value)
 
 
 def test_a_callback_that_watches_what_is_not_there_is_refused_with_the_nearest_name() -> None:
-    section = train(compile={"metrics": ["AUC"]}, callbacks=[{"EarlyStopping": {"monitor": "val_los"}}])
+    logged = build(FEATURES, compile={"metrics": ["AUC"]}).logged
+    assert logged == ["loss", "auc", "val_loss", "val_auc"]
     with pytest.raises(ConfigError, match="nothing is called 'val_los'; did you mean 'val_loss'"):
-        build_callbacks(section, SOURCE)
-    assert build_callbacks(
-        train(compile={"metrics": ["AUC"]}, callbacks=[{"EarlyStopping": {"monitor": "val_auc"}}]), SOURCE
-    )
+        build_callbacks(train(callbacks=[{"EarlyStopping": {"monitor": "val_los"}}]), logged, SOURCE)
+    assert build_callbacks(train(callbacks=[{"EarlyStopping": {"monitor": "val_auc"}}]), logged, SOURCE)
 
 
 @pytest.mark.parametrize(("categories", "dimensions"), [(2, 2), (16, 4), (17, 5), (10_000, 16)])
@@ -110,5 +100,5 @@ def test_a_category_is_embedded_in_the_root_of_its_size_16_at_most(categories: i
     assert embedding_size(categories) == dimensions
     vocabulary = tuple(str(i) for i in range(categories - 2))
     feature = CategoricalFeature(name="c", vocabulary=vocabulary, counts=(1,) * len(vocabulary), rare=0)
-    model = build_model(Features(numeric=(), categorical=(feature,)), LabelFeature(), train(), SOURCE)
+    model = build(Features(numeric=(), categorical=(feature,))).model
     assert model.get_layer("lakefit_embedding_0").output.shape == (None, dimensions)

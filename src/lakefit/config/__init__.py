@@ -16,7 +16,7 @@ from lakefit.config.file import ConfigError, PipelineSource, Problem, nearest
 from lakefit.config.pipeline import Evaluate, Output, Pipeline, Score, load_pipeline, validate_pipeline
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split, TimeSplit
 from lakefit.config.source import Source, Table
-from lakefit.config.train import Compile, Feed, Fit, Model, Train
+from lakefit.config.train import Compile, Feed, Fit, Functional, Layer, Model, Train
 
 __all__ = [
     "Bucketize",
@@ -33,7 +33,9 @@ __all__ = [
     "Features",
     "Feed",
     "Fit",
+    "Functional",
     "Label",
+    "Layer",
     "LearnedClip",
     "Model",
     "MultiValued",

@@ -219,9 +219,11 @@ def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
                 else:
                     check.must_exist(("expect", scope, i), name)
     _check_split(check, pipeline.split)
-    in_label = check.sql(("label", "expression"), pipeline.label.expression)
-    if pipeline.label.weight is not None:
-        check.sql(("label", "weight"), pipeline.label.weight)
+    in_label: set[str] = set()
+    for i, label in enumerate(pipeline.label):
+        in_label |= check.sql(("label", i, "expression"), label.expression)
+        if label.weight is not None:
+            check.sql(("label", i, "weight"), label.weight)
     _check_features(check, pipeline, in_label)
     for i, name in enumerate(pipeline.score.keys if pipeline.score else ()):
         check.must_exist(("score", "keys", i), name)
@@ -261,11 +263,21 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
                     )
                 if name.lower() in in_label:
                     check.problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
-    for name in features.prepared_columns():
-        if name.lower() in (("label", "weight") if pipeline.label.weighted else ("label",)):
-            check.problem(
-                ("features",), f"{name!r} is the name of a column of the prepared rows; give the feature an alias"
-            )
+    made = {name.lower() for name in features.prepared_columns()}
+    for i, label in enumerate(pipeline.label):
+        # As dataset.features.LabelFeature names them.
+        weight = "weight" if label.name == "label" else f"{label.name}_weight"
+        of_classes = [name for name in made if re.fullmatch(rf"{label.name.lower()}_\d+", name)]
+        taken = [label.name, *([weight] if label.weighted else [])]
+        taken += of_classes if label.type == "multi_label" else []
+        for name in taken:
+            if name.lower() in made:
+                check.problem(
+                    ("features",) if label.name == "label" else ("label", i, "name"),
+                    f"{name!r} is the name of a column of the prepared rows, of a label and of a feature; give the "
+                    "feature an alias, or the label another name",
+                )
+            made.add(name.lower())
 
 
 def is_reserved(column: str) -> bool:

@@ -12,7 +12,7 @@ from lakefit.config.pipeline import Evaluate, Output, Score
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Source, Table
-from lakefit.config.train import Compile, Feed, Fit, Model, Train
+from lakefit.config.train import Compile, Feed, Fit, Functional, Layer, Model, Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
     ),
     Categorical: (
         Example("{columns: [city], min_count: 20, max_size: 1000}", 'Categorical(columns=["city"], min_count=20, max_size=1000)'),
-        Example("{columns: [url], hash_buckets: 1024}", 'Categorical(columns=["url"], hash_buckets=1024)'),
+        Example("{columns: [url], hash_buckets: 1024, embedding: 8}", 'Categorical(columns=["url"], hash_buckets=1024, embedding=8)'),
     ),
     Bucketize: (Example("{columns: [age], boundaries: [18, 30, 65]}", 'Bucketize(columns=["age"], boundaries=[18, 30, 65])'),),
     MultiValued: (Example("{columns: [tags], max_values: 8}", 'MultiValued(columns=["tags"], max_values=8)'),),
@@ -150,6 +150,7 @@ EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
             'Label(expression="grade", type="classes", classes=["good", "poor"], class_weights={"good": 1, "poor": 4})',
         ),
         Example("{expression: price, type: regression, normalize: standard}", 'Label(expression="price", type="regression", normalize="standard")'),
+        Example("{name: topics, expression: tags, type: multi_label}", 'Label(name="topics", expression="tags", type="multi_label")'),
     ),
     Output: (
         Example("{path: lake, keep: 5, grace: 2 days}", 'Output(path="lake", keep=5, grace="2 days")'),
@@ -157,6 +158,7 @@ EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
         Example("{path: lake, layout: packed}", 'Output(path="lake", layout="packed")'),
     ),
     Train: (
+        Example("{model: my_models:wide_and_deep, fit: {epochs: 5, batch_size: 4096}}", 'Train(model="my_models:wide_and_deep", fit=Fit(epochs=5, batch_size=4096))'),
         Example(
             """\
 devices: gpu:2
@@ -185,7 +187,48 @@ Model(
 )""",
         ),
     ),
+    Functional: (
+        Example(
+            """\
+inputs: {weather: [temp, humid], place: [origin, dest]}
+layers:
+  sky: {layer: {Dense: {units: 16, activation: relu}}, inputs: weather}
+  both: {layer: {Dense: {units: 32, activation: relu}}, inputs: [sky, place]}
+  late: {layer: {Dense: {units: 1, activation: sigmoid}}}
+  delay: {layer: {Dense: {units: 1}}, inputs: both}""",
+            """\
+Functional(
+    inputs={"weather": ["temp", "humid"], "place": ["origin", "dest"]},
+    layers={
+        "sky": Layer(layer={"Dense": {"units": 16, "activation": "relu"}}, inputs="weather"),
+        "both": Layer(layer={"Dense": {"units": 32, "activation": "relu"}}, inputs=["sky", "place"]),
+        "late": Layer(layer={"Dense": {"units": 1, "activation": "sigmoid"}}),
+        "delay": Layer(layer={"Dense": {"units": 1}}, inputs="both"),
+    },
+)""",
+        ),
+    ),
+    Layer: (Example("{layer: {Dense: {units: 64}}, inputs: [distance, carrier]}", 'Layer(layer={"Dense": {"units": 64}}, inputs=["distance", "carrier"])'),),
     Compile: (
+        Example(
+            """\
+optimizer: {AdamW: {learning_rate: {CosineDecay: {initial_learning_rate: 0.01, decay_steps: 2000}}, clipnorm: 1.0}}
+loss: {late: {BinaryCrossentropy: {label_smoothing: 0.1}}, delay: huber}
+loss_weights: {late: 1.0, delay: 0.2}
+metrics: {late: [AUC], delay: [MeanAbsoluteError]}""",
+            """\
+Compile(
+    optimizer={
+        "AdamW": {
+            "learning_rate": {"CosineDecay": {"initial_learning_rate": 0.01, "decay_steps": 2000}},
+            "clipnorm": 1.0,
+        }
+    },
+    loss={"late": {"BinaryCrossentropy": {"label_smoothing": 0.1}}, "delay": "huber"},
+    loss_weights={"late": 1.0, "delay": 0.2},
+    metrics={"late": ["AUC"], "delay": ["MeanAbsoluteError"]},
+)""",
+        ),
         Example(
             "{optimizer: {Adam: {learning_rate: 0.001}}, loss: binary_crossentropy, metrics: [AUC]}",
             'Compile(optimizer={"Adam": {"learning_rate": 0.001}}, loss="binary_crossentropy", metrics=["AUC"])',

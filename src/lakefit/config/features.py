@@ -67,6 +67,9 @@ class Numeric(Section):
         return self
 
 
+Embedding = Annotated[int, Field(ge=1, le=4096)] | None
+"""The dimensions of a category in the model. It changes nothing of the dataset."""
+
 MAX_BUCKETS = 2**31 - 3
 """Indices are int32, and two of them are taken."""
 
@@ -77,13 +80,15 @@ class Categorical(Section):
     columns: of text, integers or booleans (0, 1), which are their text. So are fractions, by their digits (1.0 is "1",
     a DECIMAL 1.10 is "1.10"), and hardly ever meant: `bucketize` makes categories of numbers. min_count: rarer values
     are unknown. max_size: at most so many values, the most frequent. hash_buckets: no vocabulary, but the FarmHash
-    fingerprint of the text modulo this number, after missing and (never used) unknown.
+    fingerprint of the text modulo this number, after missing and (never used) unknown. embedding: the dimensions of a
+    category in the model; without it the root of the number of categories, 16 at most.
     """
 
     columns: Columns
     min_count: Annotated[int, Field(ge=1)] = 1
     max_size: Annotated[int, Field(ge=1)] | None = None
     hash_buckets: Annotated[int, Field(ge=1, le=MAX_BUCKETS)] | None = None
+    embedding: Embedding = None
 
     @model_validator(mode="after")
     def _learns_or_hashes(self) -> "Categorical":
@@ -95,11 +100,13 @@ class Categorical(Section):
 class Bucketize(Section):
     """Numbers as int32 categories `<column>_bucket`: 0 missing, 2 below the first boundary, 3 from it on, and so on.
 
-    columns: of numbers. boundaries: ascending; a number on one belongs to the bucket above.
+    columns: of numbers. boundaries: ascending; a number on one belongs to the bucket above. embedding: the dimensions
+    of a bucket in the model; without it as for `categorical`.
     """
 
     columns: Columns
     boundaries: Annotated[tuple[float, ...], Field(min_length=1)]
+    embedding: Embedding = None
 
     @model_validator(mode="after")
     def _ascends(self) -> "Bucketize":
@@ -115,13 +122,14 @@ class MultiValued(Section):
 
     columns: of lists of text (`parse: {as: list}` makes them). max_values: values beyond so many are left out and
     counted. min_count: rarer values are unknown; a value counts once a row. max_size: at most so many values in the
-    vocabulary, the most frequent.
+    vocabulary, the most frequent. embedding: the dimensions of a value in the model; without it as for `categorical`.
     """
 
     columns: Columns
     max_values: Annotated[int, Field(ge=1, le=1000)]
     min_count: Annotated[int, Field(ge=1)] = 1
     max_size: Annotated[int, Field(ge=1)] | None = None
+    embedding: Embedding = None
 
 
 DatePart = Literal["year", "quarter", "month", "day", "weekday", "day_of_year", "hour", "minute"]
@@ -132,12 +140,13 @@ class Dates(Section):
 
     columns: of dates or times. parts: what the model is given; Monday is the first weekday. cyclical: in place of a
     category the sine and cosine of its place in the circle (`…_sin`, `…_cos`, float32), so that December is next to
-    January; NULL is (0, 0).
+    January; NULL is (0, 0). embedding: the dimensions of a part in the model; without it as for `categorical`.
     """
 
     columns: Columns
     parts: Annotated[tuple[DatePart, ...], Field(min_length=1)]
     cyclical: bool = False
+    embedding: Embedding = None
 
 
 def _quoted(value: Any) -> Any:
@@ -223,6 +232,20 @@ class Features(Section):
                 yield from ((name, kind) for name in section.columns)
         yield from ((name, "texts") for section in self.multi_valued for name in section.columns)
         yield from ((name, "time") for section in self.dates for name in section.columns)
+
+    @property
+    def embeddings(self) -> dict[str, int]:
+        """The dimensions that are given, by prepared column; of a multi-valued one by its own name."""
+        given: dict[str, int | None] = {}
+        for categorical in self.categorical:
+            given |= dict.fromkeys(categorical.columns, categorical.embedding)
+        for bucketize in self.bucketize:
+            given |= {f"{name}_bucket": bucketize.embedding for name in bucketize.columns}
+        for multi in self.multi_valued:
+            given |= dict.fromkeys(multi.columns, multi.embedding)
+        for dates in self.dates:
+            given |= {f"{name}_{part}": dates.embedding for name in dates.columns for part in dates.parts}
+        return {name: size for name, size in given.items() if size is not None}
 
     @property
     def columns(self) -> tuple[str, ...]:

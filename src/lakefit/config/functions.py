@@ -14,8 +14,8 @@ from lakefit.config.file import nearest
 from lakefit.errors import InputError
 
 
-def function_problem(name: str) -> str | None:
-    """Return what is wrong with `module:function`, or None; the module is read, never executed."""
+def function_problem(name: str, what: str = "function") -> str | None:
+    """Return what is wrong with `module:function`, or None; the module is read, never executed. what: to call it."""
     module, _, function = name.partition(":")
     path = _source_of(module)
     if path is None:
@@ -24,7 +24,8 @@ def function_problem(name: str) -> str | None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
         return f"{path}: {error}"
-    names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    names = [node.name for node in tree.body if isinstance(node, defined)]
     imported = {
         alias.asname or alias.name
         for node in tree.body
@@ -40,7 +41,7 @@ def function_problem(name: str) -> str | None:
     }
     if function in names or function in imported | assigned:
         return None
-    return f"{path} has no function {function!r}{nearest(function, names)}"
+    return f"{path} has no {what} {function!r}{nearest(function, names)}"
 
 
 def function_source(name: str) -> str:
@@ -50,7 +51,7 @@ def function_source(name: str) -> str:
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """Import the module and return the function.
+    """Import the module and return the function, or the class.
 
     Raises:
         InputError: it can't be imported, or has no such function.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from lakefit.config.clean import Clean
 from lakefit.config.duration import Duration, seconds
@@ -90,11 +90,27 @@ class Pipeline(Section):
     expect: Expect = Field(default_factory=Expect)
     split: Split = Field(default_factory=Split)
     features: Features
-    label: Label
+    label: Annotated[tuple[Label, ...], Field(min_length=1)]
     output: Output
     train: Train
     evaluate: Evaluate = Field(default_factory=Evaluate)
     score: Score | None = None
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _lists_its_labels(cls, data: Any) -> Any:
+        return [data] if isinstance(data, dict | Section) else data
+
+    @model_validator(mode="after")
+    def _names_each_label(self) -> "Pipeline":
+        names = [label.name.lower() for label in self.label]
+        taken = next((name for name in names if name in ("numeric", "categorical", "weight")), None)
+        if taken is not None:
+            raise ValueError(f"label: {taken!r} is the name of something else in a batch; choose another name")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"label: of several labels each needs a name of its own; {twice!r} comes twice")
+        return self
 
     @property
     def marks(self) -> tuple[Rule, ...]:

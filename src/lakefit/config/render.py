@@ -27,11 +27,11 @@ def rendered(pipeline: Pipeline) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON schema (2020-12) of a pipeline file: a group of features may be one mapping or a list of them."""
+    """Return the JSON schema (2020-12) of a pipeline file; groups of features and labels are one mapping or a list."""
     schema = Pipeline.model_json_schema(by_alias=True)
     groups = schema["$defs"]["Features"]["properties"]
-    for name in GROUPS:
-        one = groups[name].pop("items")
-        del groups[name]["type"]
-        groups[name]["anyOf"] = [one, {"type": "array", "items": one}]
+    for listed in (*(groups[name] for name in GROUPS), schema["properties"]["label"]):
+        one = listed.pop("items")
+        del listed["type"]
+        listed["anyOf"] = [one, {"type": "array", "items": one}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -189,18 +189,20 @@ ClassName = Annotated[
 
 
 class Label(Section):
-    """What is predicted.
+    """What is predicted; one mapping, or a list of them, each with a name of its own.
 
-    expression: a Spark SQL expression over the cleaned columns. type: binary (a boolean, or 0 and 1), classes (text,
-    integers or booleans) or regression (numbers). classes: the values of the classes, in the order of the model's
-    outputs; without it, those of the training split, sorted. normalize: of a regression's label; undone in predictions.
-    weight: a Spark SQL expression, how much a row counts (0 or more). class_weights: a number a class (of binary: 0 and
-    1, or false and true), or `balanced`: rows / (classes x rows of the class), of the training split; with `weight`,
-    both are multiplied.
+    name: of the label's column in the prepared rows and of the model's output. expression: a Spark SQL expression over
+    the cleaned columns. type: binary (a boolean, or 0 and 1), classes (text, integers or booleans), multi_label (lists
+    of text: any number of classes) or regression (numbers). classes: the values of the classes, in the order of the
+    model's outputs; without it, those of the training split, sorted. normalize: of a regression's label; undone in
+    predictions. weight: a Spark SQL expression, how much a row counts (0 or more). class_weights: a number a class (of
+    binary: 0 and 1, or false and true), or `balanced`: rows / (classes x rows of the class), of the training split;
+    with `weight`, both are multiplied.
     """
 
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")] = "label"
     expression: Annotated[str, Field(min_length=1)]
-    type: Literal["binary", "classes", "regression"] = "binary"
+    type: Literal["binary", "classes", "multi_label", "regression"] = "binary"
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2)] | None = None
     normalize: Literal["standard", "none"] = "none"
     weight: Annotated[str, Field(min_length=1)] | None = None
@@ -208,12 +210,12 @@ class Label(Section):
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> "Label":
-        if self.classes is not None and self.type != "classes":
-            raise ValueError("classes belong to type: classes")
+        if self.classes is not None and self.type not in ("classes", "multi_label"):
+            raise ValueError("classes belong to type: classes or multi_label")
         if self.normalize != "none" and self.type != "regression":
             raise ValueError("normalize belongs to type: regression")
-        if self.class_weights is not None and self.type == "regression":
-            raise ValueError("a regression has no classes to weigh")
+        if self.class_weights is not None and self.type not in ("binary", "classes"):
+            raise ValueError(f"class_weights are of rows of one class each, which type: {self.type} has not")
         twice = sorted({name for name in self.classes or () if (self.classes or ()).count(name) > 1})
         if twice:
             raise ValueError(f"classes: {twice[0]!r} stands twice")

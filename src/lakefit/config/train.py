@@ -1,13 +1,15 @@
 """`train`: devices, model, compile, fit and callbacks, by Keras's own names and arguments."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from lakefit.config.file import Key
 from lakefit.config.sections import Section
 
 KerasObject = str | dict[str, dict[str, Any] | None]
-"""`Dense` or `{Dense: {units: 128}}`: the name of a Keras class and its arguments."""
+"""`Dense` or `{Dense: {units: 128}}`: the name of a Keras class, or `module:Name` of one's own, and its arguments."""
 
 
 def keras_name_and_arguments(spec: KerasObject) -> tuple[str, dict[str, Any]]:
@@ -19,27 +21,73 @@ def keras_name_and_arguments(spec: KerasObject) -> tuple[str, dict[str, Any]]:
 
 
 OneKerasObject = str | Annotated[dict[str, dict[str, Any] | None], Field(min_length=1, max_length=1)]
+FunctionName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+
+
+class Layer(Section):
+    """One layer of a functional model.
+
+    layer: `Dense`, `{Dense: {units: 64}}`, or `module:Name`. inputs: the layer above where nothing is said; else a
+    name or a list: of a layer above, an entry of `inputs`, a group of features (numeric, categorical, bucketize,
+    multi_valued, dates, categories for all but numbers) or a column. Several columns or groups are laid side by side,
+    several layers are handed over as a list, as `Concatenate` takes them. `Embedding` gets a category's index; every
+    other layer gets it embedded.
+    """
+
+    layer: OneKerasObject
+    inputs: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+
+class Functional(Section):
+    """Layers with names, and what each takes.
+
+    inputs: names for columns and groups of features that are laid side by side. layers: by name, in order. outputs: the
+    layer that gives the prediction; of several labels, one for each by its name. Without it: the layer of the label's
+    name, or the last one where there is one label.
+    """
+
+    inputs: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    layers: Annotated[dict[str, Layer], Field(min_length=1)]
+    outputs: str | dict[str, str] | None = None
 
 
 class Model(Section):
-    """The layers of the model, by the names and arguments of `keras.layers`.
+    """The layers of the model, by the names and arguments of `keras.layers`; `module:Name` is a layer of one's own.
 
     sequential: what follows the inputs (numbers concatenated, categories embedded), in order: `Dense`, or `{Dense:
-    {units: 128}}`.
+    {units: 128}}`. functional: layers that say what they take, of several inputs, to several outputs.
     """
 
-    sequential: tuple[OneKerasObject, ...] = Field(min_length=1)
+    sequential: Annotated[tuple[OneKerasObject, ...], Field(min_length=1)] | None = None
+    functional: Functional | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> "Model":
+        if (self.sequential is None) == (self.functional is None):
+            raise ValueError("expected either sequential: [layers] or functional: {layers: ...}")
+        return self
 
 
 class Compile(Section):
-    """The arguments of `keras.Model.compile`, by Keras's own names.
+    """The arguments of `keras.Model.compile`, by Keras's own names; of several labels, losses and metrics by label.
 
-    optimizer: of `keras.optimizers`. loss: of `keras.losses`. metrics: of `keras.metrics`, reported each epoch.
+    optimizer: of `keras.optimizers`, with its own arguments: learning_rate may be a schedule ({CosineDecay: {...}}),
+    clipnorm, global_clipnorm and clipvalue clip, gradient_accumulation_steps accumulates, weight_decay and use_ema do
+    what they say. loss: of `keras.losses`, or `module:Name`. loss_weights: by label, what each loss counts. metrics: of
+    `keras.metrics`, or `module:Name`, reported each epoch. weighted_metrics: the same, with the rows' weights.
+    jit_compile: true compiles by XLA, which needs `deterministic: false`; auto leaves it to Keras.
+    steps_per_execution: batches between two returns to Python. auto_scale_loss: of mixed_float16, so that small
+    gradients are not lost.
     """
 
     optimizer: OneKerasObject = "Adam"
-    loss: OneKerasObject = "binary_crossentropy"
-    metrics: tuple[OneKerasObject, ...] = ()
+    loss: OneKerasObject | dict[str, OneKerasObject] | None = None
+    loss_weights: dict[str, float] | None = None
+    metrics: tuple[OneKerasObject, ...] | dict[str, tuple[OneKerasObject, ...]] = ()
+    weighted_metrics: tuple[OneKerasObject, ...] | dict[str, tuple[OneKerasObject, ...]] = ()
+    jit_compile: bool | Literal["auto"] = "auto"
+    steps_per_execution: Annotated[int, Field(ge=1)] = 1
+    auto_scale_loss: bool = True
 
 
 class Fit(Section):
@@ -68,14 +116,53 @@ class Train(Section):
     """How the model is made and trained, by Keras's own names and arguments.
 
     devices: auto, cpu, gpu, or so many of them: gpu:2; cpu:4 makes four logical devices, for tests. seed: of the first
-    weights, of dropout and of the order of rows. model: the layers. compile: optimizer, loss and metrics. fit: epochs
-    and batch size. feed: the order of rows. callbacks: of `keras.callbacks`, such as `{EarlyStopping: {patience: 3}}`.
+    weights, of dropout and of the order of rows. deterministic: the same weights, to the bit, in every run on the same
+    devices; false lets TensorFlow take faster operations where it has any (docs/train.md). dtype_policy: mixed_float16
+    or mixed_bfloat16 compute in 16 bits and keep weights in 32. model: the layers, or `module:function`, which takes a
+    description of the dataset and returns a keras.Model (docs/train.md). compile: optimizer, loss and metrics; a model
+    that the function has compiled needs none. fit: epochs and batch size. feed: the order of rows. callbacks: of
+    `keras.callbacks`, or `module:Name`, such as `{EarlyStopping: {patience: 3}}`.
     """
 
     devices: Annotated[str, Field(pattern=r"^(auto|(cpu|gpu)(:[1-9]\d*)?)$")] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    model: Model
-    compile: Compile = Field(default_factory=Compile)
+    deterministic: bool = True
+    dtype_policy: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    model: Model | FunctionName
+    compile: Compile | None = None
     fit: Fit
     feed: Feed = Field(default_factory=Feed)
     callbacks: tuple[OneKerasObject, ...] = ()
+
+    @model_validator(mode="after")
+    def _leaves_xla_its_way(self) -> "Train":
+        if self.deterministic and self.compile is not None and self.compile.jit_compile is True:
+            raise ValueError("compile.jit_compile: true needs deterministic: false: TensorFlow refuses both together")
+        return self
+
+    def own_code(self) -> Iterator[tuple[Key, str]]:
+        """Yield (key in the file, `module:Name`) of all code of the user's."""
+        if isinstance(self.model, str):
+            yield ("train", "model"), self.model
+        data = self.model_dump(mode="json", by_alias=True)
+        for name in ("model", "compile", "callbacks"):
+            if not isinstance(data[name], str):
+                yield from _named(data[name], ("train", name))
+
+
+def _named(data: Any, key: Key) -> Iterator[tuple[Key, str]]:
+    if isinstance(data, str) and _is_own(data):
+        yield key, data
+    elif isinstance(data, dict):
+        for name, value in data.items():
+            if _is_own(name):
+                yield (*key, name), name
+            yield from _named(value, (*key, name))
+    elif isinstance(data, list):
+        for place, value in enumerate(data):
+            yield from _named(value, (*key, place))
+
+
+def _is_own(text: str) -> bool:
+    module, colon, name = text.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))

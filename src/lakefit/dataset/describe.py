@@ -11,7 +11,7 @@ from lakefit.config import load_pipeline
 from lakefit.dataset.drift import stability_index
 from lakefit.dataset.index import Index
 from lakefit.dataset.layout import CURRENT, Layout
-from lakefit.dataset.manifest import MANIFEST, Manifest, read_manifest
+from lakefit.dataset.manifest import MANIFEST, Manifest, SplitFiles, read_manifest
 from lakefit.dataset.publish import read_json
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
@@ -77,7 +77,7 @@ def describe(folder: str | Path, manifest: Manifest | Index) -> tuple[dict[str, 
     ]
     rows: Rows = [("rows in", f"{ledger.rows_in:,}")]
     for split, files in manifest.splits.items():
-        classes = ", ".join(f"{name}: {count:,}" for name, count in files.classes.items())
+        classes = ", ".join(f"{name}: {count:,}" for name, count in _classes(files).items())
         size = sum(file.bytes for file in files.files)
         rows.append((split, f"{files.rows:,}", f"{len(files.files)} files", f"{size:,} bytes", classes))
     rows += [(f"rejected: {reason}", f"{count:,}") for reason, count in ledger.rejected.items()]
@@ -137,7 +137,7 @@ def difference(one: Path, two: Path) -> tuple[dict[str, Any], Sections]:
     old, new = read_manifest(one), read_manifest(two)
     settings = list(_changes(old.pipeline, new.pipeline))
     schema = _schema_changes(old, new)
-    classes = list(_changes(old.splits["train"].classes, new.splits["train"].classes))
+    classes = list(_changes(_classes(old.splits["train"]), _classes(new.splits["train"])))
     contracts = list(_changes(_found(old), _found(new)))
     counts = _counts(old, new)
     drift = {
@@ -271,3 +271,11 @@ def _value(value: str | float | None, type_name: str) -> str:
             return f"{value:.6g}"
         return moment.strftime("%Y-%m-%d" if type_name == "date" else "%Y-%m-%d %H:%M:%S")
     return f"{value:.6g}"
+
+
+def _classes(files: SplitFiles) -> dict[str, int]:
+    """Return the rows by class; of several labels, each class with its label's name before it."""
+    if len(files.classes) == 1:
+        (of_label,) = files.classes.values()
+        return of_label
+    return {f"{label} {name}": count for label, of_label in files.classes.items() for name, count in of_label.items()}

@@ -123,17 +123,38 @@ PARTS = {"quarter": 4, "month": 12, "day": 31, "weekday": 7, "day_of_year": 366,
 class LabelFeature(Section):
     """What the model predicts.
 
-    kind: binary (0 or 1), classes (the place in `classes`) or regression. classes: in the order of the model's outputs.
-    offset: a regression's label is `(y - offset) / scale`. scale: see offset. class_weights: of the classes in their
-    order (0 and 1 for binary). weighted: the prepared rows have a column `weight`.
+    name: of its column in the prepared rows. kind: binary (0 or 1), classes (the place in `classes`), multi_label (a
+    column `<name>_<place>` of 0 and 1 for each of `classes`) or regression. classes: in the order of the model's
+    outputs. offset: a regression's label is `(y - offset) / scale`. scale: see offset. class_weights: of the classes in
+    their order (0 and 1 for binary). weighted: the prepared rows have a column of weights.
     """
 
-    kind: Literal["binary", "classes", "regression"] = "binary"
+    name: str = "label"
+    kind: Literal["binary", "classes", "multi_label", "regression"] = "binary"
     classes: tuple[str, ...] = ()
     offset: float = 0.0
     scale: float = 1.0
     class_weights: tuple[float, ...] = ()
     weighted: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The float32 columns of the prepared rows, in the order of the batch's array."""
+        if self.kind != "multi_label":
+            return (self.name,)
+        return tuple(f"{self.name}_{place}" for place in range(len(self.classes)))
+
+    @property
+    def weight(self) -> str | None:
+        """The column of weights, where there is one."""
+        if not self.weighted:
+            return None
+        return "weight" if self.name == "label" else f"{self.name}_weight"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model gives for a row."""
+        return max(1, len(self.classes))
 
     def undone(self, prediction: Any) -> Any:
         """Return predictions of a regression, a number or any array of float64, in the label's own unit."""

@@ -46,11 +46,18 @@ def dataset_fingerprint(pipeline: Pipeline, inputs: Mapping[str, Sequence[InputF
             "tables": tables,
             "rows": source.rows,
             "query": source.query,
-            "sections": pipeline.dump(*DATASET_SECTIONS),
+            "sections": without_embeddings(pipeline.dump(*DATASET_SECTIONS)),
             "code": [function_source(step.custom) for step in pipeline.clean if step.custom is not None],
             "output": [output.rows_per_file, output.rows_per_group, output.layout],
         }
     )
+
+
+def without_embeddings(data: Any) -> Any:
+    """Return sections of a pipeline file without what is of the model alone: the dimensions of embeddings."""
+    if isinstance(data, dict):
+        return {name: without_embeddings(value) for name, value in data.items() if name != "embedding"}
+    return [without_embeddings(value) for value in data] if isinstance(data, list) else data
 
 
 def _listed(files: Iterable[InputFile]) -> list[list[Any]]:

@@ -8,6 +8,7 @@ from lakefit.config.pipeline import Pipeline
 RUN = "run.json"
 CURRENT = "current.json"
 MODEL = "model.keras"
+WEIGHTS = "model.weights.h5"
 HISTORY = "history.json"
 METRICS = "metrics.json"
 PREDICTIONS = "predictions"

@@ -11,7 +11,7 @@ from lakefit.dataset.ledger import Ledger
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Raised with every change of the files' layout, order or values: it is a part of the dataset fingerprint."""
 MANIFEST = "manifest.json"
 POSITION = "_position"
@@ -40,11 +40,12 @@ class DataFile(Section):
 class SplitFiles(Section):
     """The rows of a split.
 
-    rows: how many. classes: how many of each class (none for a regression). files: in the order of their rows.
+    rows: how many. classes: of each label by name, how many of each class (none for a regression). files: in the order
+    of their rows.
     """
 
     rows: int
-    classes: dict[str, int]
+    classes: dict[str, dict[str, int]]
     files: tuple[DataFile, ...]
 
 
@@ -118,9 +119,9 @@ class Manifest(Section):
     the raw files that were read, all tables. excluded: those that were left out. reader: who read the rows, Arrow or
     Spark, and why Spark; it changes nothing. pipeline: the pipeline file, resolved
     with every default. layout: of the splits' files: a column a feature, or `numeric` and `categorical`, each the bytes
-    of a row's values. features: all that was learned, enough to repeat the transformation without the raw data. label:
-    what was learned of it. statistics: by cleaned column, of the training split. splits: by name. duplicates: the files
-    of rows with the key of a row that is kept. rejects: the files of rejected rows. corrections: what `correct`
+    of a row's values. features: all that was learned, enough to repeat the transformation without the raw data. labels:
+    what was learned of them. statistics: by cleaned column, of the training split. splits: by name. duplicates: the
+    files of rows with the key of a row that is kept. rejects: the files of rejected rows. corrections: what `correct`
     changed. strata: rows by stratum and split. expectations: the contracts and what was found. ledger: where every row
     went.
     """
@@ -136,7 +137,7 @@ class Manifest(Section):
     pipeline: dict[str, Any]
     layout: Literal["wide", "packed"]
     features: Features
-    label: LabelFeature
+    labels: tuple[LabelFeature, ...]
     statistics: dict[str, ColumnStatistics]
     splits: dict[str, SplitFiles]
     duplicates: tuple[DataFile, ...]

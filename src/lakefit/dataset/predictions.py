@@ -1,29 +1,66 @@
 """Predictions as columns of a table, the same from evaluation and from scoring."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lakefit.dataset.features import LabelFeature
 
-def prediction_columns(
-    found: NDArray[Any], kind: Literal["binary", "classes", "regression"], classes: Sequence[str]
-) -> dict[str, pa.Array]:
-    """Return columns of (rows,) by name.
 
-    found: a binary label's probability (rows,) float32; of classes (rows, classes) float32, which become the name of
-    the most probable `class`, its `probability` and all `probabilities`; a regression's prediction (rows,) float64.
+def by_label(outputs: Any, labels: Sequence[LabelFeature]) -> dict[str, Any]:
+    """Return what a model gives, one array or (for several labels) a mapping of them, by label."""
+    return {labels[0].name: outputs} if len(labels) == 1 else {label.name: outputs[label.name] for label in labels}
+
+
+def prefix_of(label: LabelFeature, labels: Sequence[LabelFeature]) -> str:
+    """Return what stands before the names of a label's metrics and columns: its name, where there are several."""
+    return f"{label.name}_" if len(labels) > 1 else ""
+
+
+def prediction_columns(found: Mapping[str, NDArray[Any]], labels: Sequence[LabelFeature]) -> dict[str, pa.Array]:
+    """Return columns of (rows,) by name, with the label's name before them where there are several labels.
+
+    found: by label (rows, outputs). A binary one becomes `probability`; of classes come the name of the most probable
+    `class`, its `probability` and all `probabilities`; of several classes a row `classes`, the names of those whose
+    probability is 0.5 or more, and all `probabilities`; of a regression `prediction`.
     """
-    if kind != "classes":
-        name = "probability" if kind == "binary" else "prediction"
-        return {name: pa.array(np.ascontiguousarray(found))}
+    columns: dict[str, pa.Array] = {}
+    for label in labels:
+        of_label = _columns(np.ascontiguousarray(found[label.name]), label)
+        columns |= {f"{prefix_of(label, labels)}{name}": column for name, column in of_label.items()}
+    return columns
+
+
+def _columns(found: NDArray[Any], label: LabelFeature) -> dict[str, pa.Array]:
+    if not label.classes:
+        name = "probability" if label.kind == "binary" else "prediction"
+        return {name: pa.array(found[:, 0])}
+    probabilities = pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), found.shape[1])
+    names = pa.array(label.classes, pa.string())
+    if label.kind == "multi_label":
+        return {"classes": class_lists(found >= 0.5, label), "probabilities": probabilities}
     most = found.argmax(axis=1)
     return {
-        "class": pa.array(classes, pa.string()).take(pa.array(most)),
+        "class": names.take(pa.array(most)),
         "probability": pa.array(np.take_along_axis(found, most[:, None], axis=1)[:, 0]),
-        "probabilities": pa.FixedSizeListArray.from_arrays(
-            pa.array(np.ascontiguousarray(found).reshape(-1)), found.shape[1]
-        ),
+        "probabilities": probabilities,
     }
+
+
+def class_lists(chosen: NDArray[Any], label: LabelFeature) -> pa.ListArray:
+    """Return the names of each row's classes. chosen: (rows, classes) of booleans, or 0 and 1."""
+    chosen = chosen.astype(bool)
+    ends = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(ends, pa.array(label.classes, pa.string()).take(pa.array(np.nonzero(chosen)[1])))
+
+
+def label_column(values: NDArray[Any], label: LabelFeature) -> pa.Array:
+    """Return labels as people read them: names of classes, else the numbers. values: as `SplitRows.labels`."""
+    if label.kind == "multi_label":
+        return class_lists(values, label)
+    if label.kind == "classes":
+        return pa.array(label.classes, pa.string()).take(pa.array(values.astype("int64")))
+    return pa.array(values)

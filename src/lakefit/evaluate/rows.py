@@ -18,39 +18,35 @@ READ_ROWS = 65_536
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """numeric (n, k) float32, categorical (n, m) int32, label (n,), in the order of the files.
+    """inputs: numeric (n, k) float32 and so on, as the model takes them; labels by name; in the order of the files.
 
-    label: float32 0 and 1, or places of classes; a regression's is float64, in its own unit.
+    labels: (n,) float32 0 and 1, or places of classes; of several classes a row (n, classes) float32 0 and 1; a
+    regression's is (n,) float64, in its own unit.
     """
 
-    numeric: NDArray[np.float32]
-    categorical: NDArray[np.int32]
-    label: NDArray[np.float32] | NDArray[np.float64]
+    inputs: dict[str, NDArray[Any]]
+    labels: dict[str, NDArray[np.float32] | NDArray[np.float64]]
+    rows: int
 
 
 def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int | None = None) -> SplitRows:
     """Return the first `max_rows` rows of a split (all where None): files are in hash order, so they are a sample."""
     feed = SplitFeed(dataset_dir, manifest, split, batch_size=READ_ROWS, shuffle=False)
-    parts = []
+    parts: list[Batch] = []
     rows = 0
     for batch in feed:
         parts.append(batch)
         rows += len(batch[POSITION])
         if max_rows is not None and rows >= max_rows:
             break
-    label = _joined(parts, "label", np.zeros((rows, 1), np.float32))[:max_rows, 0]
-    if manifest.label.kind == "regression":
-        label = manifest.label.undone(label.astype(np.float64))
-    return SplitRows(
-        _joined(parts, NUMERIC, np.zeros((rows, 0), np.float32))[:max_rows],
-        _joined(parts, CATEGORICAL, np.zeros((rows, 0), np.int32))[:max_rows],
-        label,
-    )
-
-
-def _joined(parts: list[Batch], name: str, without: NDArray[Any]) -> NDArray[Any]:
-    """Return the array of all parts; `without` where the split has no such columns."""
-    return np.concatenate([part[name] for part in parts]) if parts and name in parts[0] else without
+    joined = {name: np.concatenate([part[name] for part in parts])[:max_rows] for name in (parts[0] if parts else ())}
+    labels: dict[str, NDArray[Any]] = {}
+    for label in manifest.labels:
+        values = joined[label.name]
+        values = values if label.kind == "multi_label" else values[:, 0]
+        labels[label.name] = label.undone(values.astype(np.float64)) if label.kind == "regression" else values
+    inputs = {name: joined[name] for name in (NUMERIC, CATEGORICAL) if name in joined}
+    return SplitRows(inputs, labels, min(rows, max_rows or rows))
 
 
 def read_identities(dataset_dir: Path, manifest: Manifest, split: str) -> pa.Table:

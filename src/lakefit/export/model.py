@@ -1,18 +1,20 @@
 """The exported model: cleaned rows to probability. Keras layers and operations alone, so it loads without Lakefit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from lakefit.dataset.features import CategoricalFeature, Features, LabelFeature
+from lakefit.dataset.predictions import by_label
 from lakefit.dataset.transform import bucket_index, date_columns, normalized
 
 
-def exported_model(trained: keras.Model, features: Features, label: LabelFeature) -> keras.Model:
+def exported_model(trained: keras.Model, features: Features, labels: Sequence[LabelFeature]) -> keras.Model:
     """Return a model of one input a cleaned column, doing in float64 what preparation did.
 
     It gives a probability (n, 1), or one for each class (n, classes), float32; of a regression a float64 number (n, 1)
-    in the label's own unit.
+    in the label's own unit; of several labels a mapping by their names.
 
     Numbers, and times as seconds since 1970 UTC: (n, 1) float64 with NaN for null. Text: (n, 1) with "" for null. Lists
     of text: (n, max_values), filled up with "".
@@ -39,10 +41,11 @@ def exported_model(trained: keras.Model, features: Features, label: LabelFeature
         prepared["numeric"] = _side_by_side(numbers, "lakefit_numbers")
     if indices:
         prepared["categorical"] = _side_by_side(indices, "lakefit_indices")
-    output = trained(prepared)
-    if label.kind == "regression":
-        output = label.undone(_as(output, "float64"))
-    return keras.Model(inputs, output, name="lakefit_exported")
+    outputs = by_label(trained(prepared), labels)
+    for label in labels:
+        if label.kind == "regression":
+            outputs[label.name] = label.undone(_as(outputs[label.name], "float64"))
+    return keras.Model(inputs, outputs[labels[0].name] if len(labels) == 1 else outputs, name="lakefit_exported")
 
 
 def input_contract(features: Features) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """`export`: the artifact, a folder that holds all that scoring needs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import keras
 
 from lakefit import __version__
 from lakefit.config import Pipeline
+from lakefit.config.functions import load_function
 from lakefit.config.render import rendered
 from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, PIPELINE, SAVED_MODEL
 from lakefit.dataset.manifest import Manifest
@@ -17,6 +19,7 @@ from lakefit.export.model import exported_model, input_contract
 _OUTPUTS = {
     "binary": "probability: float32 (n, 1)",
     "classes": "probabilities of the label's classes, in their order: float32 (n, classes)",
+    "multi_label": "the probability of each of the label's classes, in their order: float32 (n, classes)",
     "regression": "prediction in the label's own unit: float64 (n, 1)",
 }
 
@@ -36,14 +39,15 @@ class ExportJob:
 def export(job: ExportJob, trained: keras.Model) -> None:
     """Write the artifact and publish it by one rename.
 
-    model.keras and saved_model/: the model of cleaned rows. pipeline.yaml: the pipeline file as it was run, with every
-    default. metrics.json: what `evaluate` found. artifact.json: inputs, features and versions.
+    saved_model/ and model.keras: the model of cleaned rows. pipeline.yaml: the pipeline file as it was run, with every
+    default. metrics.json: what `evaluate` found. artifact.json: inputs, outputs, features and versions, and why there
+    is no model.keras, which a model of the user's own code may not become.
     """
     remove_staging(job.target.parent)
-    model = exported_model(trained, job.manifest.features, job.manifest.label)
+    model = exported_model(trained, job.manifest.features, job.manifest.labels)
     with staged_folder(job.target) as folder:
-        model.save(folder / MODEL)
         model.export(folder / SAVED_MODEL, verbose=False)
+        why_not = _save(model, folder / MODEL, [name for _, name in job.pipeline.train.own_code()])
         write_atomically(folder / PIPELINE, rendered(job.pipeline))
         write_json(folder / METRICS, {key: job.report[key] for key in ("metrics", "baselines")})
         features = job.manifest.features
@@ -53,9 +57,28 @@ def export(job: ExportJob, trained: keras.Model) -> None:
             "dataset": job.manifest.fingerprint,
             "name": job.pipeline.name,
             "inputs": input_contract(features),
-            "output": _OUTPUTS[job.manifest.label.kind],
-            "label": job.manifest.label.model_dump(mode="json"),
+            "outputs": {label.name: _OUTPUTS[label.kind] for label in job.manifest.labels},
+            "labels": [label.model_dump(mode="json") for label in job.manifest.labels],
+            "no_model_keras": why_not,
             "features": features.model_dump(mode="json"),
             "versions": {"lakefit": __version__, "keras": keras.__version__, **job.manifest.versions},
         }
         write_json(folder / ARTIFACT, description)
+
+
+def _save(model: keras.Model, path: Path, own_code: Sequence[str]) -> str | None:
+    """Write the model as a .keras file; where it can't be loaded again, write none and return why.
+
+    own_code: `module:Name` of the user's, which whoever loads the file hands over as `custom_objects`.
+    """
+    if not own_code:
+        model.save(path)
+        return None
+    try:
+        model.save(path)
+        objects = {name.partition(":")[2]: load_function(name) for name in own_code}
+        keras.saving.load_model(path, custom_objects=objects, safe_mode=True)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        return f"it can't be saved and loaded again: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return None

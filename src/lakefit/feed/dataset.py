@@ -81,9 +81,9 @@ class Dataset:
 
     Every way to read a split gives the same rows in the same order, and fails in place of the last batches with a
     FeedError, which names row groups, unless exactly the rows of the split came. A batch of a prepared dataset holds
-    `numeric` (n, k) float32, `categorical` (n, m) int32, `label` (n, 1) float32 and, where rows are weighed, `weight`
-    (n,) float32; what is not in the dataset is not in the batch. A batch of Parquet files with an index holds the
-    columns that were asked for.
+    `numeric` (n, k) float32, `categorical` (n, m) int32, each label by its name, such as `label` (n, 1) float32, and,
+    where rows are weighed, `weight` (n,) float32; what is not in the dataset is not in the batch. A batch of Parquet
+    files with an index holds the columns that were asked for.
     """
 
     def __init__(self, store: Store, manifest: Manifest | Index, cache: Cache | None = None) -> None:
@@ -158,7 +158,8 @@ class Dataset:
         if not set(arrays) - {label, weight}:
             raise ValueError("No input is left: name more columns than the label.")
         feed.fields, apart = _side_by_side(feed.fields)
-        return feed.to_tf(names=arrays, apart=apart, label=label, weight=weight, next_epochs=True)
+        targets = {label: weight} if label is not None else {}
+        return feed.to_tf(names=arrays, apart=apart, targets=targets, next_epochs=True)
 
     def to_arrow(self, split: str, **options: Unpack[Options]) -> "Iterator[pa.RecordBatch]":
         """Return the batches of an epoch as Arrow's, a column a feature in either layout, and `_position`."""
@@ -167,7 +168,8 @@ class Dataset:
         feed = self.to_numpy(split, **options)
         if isinstance(self.manifest, Index):
             return record_batches(feed, {})
-        apart = {NUMERIC: self.numeric_columns, CATEGORICAL: self.categorical_columns, "label": ("label",)}
+        apart = {NUMERIC: self.numeric_columns, CATEGORICAL: self.categorical_columns}
+        apart |= {label.name: label.columns for label in self.manifest.labels}
         return record_batches(feed, apart)
 
     def to_torch(self, split: str, **options: Unpack[Options]) -> "torch.utils.data.IterableDataset[Tensors]":

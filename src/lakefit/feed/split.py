@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 Batch = dict[str, NDArray[Any]]
 """Rows as the model takes them, arrays by name. Of a prepared split: numeric (n, k) float32, categorical (n, m) int32,
-label (n, 1) float32, weight (n,) float32 where rows are weighed; of other Parquet files: the columns that were asked
-for, text, bytes and lists as objects, (n,). And _position (n,) int64, which tells the row."""
+label (n, 1) float32 (or each label by its name; (n, classes) where a row may have several), weight (n,) float32 where
+rows are weighed; of other Parquet files: the columns that were asked for, text, bytes and lists as objects, (n,). And
+_position (n,) int64, which tells the row."""
 Rows = dict[str, Any]
 """The same, with Arrow arrays for text, bytes and lists."""
 
@@ -112,6 +113,8 @@ class SplitFeed:
         self.rows = manifest.splits[split].rows
         self.batch_size = batch_size
         self.fields = (*fields, POSITIONS) if fields is not None else fields_of(manifest)
+        labels = manifest.labels if isinstance(manifest, Manifest) else ()
+        self._targets = {label.name: label.weight for label in labels}
         self._fingerprint = manifest.fingerprint
         self._dataset, self._cache = dataset, cache
         self._seed, self._shuffle, self._drop = seed, shuffle, remainder == "drop"
@@ -252,15 +255,15 @@ class SplitFeed:
         *,
         names: Sequence[str] | None = None,
         apart: Mapping[str, Sequence[str]] | None = None,
-        label: str | None = "label",
-        weight: str | None = "weight",
+        targets: Mapping[str, str | None] | None = None,
         next_epochs: bool = False,
     ) -> "tf.data.Dataset":
         """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`.
 
         names: of what is handed out, in order; all arrays of a batch but the positions where None. apart: arrays of
-        which each column is handed out by itself, and its columns' names. label, weight: what of it are no inputs;
-        without a label it is inputs alone.
+        which each column is handed out by itself, and its columns' names. targets: the labels, and the weights of each
+        or None; those of a prepared dataset where None. Without a label it is inputs alone, with several it is dicts of
+        labels and of weights.
         next_epochs: each iteration leaves `epoch` at the next one. The receipt is taken where batches enter TensorFlow,
         and what comes out of the dataset's last step is compared with that, when one more is asked for and by `check`.
         """
@@ -268,7 +271,7 @@ class SplitFeed:
 
         self._arrivals = Arrivals(self.groups, self.batches)
         names = [field.name for field in self.fields if field.name != POSITION] if names is None else names
-        shape = Shape(names, apart or {}, label, weight if weight in names else None)
+        shape = Shape(names, apart or {}, self._targets if targets is None else targets)
         return dataset(self, self._arrivals, shape, next_epochs=next_epochs)
 
 
@@ -281,7 +284,8 @@ def fields_of(manifest: Manifest | Index) -> tuple[Field, ...]:
     if isinstance(manifest, Index):
         return (*(field_of(column) for column in manifest.columns), POSITIONS)
     features = manifest.features
-    weight = (Field("weight", ("weight",), "float32", flat=True),) if manifest.label.weighted else ()
+    labels = tuple(Field(label.name, label.columns, "float32") for label in manifest.labels)
+    weights = tuple(Field(w, (w,), "float32", flat=True) for label in manifest.labels if (w := label.weight))
     packed = manifest.layout == "packed"
 
     def side_by_side(name: str, columns: tuple[str, ...], dtype: str) -> Field:
@@ -290,8 +294,8 @@ def fields_of(manifest: Manifest | Index) -> tuple[Field, ...]:
     fields = (
         side_by_side(NUMERIC, features.numeric_columns, "float32"),
         side_by_side(CATEGORICAL, features.categorical_columns, "int32"),
-        Field("label", ("label",), "float32"),
-        *weight,
+        *labels,
+        *weights,
         Field(POSITION, (POSITION,), "int64", flat=True, mixed=True),
     )
     return tuple(field for field in fields if field.columns)

@@ -22,24 +22,30 @@ if TYPE_CHECKING:
 class Shape:
     """What is handed out of a batch.
 
-    names: in order. apart: arrays of which each column is handed out by itself, and the columns' names. label, weight:
-    names that are no inputs; without a label there are inputs alone.
+    names: in order. apart: arrays of which each column is handed out by itself, and the columns' names. targets: the
+    labels, which are no inputs, and the weights of each or None; without a label there are inputs alone.
     """
 
     names: Sequence[str]
     apart: Mapping[str, Sequence[str]]
-    label: str | None
-    weight: str | None
+    targets: Mapping[str, str | None]
 
     def of(self, arrays: Mapping[str, Any]) -> Any:
-        """Return inputs, (inputs, label) or (inputs, label, weight)."""
+        """Return inputs, (inputs, label) or (inputs, label, weight); dicts of several labels, and weights of each."""
         values = dict(arrays)
         for name, columns in self.apart.items():
             values |= zip(columns, tf.unstack(values[name], len(columns), axis=1), strict=True)
-        inputs = {name: values[name] for name in self.names if name not in (self.label, self.weight)}
-        if self.label is None:
+        inputs = {name: values[name] for name in self.names if name not in {*self.targets, *self.targets.values()}}
+        if not self.targets:
             return inputs
-        return (inputs, values[self.label], *([values[self.weight]] if self.weight is not None else []))
+        labels = {name: values[name] for name in self.targets}
+        weights = {name: values[weight] for name, weight in self.targets.items() if weight is not None}
+        if len(labels) == 1:
+            return (inputs, *labels.values(), *weights.values())
+        if not weights:
+            return inputs, labels
+        # Keras wants weights for all labels or none.
+        return inputs, labels, {n: weights.get(n, tf.ones_like(label[:, 0])) for n, label in labels.items()}
 
 
 def dataset(feed: "SplitFeed", arrivals: "Arrivals", shape: Shape, *, next_epochs: bool) -> tf.data.Dataset:

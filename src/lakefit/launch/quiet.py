@@ -6,8 +6,9 @@ import sys
 import tempfile
 
 
-def import_tensorflow_quietly() -> None:
-    """Import TensorFlow and Keras with standard error held back; it is shown where the import fails."""
+def import_tensorflow_quietly(*modules: str) -> None:
+    """Import TensorFlow and Keras (or only the modules named) with standard error held back; it is shown where the
+    import fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return
@@ -16,7 +17,7 @@ def import_tensorflow_quietly() -> None:
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            for name in ("tensorflow", "keras"):
+            for name in modules or ("tensorflow", "keras"):
                 importlib.import_module(name)
         except BaseException:
             held.seek(0)

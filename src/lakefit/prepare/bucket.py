@@ -29,12 +29,12 @@ from lakefit.prepare.blocks import (
     UNPARSABLE,
     rows_of,
 )
-from lakefit.prepare.clean import LABEL, RULE, WEIGHT
+from lakefit.prepare.clean import RULE, label_column, weight_column
 from lakefit.prepare.deduplicate import OCCURRENCE, Deduplication, first_of_key, occurrences, row_order
 from lakefit.prepare.spill import Partition, Rows
 from lakefit.prepare.split import IN_GAP, NO_SPLIT, assign_split, check_keys, group_of
 from lakefit.prepare.staged import SPLIT, write_staged
-from lakefit.prepare.tally import RESULT_FIELDS, sum_counts, tally
+from lakefit.prepare.tally import RESULT_FIELDS, once_a_row, sum_counts, tally
 
 IDENTITY = "_row"
 GROUP = "_group"
@@ -67,12 +67,12 @@ class BucketPlan:
     marks: int
     split: Split
     features: Features
-    label: Label
+    labels: tuple[Label, ...]
 
     @property
     def tallied(self) -> tuple[str, ...]:
-        """The columns of which statistics are kept: all that are values, and a regression's label."""
-        return (*self.columns, LABEL) if self.label.type == "regression" else self.columns
+        """The columns of which statistics are kept: all that are values, and a regression's labels."""
+        return (*self.columns, *(label_column(label) for label in self.labels if label.type == "regression"))
 
     @property
     def judging(self) -> tuple[str, ...]:
@@ -140,8 +140,15 @@ def _finish(bucket: int, found: Rows, plan: BucketPlan) -> tuple[dict[str, Any],
         "duplicates": len(duplicates),
         "rejected": {int(k): int(v) for k, v in Counter(rule[rejects].tolist()).items()},
         "strata": _strata(rows, of_split, plan.split),
-        "labels": {name: _label_counts(part[LABEL], plan.label.type) for name, part in kept.items()},
-        "bad_weights": sum(_bad_weights(part, plan.label) for part in kept.values()),
+        "labels": {
+            label.name: {name: _label_counts(part[label_column(label)], label.type) for name, part in kept.items()}
+            for label in plan.labels
+        },
+        "bad_weights": {
+            label.name: sum(_bad_weights(part[weight_column(label)]) for part in kept.values())
+            for label in plan.labels
+            if label.weight is not None
+        },
         "files": _by_file(rows, state),
         "staged": files,
     }
@@ -200,7 +207,9 @@ def _identity(table: pa.Table) -> pa.Array:
 
 
 def _kept_rows(rows: pa.Table, split: int, plan: BucketPlan) -> pa.Table:
-    hidden = (IDENTITY, OCCURRENCE, KEY_HIGH, LABEL, *([WEIGHT] if plan.label.weight is not None else []))
+    labels = (label_column(label) for label in plan.labels)
+    weights = (weight_column(label) for label in plan.labels if label.weight is not None)
+    hidden = (IDENTITY, OCCURRENCE, KEY_HIGH, *labels, *weights)
     columns = {name: rows[name] for name in hidden}
     columns[SPLIT] = pa.array(np.full(len(rows), split, np.int8))
     group = group_of(rows, plan.split)
@@ -237,7 +246,10 @@ def _stage(parts: Iterable[pa.Table], kind: str, bucket: int, plan: BucketPlan) 
 def _label_counts(label: pa.ChunkedArray, kind: str) -> dict[str, Any]:
     """Return the rows by class (none for a regression), and how many labels are NULL."""
     counts: dict[str, int] = {}
-    if kind == "classes":
+    if kind == "multi_label":
+        values = once_a_row(one_array(label))
+        counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(values).to_pylist()}
+    elif kind == "classes":
         counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(label.drop_null()).to_pylist()}
     elif kind == "binary":
         values = label.drop_null().to_numpy()
@@ -248,10 +260,8 @@ def _label_counts(label: pa.ChunkedArray, kind: str) -> dict[str, Any]:
     return {"rows": len(label), "null": label.null_count, "classes": counts}
 
 
-def _bad_weights(kept: pa.Table, label: Label) -> int:
-    if label.weight is None:
-        return 0
-    weights = pc.fill_null(kept[WEIGHT], -1.0).to_numpy()
+def _bad_weights(column: pa.ChunkedArray) -> int:
+    weights = pc.fill_null(column, -1.0).to_numpy()
     return int((~(weights >= 0) | np.isinf(weights)).sum())
 
 

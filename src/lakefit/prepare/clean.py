@@ -32,8 +32,17 @@ from lakefit.config.sql import FIELD, MARKS, RECORD_END, ROW, quoted
 from lakefit.errors import InputError
 
 RULE = "_rule"
-LABEL, WEIGHT = "_label", "_weight"
 _NOTE = "_lakefit_note_"
+
+
+def label_column(label: Label) -> str:
+    """Return the column that holds a label's values on their way to the files."""
+    return f"_lakefit_label_{label.name}"
+
+
+def weight_column(label: Label) -> str:
+    """Return the column that holds the weights of a label that has a weight of its own."""
+    return f"_lakefit_weight_{label.name}"
 
 
 def clean(frame: DataFrame, steps: Sequence[Clean]) -> DataFrame:
@@ -78,23 +87,28 @@ def clean(frame: DataFrame, steps: Sequence[Clean]) -> DataFrame:
     return _folded(frame)
 
 
-def judge(frame: DataFrame, rules: Sequence[Rule], label: Label | None) -> DataFrame:
-    """Add `_rule` (the number of the first rule that rejects the row, or NULL), `_label` and, if asked for, `_weight`.
+def judge(frame: DataFrame, rules: Sequence[Rule], labels: Sequence[Label]) -> DataFrame:
+    """Add `_rule` (the number of the first rule that rejects the row, or NULL), the labels and their weights.
 
-    `_label` is a double, for classes text; without `label` it is NULL. `_weight` is a double.
+    A label is a double, for classes text, for several of them a list of text. A weight is a double.
     """
     first: Column = F.lit(None).cast("int")
     for number, rule in reversed(list(enumerate(rules))):
         if rule.predicate is not None:
             holds = F.coalesce(F.expr(rule.predicate), F.lit(rule.null == "reject"))
             first = F.when(holds, F.lit(number)).otherwise(first)
-    columns = {RULE: F.coalesce(F.col(f"{MARKS}.rule"), first), LABEL: F.lit(None).cast("double")}
-    if label is not None:
-        value = F.expr(label.expression).cast("string" if label.type == "classes" else "double")
-        columns[LABEL] = value if label.type == "classes" else F.when(F.abs(value) < F.lit(float("inf")), value)
+    columns = {RULE: F.coalesce(F.col(f"{MARKS}.rule"), first)}
+    for label in labels:
+        value = F.expr(label.expression).cast(_LABEL_TYPES.get(label.type, "double"))
+        columns[label_column(label)] = (
+            value if label.type in _LABEL_TYPES else F.when(F.abs(value) < F.lit(float("inf")), value)
+        )
         if label.weight is not None:
-            columns[WEIGHT] = F.expr(label.weight).cast("double")
+            columns[weight_column(label)] = F.expr(label.weight).cast("double")
     return frame.withColumns(columns)
+
+
+_LABEL_TYPES = {"classes": "string", "multi_label": "array<string>"}
 
 
 def predicate_problems(frame: DataFrame, pipeline: Pipeline) -> list[Problem]:
@@ -113,12 +127,16 @@ def predicate_problems(frame: DataFrame, pipeline: Pipeline) -> list[Problem]:
     return problems
 
 
-def label_problems(frame: DataFrame, label: Label) -> list[Problem]:
-    """Return what is wrong with the types of the label's expressions over cleaned rows, before any row is looked at."""
+def label_problems(frame: DataFrame, label: Label, place: int) -> list[Problem]:
+    """Return what is wrong with the types of a label's expressions over cleaned rows, before any row is looked at.
+
+    place: of the label in the pipeline file.
+    """
     numbers: tuple[type[DataType], ...] = (NumericType, BooleanType, NullType)
     wanted = {
         "binary": (numbers, "a boolean, or 0 and 1 (type: classes takes text)"),
         "classes": ((*numbers, StringType), "text, integers or booleans"),
+        "multi_label": ((ArrayType,), "a list of text (clean: parse: {as: list} makes them)"),
         "regression": (numbers, "numbers"),
     }[label.type]
     problems = []
@@ -132,11 +150,11 @@ def label_problems(frame: DataFrame, label: Label) -> list[Problem]:
             (found,) = frame.select(F.expr(sql)).schema
         except PySparkException as error:
             said = str(error).splitlines()[0]
-            problems.append(Problem(("label", name), f"Spark refused: {said}"))
+            problems.append(Problem(("label", place, name), f"Spark refused: {said}"))
             continue
         if not isinstance(found.dataType, types):
             shown = found.dataType.simpleString()
-            problems.append(Problem(("label", name), f"({sql}) is of type {shown}; expected {words}"))
+            problems.append(Problem(("label", place, name), f"({sql}) is of type {shown}; expected {words}"))
     return problems
 
 

@@ -35,7 +35,7 @@ from lakefit.prepare.blocks import (
     cut_blocks,
     keyed,
 )
-from lakefit.prepare.clean import LABEL, RULE, WEIGHT
+from lakefit.prepare.clean import RULE, label_column, weight_column
 from lakefit.prepare.expressions import compile_sql
 from lakefit.prepare.identity import identities
 from lakefit.prepare.plain_csv import TYPES, NotPlainError, PlainCsv, parse, plain_csv, read_lines
@@ -66,7 +66,7 @@ class DirectPlan:
     csv: PlainCsv | None
     kept: tuple[str, ...]
     rules: tuple[Rule, ...]
-    label: Label
+    labels: tuple[Label, ...]
     keying: Keying
 
 
@@ -85,7 +85,7 @@ def read_blocks(spark: SparkSession, pipeline: Pipeline, files: Sequence[InputFi
         csv=csv,
         kept=tuple(cleaned_columns(pipeline, files)),
         rules=pipeline.rules,
-        label=pipeline.label,
+        labels=pipeline.label,
         keying=keying,
     )
     numbers = spark.range(0, len(plan.tasks), 1, numPartitions=len(plan.tasks))
@@ -178,10 +178,11 @@ def judged(table: pa.Table, path: str, plan: DirectPlan) -> pa.Table:
         HEADER: one_array(table[HEADER]),
         NOT_FINITE: pa.array(not_finite),
         RULE: _rule(clean, plan.rules),
-        LABEL: _label(clean, plan.label),
     }
-    if plan.label.weight is not None:
-        hidden[WEIGHT] = _evaluated(plan.label.weight, clean).cast(pa.float64())
+    for label in plan.labels:
+        hidden[label_column(label)] = _label(clean, label)
+        if label.weight is not None:
+            hidden[weight_column(label)] = _evaluated(label.weight, clean).cast(pa.float64())
     if plan.keying.key == tuple(plan.columns) and not changed:
         # The key's values are the row's: so is their hash.
         return pa.table({**values, **hidden, KEY_HIGH: hidden[ROW_HIGH], KEY_LOW: hidden[ROW_LOW]})

@@ -109,27 +109,44 @@ def encode_label(label: Column, weight: Column | None, learned: LabelFeature) ->
 
 
 def label_numbers(label: Column, weight: Column | None, learned: LabelFeature) -> dict[str, Floats]:
-    """Return the column `label` (the place of a class) and, where rows are weighed, `weight`.
+    """Return the label's columns (the place of a class) and, where rows are weighed, its weights.
 
     Raises:
         InputError: a label is not among the classes.
     """
     column = one_array(label)
-    if learned.kind == "classes":
+    if learned.kind == "multi_label":
+        numbers = _of_each_class(column, learned)
+    elif learned.kind == "classes":
         place = pc.index_in(column, value_set=pa.array(learned.classes))
         if place.null_count:
             unknown = column.filter(pc.is_null(place))[0].as_py()
-            raise InputError(f"label: {unknown!r} is not among the classes {', '.join(learned.classes[:20])}.")
-        values = place.to_numpy(zero_copy_only=False).astype(np.float64)
+            raise InputError(f"{learned.name}: {unknown!r} is not among the classes {', '.join(learned.classes[:20])}.")
+        numbers = {learned.name: place.to_numpy(zero_copy_only=False).astype(np.float64)}
     else:
-        values = (as_numbers(column) - learned.offset) / learned.scale
-    numbers = {"label": values}
-    if weight is not None or learned.class_weights:
-        weights = as_numbers(weight) if weight is not None else np.ones(len(values))
+        numbers = {learned.name: (as_numbers(column) - learned.offset) / learned.scale}
+    if learned.weight is not None:
+        weights = as_numbers(weight) if weight is not None else np.ones(len(column))
         if learned.class_weights:
-            weights = weights * np.array(learned.class_weights)[values.astype(np.int64)]
-        numbers["weight"] = weights
+            weights = weights * np.array(learned.class_weights)[numbers[learned.name].astype(np.int64)]
+        numbers[learned.weight] = weights
     return numbers
+
+
+def _of_each_class(lists: pa.ListArray, learned: LabelFeature) -> dict[str, Floats]:
+    """Return a column of 0 and 1 a class: whether it stands in the row's list."""
+    values = pc.list_flatten(lists)
+    place = pc.index_in(values, value_set=pa.array(learned.classes))
+    unknown = values.filter(pc.and_(pc.is_null(place), pc.is_valid(values)))
+    if len(unknown):
+        raise InputError(
+            f"{learned.name}: {unknown[0].as_py()!r} is not among the classes {', '.join(learned.classes[:20])}."
+        )
+    known = pc.is_valid(place).to_numpy(zero_copy_only=False)
+    found = np.zeros((len(lists), len(learned.classes)))
+    rows = pc.list_parent_indices(lists).to_numpy()
+    found[rows[known], place.drop_null().to_numpy()] = 1.0
+    return dict(zip(learned.columns, found.T, strict=True))
 
 
 def hash_index(text: str, buckets: int) -> int:

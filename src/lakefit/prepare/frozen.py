@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.file import ConfigError, Problem
+from lakefit.dataset.fingerprint import without_embeddings
 from lakefit.dataset.manifest import Manifest, read_manifest
 from lakefit.errors import InputError
 
@@ -23,7 +24,10 @@ def frozen_manifest(pipeline: Pipeline, source: PipelineSource, datasets: Path) 
     except InputError as error:
         raise _error(source, f"{error}") from None
     for name in ("clean", "features", "label"):
-        differing = _differing(manifest.pipeline[name], pipeline.dump(name)[name])
+        then, now = (without_embeddings(section) for section in (manifest.pipeline[name], pipeline.dump(name)[name]))
+        if name == "label" and len(then) == len(now) == 1:
+            (then,), (now,) = then, now
+        differing = _differing(then, now)
         if differing:
             raise _error(
                 source,

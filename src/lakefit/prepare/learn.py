@@ -373,8 +373,11 @@ class Learner:
         )
 
 
-def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]) -> LabelFeature:
-    """Return the label's constants. summary: of a regression's label; counts: rows of the training split by class.
+def learn_label(label: Label, place: int, summary: Summary | None, counts: Mapping[str, int]) -> LabelFeature:
+    """Return the label's constants.
+
+    place: of the label in the pipeline file. summary: of a regression's label; counts: rows of the training split by
+    class.
 
     Raises:
         UnlearnableError: class_weights names no class, or not all of them.
@@ -382,11 +385,13 @@ def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]
     if label.type == "regression":
         assert summary is not None, "a regression's label has moments"
         if label.normalize == "none":
-            return LabelFeature(kind="regression", weighted=label.weighted)
+            return LabelFeature(name=label.name, kind="regression", weighted=label.weighted)
         scale = summary.deviation or 1.0
-        return LabelFeature(kind="regression", offset=summary.mean, scale=scale, weighted=label.weighted)
+        return LabelFeature(
+            name=label.name, kind="regression", offset=summary.mean, scale=scale, weighted=label.weighted
+        )
     if label.binary_weights is not None and label.type == "binary":
-        return LabelFeature(kind="binary", class_weights=label.binary_weights, weighted=True)
+        return LabelFeature(name=label.name, kind="binary", class_weights=label.binary_weights, weighted=True)
     classes = label.classes or tuple(sorted(counts, key=str.encode))
     weights: tuple[float, ...] = ()
     if label.class_weights == "balanced":
@@ -396,13 +401,14 @@ def learn_label(label: Label, summary: Summary | None, counts: Mapping[str, int]
         unknown = sorted(set(classes) ^ set(label.class_weights))
         if unknown:
             raise UnlearnableError(
-                ("label", "class_weights"),
+                ("label", place, "class_weights"),
                 f"{unknown[0]!r} is not among both the weights and the classes ({', '.join(classes[:20])}).",
             )
         weights = tuple(label.class_weights[name] for name in classes)
     return LabelFeature(
+        name=label.name,
         kind=label.type,
-        classes=classes if label.type == "classes" else (),
+        classes=classes if label.type != "binary" else (),
         class_weights=weights,
         weighted=label.weighted,
     )

@@ -47,10 +47,14 @@ def why_spark(pipeline: Pipeline, inputs: Mapping[str, Sequence[InputFile]]) -> 
 
 
 def _uncompiled(pipeline: Pipeline, types: Mapping[str, pa.DataType]) -> str | None:
-    label = pipeline.label
-    numbers = {"boolean", "integer"} | ({"text"} if label.type == "classes" else {"float"})
     sql = [(rule.predicate, {"boolean"}) for rule in pipeline.rules]
-    sql += [(label.expression, numbers), (label.weight, {"integer", "float"})]
+    for label in pipeline.label:
+        kinds = {"boolean", "integer"} | ({"text"} if label.type == "classes" else {"float"})
+        # Lists are Spark's.
+        sql += [
+            (label.expression, kinds if label.type != "multi_label" else set()),
+            (label.weight, {"integer", "float"}),
+        ]
     for text, kinds in sql:
         compiled = compile_sql(text, types) if text is not None else None
         if text is not None and (compiled is None or compiled.kind not in kinds):

@@ -219,12 +219,12 @@ def value_problem(error: Exception, pipeline: Pipeline, source: PipelineSource) 
     if context is None:
         return None
     said, fragment = context[1], context[2].strip()
-    label = pipeline.label
     expressions: list[tuple[Key, str | None]] = [
         *((("clean", i, "derive"), step.derive) for i, step in enumerate(pipeline.clean)),
         *((("reject", i, "when"), rule.when) for i, rule in enumerate(pipeline.reject)),
         *((("require", i, "that"), rule.that) for i, rule in enumerate(pipeline.require)),
-        (("label", "expression"), label.expression), (("label", "weight"), label.weight),
+        *((("label", i, "expression"), label.expression) for i, label in enumerate(pipeline.label)),
+        *((("label", i, "weight"), label.weight) for i, label in enumerate(pipeline.label)),
         (("source", "query"), pipeline.source.query),
     ]  # fmt: skip
     key = next((key for key, sql in expressions if sql is not None and fragment in sql), None)

@@ -57,7 +57,7 @@ from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.blocks import FLUSH_BYTES, Keying
 from lakefit.prepare.bucket import GROUP, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.check import Summaries, check_splits, check_written, classes_of
-from lakefit.prepare.clean import LABEL, judge, label_problems, predicate_problems
+from lakefit.prepare.clean import judge, label_column, label_problems, predicate_problems
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.direct import NOT_PLAIN, read_blocks
 from lakefit.prepare.expect import Evidence, check_expectations
@@ -78,6 +78,7 @@ from lakefit.prepare.rows import (
     value_problem,
 )
 from lakefit.prepare.staged import LOCAL_ROWS, SPLIT, Staged, read_staged
+from lakefit.prepare.statistics import Summary
 from lakefit.prepare.tally import total
 from lakefit.prepare.write import WritePlan, range_bits, write_file
 
@@ -186,7 +187,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     kept = Staged(spark, tuple(path for split in SPLITS for path in paths[split]), kept_rows, bits)
     everything = Staged(spark, tuple(path for kind in STAGED for path in paths[kind]), ledger.rows_in, bits)
     try:
-        check_splits(job.pipeline, job.source, ledger, summaries, frozen.label if frozen is not None else None)
+        check_splits(job.pipeline, job.source, ledger, summaries, frozen.labels if frozen is not None else None)
     except InputError:
         # A contract that is broken too says more of why.
         check_expectations(job.pipeline.expect, Evidence({"input": everything, "result": kept}, ledger, {}, None))
@@ -205,8 +206,8 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
         rows_per_group=job.pipeline.output.rows_per_group,
         packed=job.pipeline.output.layout == "packed",
         features=learned.features,
-        label=learned.label,
-        weighted=job.pipeline.label.weight is not None,
+        labels=learned.labels,
+        sections=job.pipeline.label,
     )
     files = _write(block_session(spark), plan)
     check_written(job.pipeline, job.source, files)
@@ -216,7 +217,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
 @dataclass(frozen=True, slots=True)
 class _Learned:
     features: Features
-    label: LabelFeature
+    labels: tuple[LabelFeature, ...]
     statistics: dict[str, ColumnStatistics]
 
 
@@ -228,24 +229,27 @@ def _learn(
     summaries: Summaries,
     frozen: Manifest | None,
 ) -> _Learned:
-    section = job.pipeline.label
     numbers = [name for name, data_type in types.items() if isinstance(data_type, _NUMBERS)]
-    columns = list(types)
-    if section.type == "regression":
-        numbers.append(LABEL)
-        columns.append(LABEL)
-    totals = total(results, columns, numbers, training)
+    of_labels = {label_column(label): label.name for label in job.pipeline.label if label.type == "regression"}
+    columns = [*types, *of_labels]
+    totals = total(results, columns, [*numbers, *of_labels], training)
     learner = Learner(job.pipeline.features, totals, training)
-    counts = classes_of(summaries, "train")
     try:
         features = frozen.features if frozen is not None else learner.learn()
-        label = frozen.label if frozen is not None else learn_label(section, totals.summaries.get(LABEL), counts)
+        labels = frozen.labels if frozen is not None else _learn_labels(job, totals.summaries, summaries)
     except UnlearnableError as error:
         raise job.source.error(error.problem) from None
-    statistics = learner.statistics(columns, {**_type_names(types), LABEL: "double"})
-    if LABEL in statistics:
-        statistics["label"] = statistics.pop(LABEL)
-    return _Learned(features, label, statistics)
+    statistics = learner.statistics(columns, {**_type_names(types), **dict.fromkeys(of_labels, "double")})
+    # Where a label has the name of a column, that is the column's.
+    named = {name: statistics.pop(column) for column, name in of_labels.items()}
+    return _Learned(features, labels, {**named, **statistics})
+
+
+def _learn_labels(job: Job, of_columns: Mapping[str, Summary], summaries: Summaries) -> tuple[LabelFeature, ...]:
+    return tuple(
+        learn_label(label, place, of_columns.get(label_column(label)), classes_of(summaries, label.name, "train"))
+        for place, label in enumerate(job.pipeline.label)
+    )
 
 
 def _staged_files(
@@ -356,7 +360,7 @@ def _shuffle_and_finish(job: Job, read: _Read, bits: int, scratch: Path) -> pa.T
         marks=len(pipeline.marks),
         split=pipeline.split,
         features=pipeline.features,
-        label=pipeline.label,
+        labels=pipeline.label,
     )
     # By id, not by hash of it: none gets two while others get none.
     partitions = read.blocks.repartitionById(1 << read.keying.partition_bits, F.col("partition"))
@@ -377,7 +381,9 @@ def _deduplication(columns: tuple[str, ...], section: Deduplicate | None) -> Ded
 
 
 def _judged(job: Job, rows: DataFrame) -> DataFrame:
-    problems = [*predicate_problems(rows, job.pipeline), *label_problems(rows, job.pipeline.label)]
+    problems = predicate_problems(rows, job.pipeline)
+    for place, label in enumerate(job.pipeline.label):
+        problems += label_problems(rows, label, place)
     if problems:
         raise job.source.error(*problems)
     try:
@@ -469,7 +475,8 @@ def _manifest(
 
     splits = {}
     for split in SPLITS:
-        splits[split] = SplitFiles(rows=ledger.kept[split], classes=classes_of(summaries, split), files=files(split))
+        classes = {label.name: classes_of(summaries, label.name, split) for label in job.pipeline.label}
+        splits[split] = SplitFiles(rows=ledger.kept[split], classes=classes, files=files(split))
     written = {
         **{name: sum(file.rows for file in split.files) for name, split in splits.items()},
         "duplicates": sum(file.rows for file in files("duplicates")),
@@ -504,7 +511,7 @@ def _manifest(
         pipeline=job.pipeline.dump(),
         layout=job.pipeline.output.layout,
         features=learned.features,
-        label=learned.label,
+        labels=learned.labels,
         statistics=learned.statistics,
         splits=splits,
         duplicates=files("duplicates"),

@@ -83,7 +83,7 @@ def tally(training: pa.Table, columns: Sequence[str], features: Features, bucket
         if name in vocabularies and counted is not None and not coded:
             learned.add(place, as_text(counted[0]), counted[1])
         if name in widths:
-            learned.add(place, *_value_counts(_once_a_row(as_lists(training[name]))))
+            learned.add(place, *_value_counts(once_a_row(as_lists(training[name]))))
     moments = bucket_moments(moments_of.values(), training[KEY_HIGH].to_numpy(), bucket_bits)
     facts = {
         "nulls": {name: training[name].null_count for name in columns},
@@ -263,7 +263,7 @@ def _as_texts(codes: Counts) -> Counts:
     return Counts(texts.take(order), codes.rows[order.to_numpy()])
 
 
-def _once_a_row(lists: pa.ListArray) -> pa.Array:
+def once_a_row(lists: pa.ListArray) -> pa.Array:
     """Return the values of all lists, each once a row."""
     rows = pc.list_parent_indices(lists)
     pairs = pa.table({"row": rows, "value": pc.list_flatten(lists)}).group_by(["row", "value"]).aggregate([])

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakefit.config.rows import SPLITS
+from lakefit.config.rows import SPLITS, Label
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.manifest import POSITION
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC, pack
 from lakefit.prepare.blocks import KEY_HIGH, bucket_of
 from lakefit.prepare.bucket import IDENTITY, STAGED
-from lakefit.prepare.clean import LABEL, WEIGHT
+from lakefit.prepare.clean import label_column, weight_column
 from lakefit.prepare.deduplicate import OCCURRENCE
 from lakefit.prepare.features import encode, encode_label, label_numbers
 from lakefit.prepare.staged import read_staged
@@ -28,8 +28,8 @@ from lakefit.prepare.staged import read_staged
 class WritePlan:
     """`staged`: kind -> (bucket, file), by bucket; files hold one of 2^range_bits hash ranges.
 
-    packed: a row's numbers, and its categories, are written as one value each. weighted: staged rows have a weight of
-    their own.
+    packed: a row's numbers, and its categories, are written as one value each. sections: the labels as the pipeline
+    file has them.
     """
 
     target: str
@@ -39,8 +39,8 @@ class WritePlan:
     rows_per_group: int
     packed: bool
     features: Features
-    label: LabelFeature
-    weighted: bool
+    labels: tuple[LabelFeature, ...]
+    sections: tuple[Label, ...]
 
     @property
     def files(self) -> list[tuple[str, int]]:
@@ -50,8 +50,9 @@ class WritePlan:
     @property
     def kept_columns(self) -> list[str]:
         """What is read of staged kept rows; other staged rows are read whole."""
-        weight = [WEIGHT] if self.weighted else []
-        return [IDENTITY, OCCURRENCE, KEY_HIGH, LABEL, *weight, *self.features.inputs]
+        labels = [label_column(section) for section in self.sections]
+        weights = [weight_column(section) for section in self.sections if section.weight is not None]
+        return [IDENTITY, OCCURRENCE, KEY_HIGH, *labels, *weights, *self.features.inputs]
 
 
 def range_bits(kept_rows: int, rows_per_file: int) -> int:
@@ -65,7 +66,7 @@ def range_bits(kept_rows: int, rows_per_file: int) -> int:
 def write_file(kind: str, number: int, plan: WritePlan) -> dict[str, Any] | None:
     """Write the file of one kind of hash range `number`; return its split, path in the dataset, rows and checksum.
 
-    beyond: of label and weight, how many are too large for float32, and the first of them. None: there is no row. The
+    beyond: of labels and weights, how many are too large for float32, and the first of them. None: there is no row. The
     rows, their order and the bytes depend on the rows alone: a second attempt writes the same file.
     """
     output = _Output(plan, kind, number)
@@ -78,18 +79,21 @@ def write_file(kind: str, number: int, plan: WritePlan) -> dict[str, Any] | None
 
 def _encoded(rows: pa.Table, plan: WritePlan, beyond: dict[str, tuple[int, float]]) -> pa.Table:
     columns = {name: rows[name] for name in (IDENTITY, OCCURRENCE)}
-    given = (rows[LABEL], rows[WEIGHT] if plan.weighted else None, plan.label)
-    label = encode_label(*given)
-    for name, column in label.items():
-        infinite = np.isinf(column.to_numpy())
-        if infinite.any():
-            count, first = beyond.get(name, (0, float(label_numbers(*given)[name][infinite][0])))
-            beyond[name] = (count + int(infinite.sum()), first)
+    labels: dict[str, pa.Array] = {}
+    for section, learned in zip(plan.sections, plan.labels, strict=True):
+        weight = rows[weight_column(section)] if section.weight is not None else None
+        given = (rows[label_column(section)], weight, learned)
+        for name, column in encode_label(*given).items():
+            labels[name] = column
+            infinite = np.isinf(column.to_numpy())
+            if infinite.any():
+                count, first = beyond.get(name, (0, float(label_numbers(*given)[name][infinite][0])))
+                beyond[name] = (count + int(infinite.sum()), first)
     features = encode(rows, plan.features)
     if plan.packed:
         groups = {NUMERIC: plan.features.numeric_columns, CATEGORICAL: plan.features.categorical_columns}
         features = {name: pack([features[column] for column in group]) for name, group in groups.items() if group}
-    return pa.table({**columns, **features, **label})
+    return pa.table({**columns, **features, **labels})
 
 
 def _rows_of_range(number: int, plan: WritePlan, kind: str) -> Iterator[pa.Table]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lakefit.config import Pipeline
+from lakefit.config.functions import function_source
 from lakefit.dataset.fingerprint import dataset_fingerprint, fingerprint
 from lakefit.dataset.inputs import InputFile, list_inputs
-from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, RUN, SCORE, Layout
+from lakefit.dataset.layout import ARTIFACT, METRICS, RUN, SCORE, WEIGHTS, Layout
 from lakefit.dataset.manifest import MANIFEST
 from lakefit.dataset.publish import ensure_writable, read_json, write_json
 from lakefit.run.validate import Validated
@@ -42,7 +43,15 @@ def fingerprints(valid: Validated) -> Fingerprints:
     """Return the fingerprints of everything that a validated pipeline makes of its files as they are now."""
     pipeline = valid.pipeline
     dataset = dataset_fingerprint(pipeline, valid.inputs, _reading(pipeline))
-    run = fingerprint({"dataset": dataset, "train": pipeline.dump("train"), "versions": _versions()})
+    run = fingerprint(
+        {
+            "dataset": dataset,
+            "train": pipeline.dump("train"),
+            "embeddings": pipeline.features.embeddings,
+            "code": [function_source(name) for _, name in pipeline.train.own_code()],
+            "versions": _versions(),
+        }
+    )
     evaluation = fingerprint({"run": run, "evaluate": pipeline.dump("evaluate")})
     # Names and keys of the artifact's pipeline file; its paths are of this machine and don't count.
     score = pipeline.score
@@ -83,7 +92,7 @@ def plan(valid: Validated, prints: Fingerprints) -> tuple[StagePlan, ...]:
     layout = Layout.of(valid.pipeline)
     run_dir = layout.run(prints.run)
     artifact = layout.artifact(prints.artifact)
-    trained = (run_dir / MODEL).is_file() and stage_state(run_dir, "train") == "done"
+    trained = (run_dir / WEIGHTS).is_file() and stage_state(run_dir, "train") == "done"
     plans = [
         _made(
             "prepare",

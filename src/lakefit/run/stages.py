@@ -2,12 +2,12 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakefit.config import Pipeline
 from lakefit.config.pipeline import Score
@@ -20,6 +20,7 @@ from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, wri
 from lakefit.errors import ContractError, InputError, StoppedError
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.run.lock import Lease, run_lock
+from lakefit.run.model_check import check_model
 from lakefit.run.plan import (
     STAGES,
     Fingerprints,
@@ -33,6 +34,9 @@ from lakefit.run.plan import (
 )
 from lakefit.run.retention import old_versions, remove_old
 from lakefit.run.validate import Validated, validate
+
+if TYPE_CHECKING:
+    from lakefit.train.stage import TrainJob
 
 
 class Run:
@@ -76,6 +80,7 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
                 f"{valid.source.path}` first, or `lakefit run`."
             )
     ensure_writable(run.layout.root)
+    _check_model(run, steps)
     with full_disk_named(run.layout.root), run_lock(run.layout.lock) as lease, _recorded(run), _stopping():
         for step in run.plan():
             if only is not None and step.stage != only:
@@ -90,6 +95,18 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
         _set_current(run, lease)
         _remove_old(run)
     return run
+
+
+def _check_model(run: Run, steps: Sequence[StagePlan]) -> None:
+    """Build the model in a process of its own, where preparation would run before it is known to be wrong.
+
+    Without preparation the stage `train` builds it at once itself.
+    """
+    to_run = {step.stage for step in steps if not step.current}
+    if {"prepare", "train"} <= to_run:
+        put_off = check_model(run.valid.source.path, run.valid.overrides, None)
+        if put_off is not None:
+            run.console.event("model", f"the model is checked after prepare: {put_off}")
 
 
 class _Terminated(BaseException):
@@ -139,11 +156,15 @@ def _prepare(run: Run) -> None:
 
 def _train(run: Run) -> None:
     import_tensorflow_quietly()
-    from lakefit.train.stage import TrainJob, train
+    from lakefit.train.stage import train
 
-    manifest = read_manifest(run.dataset_dir)
-    job = TrainJob(run.pipeline, run.valid.source, manifest, run.dataset_dir, run.run_dir)
-    train(job, run.console)
+    train(_train_job(run), run.console)
+
+
+def _train_job(run: Run) -> "TrainJob":
+    from lakefit.train.stage import TrainJob
+
+    return TrainJob(run.pipeline, run.valid.source, read_manifest(run.dataset_dir), run.dataset_dir, run.run_dir)
 
 
 def _evaluate(run: Run) -> None:
@@ -154,7 +175,7 @@ def _evaluate(run: Run) -> None:
     job = EvaluateJob(
         run.pipeline.evaluate, read_manifest(run.dataset_dir), run.dataset_dir, run.run_dir, run.prints.evaluation
     )
-    evaluate(job, load_trained(run.run_dir))
+    evaluate(job, load_trained(_train_job(run)))
 
 
 def _export(run: Run) -> None:
@@ -166,7 +187,7 @@ def _export(run: Run) -> None:
     assert report is not None, "evaluate is current"
     manifest = read_manifest(run.dataset_dir)
     job = ExportJob(run.pipeline, manifest, report, run.prints.artifact, run.prints.run, run.artifact_dir)
-    export(job, load_trained(run.run_dir))
+    export(job, load_trained(_train_job(run)))
 
 
 def _score(run: Run) -> None:
@@ -197,7 +218,7 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
     ensure_ours(output)
     ensure_writable(output.parent)
     # Source and clean as they were at export, and side tables from where they are now.
-    shipped = validate(run.artifact_dir / PIPELINE)
+    shipped = validate(run.artifact_dir / PIPELINE, to_train=False)
     inputs = score_inputs(shipped, section.input)
     wanted = score_fingerprint(run.prints.artifact, inputs)
     with _stopping(), spark_session() as spark:

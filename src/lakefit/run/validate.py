@@ -1,13 +1,14 @@
 """All that is known of a pipeline from its file, paths, CSV headers and Parquet footers: no Spark, no TensorFlow."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
 from lakefit.config import Pipeline, PipelineSource, Problem, load_pipeline, nearest
 from lakefit.config.check import check_pipeline
 from lakefit.config.file import Key
+from lakefit.config.functions import function_problem
 from lakefit.config.pipeline import Score
 from lakefit.config.source import FILE_FORMATS, Table
 from lakefit.config.sql import SqlError, parse_schema
@@ -36,17 +37,25 @@ class Validated:
     source: PipelineSource
     inputs: dict[str, tuple[InputFile, ...]]
     excluded: dict[str, tuple[Damaged, ...]]
+    overrides: tuple[str, ...] = ()
 
 
-def validate(path: str | Path, overrides: tuple[str, ...] = ()) -> Validated:
-    """Return the validated pipeline. Raises InputError with every problem found, one a line."""
+def validate(path: str | Path, overrides: tuple[str, ...] = (), *, to_train: bool = True) -> Validated:
+    """Return the validated pipeline. Raises InputError with every problem found, one a line.
+
+    to_train: false for scoring alone, which needs no code of the model's.
+    """
     pipeline, source = load_pipeline(path, overrides)
-    return check_inputs(pipeline, source)
+    return replace(check_inputs(pipeline, source, to_train=to_train), overrides=overrides)
 
 
-def check_inputs(pipeline: Pipeline, source: PipelineSource) -> Validated:
+def check_inputs(pipeline: Pipeline, source: PipelineSource, *, to_train: bool = True) -> Validated:
     """Check a loaded pipeline against its files; see `validate`."""
     problems: list[Problem] = []
+    for at, code in pipeline.train.own_code() if to_train else ():
+        missing = function_problem(code, "function or class")
+        if missing is not None:
+            problems.append(Problem(at, missing))
     inputs: dict[str, tuple[InputFile, ...]] = {}
     excluded: dict[str, tuple[Damaged, ...]] = {}
     columns: dict[str, dict[str, str]] = {}

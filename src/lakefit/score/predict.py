@@ -5,7 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from lakefit.config.features import Features
 from lakefit.config.sql import ROW
-from lakefit.dataset.predictions import prediction_columns
+from lakefit.dataset.features import LabelFeature
+from lakefit.dataset.predictions import by_label, prediction_columns
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.features import model_inputs
@@ -24,7 +25,7 @@ RESULT_SCHEMA = "result STRING"
 REJECTS = "_rejects"
 # Measured: prediction is twice as fast at 8,192 rows a batch as at 1,024.
 BATCH_ROWS = 8_192
-Predict = Callable[[dict[str, NDArray[Any]]], NDArray[Any]]
+Predict = Callable[[dict[str, NDArray[Any]]], Any]
 _loaded: dict[str, Predict] = {}
 
 
@@ -35,8 +36,7 @@ class ScorePlan:
     model: str
     target: str
     features: Features
-    kind: Literal["binary", "classes", "regression"]
-    classes: tuple[str, ...]
+    labels: tuple[LabelFeature, ...]
     keys: tuple[str, ...]
     versions: dict[str, str]
 
@@ -80,7 +80,7 @@ def _score_rows(table: pa.Table, plan: ScorePlan, scored: "_File", rejects: "_Fi
     if not len(rows):
         return
     found = _model(plan.model)(model_inputs(rows, plan.features))
-    predictions = prediction_columns(found if plan.kind == "classes" else found[:, 0], plan.kind, plan.classes)
+    predictions = prediction_columns(by_label(found, plan.labels), plan.labels)
     columns = {"_row": rows["_identity"], **{name: rows[name] for name in plan.keys}}
     versions = {name: pa.array([value] * len(rows)).dictionary_encode() for name, value in plan.versions.items()}
     scored.add(pa.table({**columns, **predictions, **versions}))
@@ -89,20 +89,21 @@ def _score_rows(table: pa.Table, plan: ScorePlan, scored: "_File", rejects: "_Fi
 def _model(path: str) -> Predict:
     """Load the model once a Python worker."""
     if path not in _loaded:
-        import_tensorflow_quietly()
-        import keras
+        import_tensorflow_quietly("tensorflow")
         import tensorflow as tf
 
         if not _loaded:
             # Spark runs one task a core: TensorFlow's own threads would only get in their way.
             tf.config.threading.set_intra_op_parallelism_threads(1)
             tf.config.threading.set_inter_op_parallelism_threads(1)
-        model = keras.saving.load_model(path, safe_mode=True)
-        signature = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs}
-        call = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
-        _loaded[path] = lambda arrays: call(
-            {name: tf.constant(array, signature[name].dtype) for name, array in arrays.items()}
-        ).numpy()
+        # Without Keras, and without the user's code that the model may have been made of.
+        model = tf.saved_model.load(path)
+
+        def predict(arrays: dict[str, NDArray[Any]]) -> Any:
+            found = model.serve({name: tf.constant(array) for name, array in arrays.items()})
+            return tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
+
+        _loaded[path] = predict
     return _loaded[path]
 
 

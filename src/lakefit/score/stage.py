@@ -16,7 +16,7 @@ from lakefit.config.sql import ROW
 from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.inputs import InputFile, check_unchanged
-from lakefit.dataset.layout import ARTIFACT, MODEL, SCORE
+from lakefit.dataset.layout import ARTIFACT, SAVED_MODEL, SCORE
 from lakefit.dataset.publish import ensure_ours, read_json, remove_staging, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.rows import SPARK_ERRORS, check_identities, cleaned_rows, reading_problem
@@ -58,18 +58,17 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
     description = read_json(job.artifact / ARTIFACT)
     if description is None:
         raise InputError(f"{job.artifact / ARTIFACT}: no such artifact; run `lakefit export` first.")
-    label = LabelFeature.model_validate(description.get("label", {}))
+    labels = tuple(LabelFeature.model_validate(label) for label in description["labels"])
     observation = Observation("lakefit_score")
     rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     needed = [F.col(f"`{name}`") for name in dict.fromkeys((ROW, *features.columns, *keys))]
     local = spark.sparkContext.getConf().get("spark.local.dir")
     with staged_folder(job.output) as folder, full_disk_named(job.output.parent, local):
         plan = ScorePlan(
-            model=str((job.artifact / MODEL).absolute()),
+            model=str((job.artifact / SAVED_MODEL).absolute()),
             target=str(folder.absolute()),
             features=features,
-            kind=label.kind,
-            classes=label.classes,
+            labels=labels,
             keys=keys,
             versions={
                 "_artifact": description["fingerprint"],

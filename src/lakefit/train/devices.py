@@ -51,10 +51,12 @@ def weighted_by_rows(data: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
     """
 
     def weighted(inputs: Any, label: Any, weight: Any = None) -> tuple[Any, Any, Any]:
-        rows = tf.shape(label)[0]
+        rows = tf.shape(tf.nest.flatten(label)[0])[0]
         piece = (rows + replicas - 1) // replicas
         first = tf.range(rows) // tf.maximum(piece, 1) * piece
         share = tf.cast(tf.minimum(piece, rows - first) * replicas, tf.float32) / tf.cast(rows, tf.float32)
-        return inputs, label, share if weight is None else share * weight
+        if weight is None:
+            return inputs, label, tf.nest.map_structure(lambda _: share, label)
+        return inputs, label, tf.nest.map_structure(lambda of_label: share * of_label, weight)
 
     return data.map(weighted)

@@ -1,138 +1,277 @@
-"""The model of a pipeline file: sensible inputs for the dataset's features, then the layers that it names."""
+"""The model of a pipeline file: its layers on the dataset's inputs, or what a function of the user's makes of them."""
 
-import inspect
-import math
-from types import ModuleType
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from lakefit.config import PipelineSource, Problem, nearest
 from lakefit.config.file import Key
-from lakefit.config.train import Compile, KerasObject, Train, keras_name_and_arguments
-from lakefit.dataset.features import Features, LabelFeature
-from lakefit.train.task import check_task, snake_case
+from lakefit.config.train import Compile, Functional, KerasObject, Train, keras_name_and_arguments
+from lakefit.dataset.features import LabelFeature
+from lakefit.dataset.predictions import by_label
+from lakefit.train.compiled import compile_model, losses_of
+from lakefit.train.inputs import DatasetDescription, Inputs
+from lakefit.train.objects import make, refusal
+from lakefit.train.own_model import OfArrays, call_function, inputs_of, last_activation, losses_compiled, try_model
+from lakefit.train.task import as_probabilities, check_output, one_hot, wants_one_hot
+
+_MODEL: Key = ("train", "model")
+# Layers that combine several tensors; all others take one.
+_COMBINING = (
+    keras.layers.Add, keras.layers.Average, keras.layers.Concatenate, keras.layers.Dot, keras.layers.Maximum,
+    keras.layers.Minimum, keras.layers.Multiply, keras.layers.Subtract, keras.layers.Attention,
+    keras.layers.AdditiveAttention,
+)  # fmt: skip
+# Layers that take a category's index, not its embedding.
+_OF_INDICES = (keras.layers.Embedding, keras.layers.CategoryEncoding)
 
 
-def build_model(features: Features, label: LabelFeature, train: Train, source: PipelineSource) -> keras.Model:
-    """Return the compiled model of inputs `numeric` (n, k) float32 and `categorical` (n, m) int32.
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A compiled model and how it goes with the dataset.
 
-    Each category is embedded in `embedding_size` dimensions and laid beside the numbers, a list's values summed; the
-    layers follow.
+    losses: by label, None where a model compiled by the user's function has its own way. logged: the names in its logs,
+    None where they are not known. of_arrays: from the dataset's arrays to what the model takes.
+    """
+
+    model: keras.Model
+    description: DatasetDescription
+    losses: Mapping[str, Any]
+    logged: list[str] | None
+    of_arrays: OfArrays
+
+    @property
+    def takes_batches_as_they_are(self) -> bool:
+        """True where `batch` has nothing to do."""
+        return self.of_arrays is dict and not any(map(self._is_one_hot, self.description.labels))
+
+    def _is_one_hot(self, label: LabelFeature) -> bool:
+        return wants_one_hot(label, self.losses.get(label.name))
+
+    def batch(self, arrays: Mapping[str, Any], target: Any, *weight: Any) -> tuple[Any, ...]:
+        """Return a batch of the feed as the model takes it, with one-hot labels for losses that compare with them."""
+        labels = self.description.labels
+        targets = by_label(target, labels)
+        for label in labels:
+            if self._is_one_hot(label):
+                targets[label.name] = one_hot(targets[label.name], len(label.classes))
+        return (self.of_arrays(arrays), targets[labels[0].name] if len(labels) == 1 else targets, *weight)
+
+    def predictor(self) -> keras.Model:
+        """Return the model of the dataset's arrays by name that gives probabilities or numbers, by label if several."""
+        inputs = self.description.inputs().tensors
+        labels = self.description.labels
+        outputs = by_label(self.model(self.of_arrays(inputs)), labels)
+        for label in labels:
+            output = as_probabilities(outputs[label.name], label, self.losses.get(label.name))
+            outputs[label.name] = keras.ops.cast(output, "float32")
+        return keras.Model(inputs, outputs[labels[0].name] if len(labels) == 1 else outputs, name="lakefit_model")
+
+
+def build_model(description: DatasetDescription, train: Train, source: PipelineSource) -> BuiltModel:
+    """Return the compiled model of a pipeline file.
 
     Raises:
-        ConfigError: an unknown layer, loss, optimizer or metric, an argument that Keras refuses, or what does not
-            belong to the label.
+        ConfigError: an unknown layer, loss, optimizer or metric, an argument that Keras refuses, what does not belong
+            to the label, or a function of the user's that makes no model of the dataset. NotLearnedError: such a
+            function asks for what has not been learned yet.
     """
-    inputs: dict[str, Any] = {}
-    parts: list[Any] = []
-    if features.numeric_columns:
-        inputs["numeric"] = keras.Input((len(features.numeric_columns),), dtype="float32", name="numeric")
-        parts.append(inputs["numeric"])
-    if features.lookups:
-        inputs["categorical"] = keras.Input((len(features.categorical_columns),), dtype="int32", name="categorical")
-        column = 0
-        for place, lookup in enumerate(features.lookups):
-            embedding = keras.layers.Embedding(
-                lookup.size, embedding_size(lookup.size), name=f"lakefit_embedding_{place}"
-            )
-            columns = [keras.ops.take(inputs["categorical"], column + i, axis=1) for i in range(lookup.width)]
-            parts.append(embedding(columns[0]) if lookup.width == 1 else _pooled(embedding, columns))
-            column += lookup.width
-    x = keras.layers.Concatenate(name="lakefit_inputs")(parts) if len(parts) > 1 else parts[0]
-    for place, spec in enumerate(train.model.sequential):
-        key: Key = ("train", "model", "sequential", place)
-        layer = _make(keras.layers, spec, key, source)
-        try:
-            x = layer(x)
-        except (ValueError, TypeError) as error:
-            raise source.error(Problem(key, f"the layer does not fit its input {tuple(x.shape)}: {error}")) from error
-    check_task(tuple(x.shape), layer, train, label, source)
-    model = keras.Model(inputs, x, name="lakefit_model")
-    _compile(model, train.compile, source)
-    return model
+    with _policy(train.dtype_policy):
+        if isinstance(train.model, str):
+            return _of_function(train.model, description, train, source)
+        section = train.compile or Compile()
+        losses = losses_of(section, description.labels, source)
+        inputs = description.inputs()
+        if train.model.functional is not None:
+            outputs = _functional(train.model.functional, inputs, description.labels, source)
+        else:
+            assert train.model.sequential is not None
+            outputs = _sequential(train.model.sequential, inputs, description.labels, source)
+        for label in description.labels:
+            tensor, layer, key = outputs[label.name]
+            activation = getattr(getattr(layer, "activation", None), "__name__", None)
+            check_output(label, tuple(tensor.shape), activation, losses[label.name], key, source)
+        tensors = {name: tensor for name, (tensor, _, _) in outputs.items()}
+        single = len(tensors) == 1
+        model = keras.Model(inputs.tensors, next(iter(tensors.values())) if single else tensors, name="lakefit_model")
+        logged = compile_model(model, section, losses, description.labels, source)
+    if any(train.own_code()):
+        try_model(model, dict, description, source)
+    return BuiltModel(model, description, losses, logged, dict)
 
 
-def _pooled(embedding: keras.layers.Layer, columns: list[Any]) -> Any:
-    """Return the sum of the embeddings of a list's values; what fills the list up (index 0) adds nothing."""
-    indices = keras.ops.stack(columns, axis=1)
-    there = keras.ops.cast(keras.ops.expand_dims(keras.ops.not_equal(indices, 0), -1), "float32")
-    return keras.ops.sum(embedding(indices) * there, axis=1)
+def _of_function(name: str, description: DatasetDescription, train: Train, source: PipelineSource) -> BuiltModel:
+    model, labels = call_function(name, description, source), description.labels
+    of_arrays = inputs_of(name, model, description, source)
+    # What the pipeline file says stands above what the function has compiled.
+    compiled = bool(model.compiled) and train.compile is None
+    section = train.compile or Compile()
+    losses = losses_compiled(model, labels) if compiled else losses_of(section, labels, source)
+    for label_name, output in try_model(model, of_arrays, description, source).items():
+        label = next(label for label in labels if label.name == label_name)
+        activation = last_activation(model, label)
+        check_output(label, (None, *output.shape[1:]), activation, losses.get(label.name), _MODEL, source)
+    logged = None if compiled else compile_model(model, section, losses, labels, source)
+    return BuiltModel(model, description, losses, logged, of_arrays)
 
 
-def embedding_size(categories: int) -> int:
-    """Return the dimensions of a category's embedding: the root of the number of categories, 16 at most."""
-    return min(16, math.ceil(math.sqrt(categories)))
-
-
-def build_callbacks(train: Train, source: PipelineSource) -> list[keras.callbacks.Callback]:
-    """Return the callbacks that the pipeline file names. Raises ConfigError as `build_model` does."""
-    metrics = ["loss", *(_metric_name(spec) for spec in train.compile.metrics)]
-    monitored = [*metrics, *(f"val_{name}" for name in metrics)]
-    for place, spec in enumerate(train.callbacks):
-        name, arguments = keras_name_and_arguments(spec)
-        if "monitor" in arguments and arguments["monitor"] not in monitored:
-            key: Key = ("train", "callbacks", place, name, "monitor")
-            message = f"nothing is called {arguments['monitor']!r}{nearest(str(arguments['monitor']), monitored)}"
-            raise source.error(Problem(key, message))
-    return [
-        _make(keras.callbacks, spec, ("train", "callbacks", place), source)
-        for place, spec in enumerate(train.callbacks)
-    ]
-
-
-def _compile(model: keras.Model, section: Compile, source: PipelineSource) -> None:
-    key: Key = ("train", "compile")
-    optimizer = _make(keras.optimizers, section.optimizer, (*key, "optimizer"), source)
-    metrics = [_metric(spec, (*key, "metrics", place), source) for place, spec in enumerate(section.metrics)]
-    model.compile(optimizer=optimizer, loss=_loss(section.loss, (*key, "loss"), source), metrics=metrics)
-
-
-def _metric(spec: KerasObject, key: Key, source: PipelineSource) -> Any:
-    # `accuracy` is Keras's word for whichever accuracy fits the label; any other name is a class or its function.
-    if spec in ("accuracy", "acc") or (isinstance(spec, str) and not hasattr(keras.metrics, spec)):
-        try:
-            return spec if spec in ("accuracy", "acc") else keras.metrics.get(spec)
-        except ValueError:
-            names = [*_classes(keras.metrics), "accuracy"]
-            raise source.error(Problem(key, f"Keras has no metric {spec!r}{nearest(str(spec), names)}")) from None
-    return _make(keras.metrics, spec, key, source)
-
-
-def _metric_name(spec: KerasObject) -> str:
-    """Return what Keras will call a metric in its logs. Making one to ask would use its name up."""
-    name, arguments = keras_name_and_arguments(spec)
-    if name not in _classes(keras.metrics):
-        return name
-    default = inspect.signature(getattr(keras.metrics, name)).parameters["name"].default
-    return str(arguments.get("name") or default or snake_case(name))
-
-
-def _loss(spec: KerasObject, key: Key, source: PipelineSource) -> Any:
-    if isinstance(spec, str) and spec not in _classes(keras.losses):
-        try:
-            return keras.losses.get(spec)
-        except ValueError:
-            names = [*_classes(keras.losses), *(n for n in dir(keras.losses) if n.islower() and not n.startswith("_"))]
-            raise source.error(Problem(key, f"Keras has no loss {spec!r}{nearest(spec, names)}")) from None
-    return _make(keras.losses, spec, key, source)
-
-
-def _make(module: ModuleType, spec: KerasObject, key: Key, source: PipelineSource) -> Any:
-    name, arguments = keras_name_and_arguments(spec)
-    known = _classes(module)
-    if name not in known:
-        noun = module.__name__.rsplit(".", 1)[-1].rstrip("s")
-        raise source.error(Problem((*key, name), f"Keras has no {noun} {name!r}{nearest(name, known)}"))
-    cls = getattr(module, name)
+@contextmanager
+def _policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
     try:
-        return cls(**arguments)
-    except (TypeError, ValueError) as error:
-        accepted = [p for p in inspect.signature(cls).parameters if p not in ("self", "args", "kwargs")]
-        unknown = [argument for argument in arguments if argument not in accepted]
-        hint = f"{unknown[0]!r}{nearest(unknown[0], accepted)}" if unknown else str(error).splitlines()[0]
-        raise source.error(Problem((*key, name), f"Keras refuses the arguments of {name}: {hint}")) from error
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
-def _classes(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if inspect.isclass(value) and not name.startswith("_")]
+_Output = tuple[Any, Any, Key]
+"""A tensor, the layer that gives it, and where that stands in the pipeline file."""
+
+
+def _sequential(
+    specs: Sequence[KerasObject], inputs: Inputs, labels: Sequence[LabelFeature], source: PipelineSource
+) -> dict[str, _Output]:
+    key: Key = (*_MODEL, "sequential")
+    if len(labels) > 1:
+        names = ", ".join(label.name for label in labels)
+        raise source.error(Problem(key, f"one layer after the other gives one prediction, and the labels are {names}: "
+                                        "write a functional model, with a layer for each"))  # fmt: skip
+    x = inputs.encoded()
+    layer: Any = None
+    for place, spec in enumerate(specs):
+        at: Key = (*key, place)
+        layer = _layer(spec, at, source, last=place == len(specs) - 1)
+        x = _applied(layer, x, at, source)
+    return {labels[0].name: (x, layer, at)}
+
+
+def _functional(
+    section: Functional, inputs: Inputs, labels: Sequence[LabelFeature], source: PipelineSource
+) -> dict[str, _Output]:
+    key: Key = (*_MODEL, "functional")
+    for name in section.layers:
+        if name in inputs.names or name in section.inputs:
+            what = "an entry of inputs" if name in section.inputs else "a column or a group of features"
+            raise source.error(Problem((*key, "layers", name), f"{name!r} is the name of {what}; choose another one"))
+    groups: dict[str, tuple[str, ...]] = {name: (name,) for name in inputs.names}
+    for name, columns in section.inputs.items():
+        for place, column in enumerate(columns):
+            if column not in inputs.names:
+                message = f"there is no column or group {column!r}{nearest(column, inputs.names)}"
+                raise source.error(Problem((*key, "inputs", name, place), message))
+        groups[name] = columns
+    outputs = _outputs(section, labels, (*key, "outputs"), source)
+    made: dict[str, _Output] = {}
+    used: set[str] = set(outputs.values())
+    above: str | None = None
+    for name, entry in section.layers.items():
+        at: Key = (*key, "layers", name)
+        layer = _layer(entry.layer, (*at, "layer"), source, last=name in outputs.values())
+        if entry.inputs is None and above is None:
+            raise source.error(Problem(at, "the first layer has none above it: say what its inputs are"))
+        given: tuple[Any, ...] = entry.inputs if isinstance(entry.inputs, tuple) else (entry.inputs or above,)
+        for place, wanted in enumerate(given):
+            if wanted not in made and wanted not in groups:
+                where: Key = (*at, "inputs") if isinstance(entry.inputs, str) else (*at, "inputs", place)
+                later = f"; {wanted!r} stands below, and a layer takes what stands above" * (wanted in section.layers)
+                known = [*made, *section.inputs, *inputs.names]
+                raise source.error(
+                    Problem(where, f"nothing is called {wanted!r}{later or nearest(str(wanted), known)}")
+                )
+            used.add(str(wanted))
+        x = _taken(layer, entry.layer, [str(name) for name in given], made, groups, inputs, at, source)
+        made[name] = (_applied(layer, x, at, source), layer, at)
+        above = name
+    idle = next((name for name in (*section.layers, *section.inputs) if name not in used), None)
+    if idle is not None:
+        where = (*key, "layers" if idle in section.layers else "inputs", idle)
+        raise source.error(Problem(where, f"nothing takes {idle!r}, and it is no output"))
+    return {label: made[layer] for label, layer in outputs.items()}
+
+
+def _outputs(section: Functional, labels: Sequence[LabelFeature], key: Key, source: PipelineSource) -> dict[str, str]:
+    """Return the layer of each label."""
+    given, names = section.outputs, [label.name for label in labels]
+    if isinstance(given, str):
+        if len(labels) > 1:
+            raise source.error(Problem(key, f"there are several labels: name a layer for each, {{{names[0]}: ...}}"))
+        given = {names[0]: given}
+    elif given is None:
+        given = {name: name for name in names if name in section.layers}
+        if len(labels) == 1 and not given:
+            given = {names[0]: list(section.layers)[-1]}
+    for label, layer in given.items():
+        if label not in names:
+            raise source.error(Problem((*key, label), f"there is no label {label!r}{nearest(label, names)}"))
+        if layer not in section.layers:
+            at = key if isinstance(section.outputs, str) else (*key, label)
+            raise source.error(Problem(at, f"there is no layer {layer!r}{nearest(layer, section.layers)}"))
+    missing = [name for name in names if name not in given]
+    if missing:
+        message = f"no layer gives the label {missing[0]!r}: name one in outputs, or call it so"
+        raise source.error(Problem(key, message))
+    return {name: given[name] for name in names}
+
+
+def _taken(
+    layer: Any,
+    spec: KerasObject,
+    names: Sequence[str],
+    made: Mapping[str, _Output],
+    groups: Mapping[str, Sequence[str]],
+    inputs: Inputs,
+    key: Key,
+    source: PipelineSource,
+) -> Any:
+    """Return what a layer takes: one tensor, or a list for layers that combine several and those of the user's."""
+    if isinstance(layer, _OF_INDICES):
+        columns = [column for name in names if name not in made for column in groups[name]]
+        if len(columns) and len(names) == sum(name not in made for name in names):
+            try:
+                indices = inputs.indices(*columns)
+            except ValueError as error:
+                raise source.error(Problem((*key, "inputs"), str(error))) from error
+            _check_sizes(layer, spec, inputs.sizes(*columns), (*key, "layer"), source)
+            return indices[:, 0] if indices.shape[1] == 1 and isinstance(layer, keras.layers.Embedding) else indices
+    tensors = [made[name][0] if name in made else inputs.encoded(*groups[name]) for name in names]
+    if len(tensors) == 1:
+        return tensors[0]
+    if isinstance(layer, _COMBINING) or ":" in keras_name_and_arguments(spec)[0]:
+        return tensors
+    return keras.layers.Concatenate()(tensors)
+
+
+def _check_sizes(layer: Any, spec: KerasObject, sizes: Mapping[str, int], key: Key, source: PipelineSource) -> None:
+    argument = "input_dim" if isinstance(layer, keras.layers.Embedding) else "num_tokens"
+    there = getattr(layer, argument, None)
+    for column, size in sizes.items():
+        if isinstance(there, int) and there < size:
+            name, _ = keras_name_and_arguments(spec)
+            message = (
+                f"{column!r} has {size:,} indices (missing, unknown and {size - 2:,} values), more than {there:,}: "
+                f"give {argument}: {size}"
+            )
+            raise source.error(Problem((*key, name, argument), message))
+
+
+def _layer(spec: KerasObject, key: Key, source: PipelineSource, *, last: bool) -> Any:
+    name, arguments = keras_name_and_arguments(spec)
+    if last and ":" not in name and "dtype" not in arguments and keras.config.dtype_policy().name != "float32":
+        # Probabilities and losses need the digits that 16 bits lack.
+        spec = {name: {**arguments, "dtype": "float32"}}
+    layer = make(keras.layers, spec, key, source)
+    if not isinstance(layer, keras.layers.Layer):
+        raise source.error(Problem(key, f"{name} makes a {type(layer).__name__}; expected a keras Layer"))
+    return layer
+
+
+def _applied(layer: Any, x: Any, key: Key, source: PipelineSource) -> Any:
+    try:
+        return layer(x)
+    except Exception as error:
+        shapes = [tuple(tensor.shape) for tensor in x] if isinstance(x, list) else tuple(x.shape)
+        raise source.error(Problem(key, f"the layer does not fit its input {shapes}: {refusal(error)}")) from error

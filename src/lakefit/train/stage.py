@@ -3,7 +3,6 @@
 import os
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,16 @@ import tensorflow as tf
 
 from lakefit.config import Pipeline, PipelineSource, Problem
 from lakefit.console import Advance, Console
-from lakefit.dataset.layout import CHECKPOINTS, HISTORY, MODEL, TENSORBOARD
+from lakefit.dataset.layout import CHECKPOINTS, HISTORY, TENSORBOARD, WEIGHTS
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import write_json
 from lakefit.errors import LakefitError
 from lakefit.feed.split import SplitFeed
 from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
+from lakefit.train.compiled import build_callbacks
 from lakefit.train.devices import strategy, weighted_by_rows
-from lakefit.train.model import build_callbacks, build_model
-from lakefit.train.task import wants_one_hot, with_one_hot, with_probabilities
+from lakefit.train.inputs import DatasetDescription
+from lakefit.train.model import build_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +38,22 @@ class TrainJob:
 def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
     """Train to the end, from the last checkpoint where there is one; return the history, a list a metric.
 
-    The model of numbers (the dataset's prepared columns) is written as `model.keras` in the run's folder; it gives
-    probabilities, or a regression's prediction as the dataset has labels.
+    The weights are written as `model.weights.h5` in the run's folder, of which `load_trained` makes the model again.
 
     Raises:
         ConfigError: what the pipeline file names is none of Keras's. FeedError: an epoch was not delivered whole.
     """
-    section, label = job.pipeline.train, job.manifest.label
+    section = job.pipeline.train
     keras.utils.clear_session()
     keras.utils.set_random_seed(section.seed)
-    tf.config.experimental.enable_op_determinism()
+    if section.deterministic:
+        tf.config.experimental.enable_op_determinism()
     devices = strategy(section.devices)
     with devices.scope():
-        model = build_model(job.manifest.features, label, section, job.source)
+        built = build_model(describe(job.pipeline, job.manifest), section, job.source)
+        model = built.model
         model.optimizer.build(model.trainable_variables)
-        callbacks = build_callbacks(section, job.source)
+        callbacks = build_callbacks(section, built.logged, job.source)
     batch_size = section.fit.batch_size
     training = SplitFeed(
         job.dataset_dir,
@@ -94,8 +95,8 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         console.event("resume", f"train goes on after epoch {state['epoch']}", epoch=state["epoch"])
 
     def ready(data: tf.data.Dataset) -> tf.data.Dataset:
-        if wants_one_hot(section):
-            data = data.map(partial(with_one_hot, classes=len(label.classes)))
+        if not built.takes_batches_as_they_are:
+            data = data.map(built.batch)
         return weighted_by_rows(data, replicas) if replicas > 1 else data
 
     with console.progress("train", training.batches * section.fit.epochs) as advance:
@@ -127,19 +128,35 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
                     raise feed.error from None
             raise
     write_json(job.run_dir / HISTORY, history)
-    _save_model(with_probabilities(model, section, label), job.run_dir / MODEL)
+    _save_weights(model, job.run_dir / WEIGHTS)
     return history
 
 
-def load_trained(run_dir: Path) -> keras.Model:
-    """Return the model of numbers that `train` has written; loaded in Keras's safe mode."""
-    return keras.saving.load_model(run_dir / MODEL, safe_mode=True)
+def describe(pipeline: Pipeline, manifest: Manifest) -> DatasetDescription:
+    """Return what a model is told of a dataset."""
+    return DatasetDescription(manifest.features, manifest.labels, pipeline.features.embeddings)
 
 
-def _save_model(model: keras.Model, path: Path) -> None:
-    # The weights after the last callback, on a model outside of any strategy and without an optimizer.
+def load_trained(job: TrainJob) -> keras.Model:
+    """Return the model that `train` has made, of the dataset's arrays by name: it gives probabilities, or a
+    regression's prediction as the dataset has labels; of several labels, a mapping by their names.
+
+    It is built anew, outside of any strategy, for a model of the user's own code can't always be saved.
+
+    Raises:
+        ConfigError: as `build_model`; the user's code has changed since.
+    """
+    built = build_model(describe(job.pipeline, job.manifest), job.pipeline.train, job.source)
+    # Else the optimizer would be looked for in the file, and belong to what is exported.
+    built.model.optimizer, built.model.compiled = None, False
+    built.model.load_weights(job.run_dir / WEIGHTS)
+    return built.predictor()
+
+
+def _save_weights(model: keras.Model, path: Path) -> None:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    model.save(temporary, include_optimizer=False)
+    model.optimizer = None  # its state is two or three times the weights, and of no use any more
+    model.save_weights(temporary)
     os.replace(temporary, path)
 
 

@@ -1,0 +1,60 @@
+"""Builds the model of a pipeline file to see whether it can be built: `python -m lakefit.train.check ANSWER`.
+
+In a process of its own, so that neither TensorFlow nor the user's code is in the one that starts Spark. Standard input
+holds a `Question` as JSON, and the `Answer` goes into a file, for the code may print what it likes.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TypedDict
+
+from lakefit.dataset.manifest import read_manifest
+from lakefit.errors import LakefitError
+from lakefit.launch.quiet import import_tensorflow_quietly
+
+
+class Question(TypedDict):
+    """Which model to build, and for which dataset (None: as far as the pipeline file tells)."""
+
+    path: str
+    overrides: list[str]
+    dataset: str | None
+
+
+class Answer(TypedDict):
+    """problem: what is wrong, None where nothing is. put_off: what the model asks for that only preparation learns."""
+
+    problem: str | None
+    put_off: str | None
+
+
+def check_model(question: Question) -> Answer:
+    """Build the model and its callbacks; return what is wrong."""
+    import_tensorflow_quietly()
+    from lakefit.config import load_pipeline
+    from lakefit.train.compiled import build_callbacks
+    from lakefit.train.inputs import DatasetDescription, NotLearnedError
+    from lakefit.train.model import build_model
+    from lakefit.train.unlearned import unlearned_features, unlearned_labels
+
+    pipeline, source = load_pipeline(question["path"], tuple(question["overrides"]))
+    embeddings = pipeline.features.embeddings
+    if question["dataset"] is not None:
+        manifest = read_manifest(question["dataset"])
+        data = DatasetDescription(manifest.features, manifest.labels, embeddings)
+    else:
+        features, labels = unlearned_features(pipeline), unlearned_labels(pipeline)
+        data = DatasetDescription(features, labels, embeddings, learned=False)
+    try:
+        built = build_model(data, pipeline.train, source)
+        build_callbacks(pipeline.train, built.logged, source)
+    except NotLearnedError as error:
+        return Answer(problem=None, put_off=str(error))
+    except LakefitError as error:
+        return Answer(problem=str(error), put_off=None)
+    return Answer(problem=None, put_off=None)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(json.dumps(check_model(json.load(sys.stdin))), encoding="utf-8")
