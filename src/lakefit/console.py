@@ -2,14 +2,14 @@
 
 import json
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 Mode = Literal["rich", "plain", "json"]
-Advance = Callable[[int, str], None]
-"""Called with the steps done so far and a short text about them."""
+Look = Callable[[], tuple[int, str]]
+"""Returns the steps done so far and a short text about them; called by a thread of its own."""
 
 
 class Console:
@@ -49,8 +49,11 @@ class Console:
                 self._plain_table(title, rows)
 
     @contextmanager
-    def progress(self, title: str, total: int) -> Iterator[Advance]:
-        """Show how far a loop of `total` steps is: a bar at a terminal, a line every 30 s elsewhere."""
+    def progress(self, title: str, total: int, look: Look) -> Iterator[None]:
+        """Show how far a loop of `total` steps is: a bar at a terminal, a line every 30 s elsewhere.
+
+        The loop need not stop for it: a thread looks.
+        """
         if self.mode == "rich":
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -63,17 +66,21 @@ class Console:
             )
             with Progress(*columns, transient=True) as progress:
                 task = progress.add_task(title, total=total, note="")
-                yield lambda done, note: progress.update(task, completed=done, note=note)
+
+                def show() -> None:
+                    done, note = look()
+                    progress.update(task, completed=done, note=note)
+
+                with _repeated(show, 0.2):
+                    yield
             return
-        said = time.monotonic()
 
-        def advance(done: int, note: str) -> None:
-            nonlocal said
-            if time.monotonic() - said >= 30:
-                said = time.monotonic()
-                self.event("progress", f"{title} {done}/{total} {note}", done=done, total=total)
+        def say() -> None:
+            done, note = look()
+            self.event("progress", f"{title} {done}/{total} {note}", done=done, total=total)
 
-        yield advance
+        with _repeated(say, 30):
+            yield
 
     def _json(self, value: dict[str, Any]) -> None:
         print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
@@ -102,6 +109,24 @@ class Console:
             ]
             print("  " + "  ".join(cells).rstrip())
         print(flush=True)
+
+
+@contextmanager
+def _repeated(show: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call `show` again and again, in a thread, until the block ends."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            show()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _is_number(cell: str) -> bool:

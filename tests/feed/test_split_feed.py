@@ -1,5 +1,6 @@
 """A split as batches: every row once an epoch, in the order of seed and epoch, or a FeedError before the last batch."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -263,6 +264,26 @@ def test_batches_that_are_kept_are_not_written_over(dataset: tuple[Path, Manifes
             copies.append({name: values.copy() for name, values in batch.items()})
     for batch, copy in zip(kept, copies, strict=True):
         assert all(np.array_equal(batch[name], copy[name]) for name in copy)
+
+
+def test_epochs_that_are_begun_ahead_are_the_same_and_end_when_they_are_closed(dataset: tuple[Path, Manifest]) -> None:
+    plain, ahead = feed_of(dataset, seed=3), feed_of(dataset, seed=3)
+    threads = threading.active_count()
+    ahead.read_ahead(4)
+    for epoch in range(3):
+        plain.epoch = ahead.epoch = epoch
+        assert positions(list(ahead)) == positions(list(plain))
+        ahead.check()
+    assert threading.active_count() > threads, "epoch 3 is being read"
+    # Another one is asked for than was begun.
+    plain.epoch = ahead.epoch = 1
+    assert positions(list(ahead)) == positions(list(plain))
+    ahead.close()
+    ahead.close()
+    assert threading.active_count() == threads
+    ahead.epoch = plain.epoch = 3
+    assert positions(list(ahead)) == positions(list(plain))
+    assert threading.active_count() == threads, "none is begun after the last"
 
 
 def test_an_epoch_left_early_is_not_taken_for_a_whole_one(dataset: tuple[Path, Manifest]) -> None:

@@ -11,6 +11,7 @@ from lakefit.config.features import (
     MultiValued,
     Numeric,
     Statistics,
+    Tensors,
 )
 from lakefit.config.file import ConfigError, PipelineSource, Problem, nearest
 from lakefit.config.pipeline import Evaluate, Output, Pipeline, Score, load_pipeline, validate_pipeline
@@ -52,6 +53,7 @@ __all__ = [
     "Split",
     "Statistics",
     "Table",
+    "Tensors",
     "TimeSplit",
     "Train",
     "load_pipeline",

@@ -249,6 +249,7 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
         "bucketize": (features.bucketize, ("number",), "numbers"),
         "multi_valued": (features.multi_valued, ("list",), "lists of text (clean: parse: {as: list} makes them)"),
         "dates": (features.dates, ("time",), "dates or times"),
+        "tensors": (features.tensors, ("list",), "lists of numbers"),
     }
     for group, (sections, kinds, wanted) in groups.items():
         for number, section in enumerate(cast(Sequence[Numeric], sections)):
@@ -261,6 +262,8 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
                         f"{name!r} can't name an input of the model: letters, digits and _ alone; give the column an "
                         "alias in source.query",
                     )
+                if group == "tensors" and name.lower() in ("numeric", "categorical"):
+                    check.problem(key, f"{name!r} is the name of another array of a batch; give the column an alias")
                 if name.lower() in in_label:
                     check.problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
     made = {name.lower() for name in features.prepared_columns()}

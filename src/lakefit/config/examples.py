@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lakefit.config.clean import Clean
 from lakefit.config.expect import Expect
-from lakefit.config.features import Bucketize, Categorical, Dates, Features, MultiValued, Numeric, Statistics
+from lakefit.config.features import Bucketize, Categorical, Dates, Features, MultiValued, Numeric, Statistics, Tensors
 from lakefit.config.pipeline import Evaluate, Output, Score
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
@@ -141,6 +141,7 @@ EXAMPLES: Mapping[type[Section], tuple[Example, ...]] = {
     Dates: (
         Example("{columns: [ordered_at], parts: [month, weekday, hour], cyclical: true}", 'Dates(columns=["ordered_at"], parts=["month", "weekday", "hour"], cyclical=True)'),
     ),
+    Tensors: (Example("{columns: [pixels], shape: [8, 8]}", 'Tensors(columns=["pixels"], shape=[8, 8])'),),
     Statistics: (Example("{from: 0123456789abcdef}", 'Statistics(fingerprint="0123456789abcdef")'),),
     Label: (
         Example("{expression: delay > 15, class_weights: balanced}", 'Label(expression="delay > 15", class_weights="balanced")'),

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from lakefit.config.clean import Columns
 from lakefit.config.sections import Section
 
-GROUPS = ("numeric", "categorical", "bucketize", "multi_valued", "dates")
+GROUPS = ("numeric", "categorical", "bucketize", "multi_valued", "dates", "tensors")
 
 
 def with_groups_listed(features: Any) -> Any:
@@ -149,6 +149,18 @@ class Dates(Section):
     embedding: Embedding = None
 
 
+class Tensors(Section):
+    """Lists of numbers, as many in every row, as float32 tensors that the model takes as they are.
+
+    A NULL list, a NULL in one, or a list of another length ends the run: reject such rows.
+
+    columns: of lists of numbers. shape: of a row's tensor, [64] or [8, 8]; the list holds it row by row.
+    """
+
+    columns: Columns
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=6)]
+
+
 def _quoted(value: Any) -> Any:
     if isinstance(value, int | float):
         raise ValueError("quote the fingerprint: YAML takes it for a number")
@@ -170,8 +182,9 @@ class Features(Section):
 
     numeric: numbers, filled and normalized. categorical: indices into a vocabulary or hash buckets, which the model
     embeds. bucketize: numbers as categories, cut at boundaries. multi_valued: lists of text, which the model embeds and
-    adds up. dates: parts of dates and times. quantiles: `exact`, or `approximate` (fewer passes over the rows; the
-    error stands in the manifest). statistics: takes over what an earlier dataset learned.
+    adds up. dates: parts of dates and times. tensors: lists of numbers as they are. quantiles: `exact`, or
+    `approximate` (fewer passes over the rows; the error stands in the manifest). statistics: takes over what an earlier
+    dataset learned.
     """
 
     numeric: tuple[Numeric, ...] = ()
@@ -179,6 +192,7 @@ class Features(Section):
     bucketize: tuple[Bucketize, ...] = ()
     multi_valued: tuple[MultiValued, ...] = ()
     dates: tuple[Dates, ...] = ()
+    tensors: tuple[Tensors, ...] = ()
     quantiles: Literal["exact", "approximate"] = "exact"
     statistics: Statistics | None = None
 
@@ -195,7 +209,7 @@ class Features(Section):
                 raise ValueError(f"the prepared column {column!r} would come twice; give one an alias in the query")
             made.add(column)
         if not made:
-            raise ValueError("expected numeric, categorical, bucketize, multi_valued or dates")
+            raise ValueError("expected numeric, categorical, bucketize, multi_valued, dates or tensors")
         kinds: dict[str, str] = {}
         for column, kind in self.inputs():
             if kinds.setdefault(column, kind) != kind:
@@ -223,15 +237,18 @@ class Features(Section):
                 for part in dates.parts:
                     circle = dates.cyclical and part != "year"
                     yield from (f"{name}_{part}_{f}" for f in ("sin", "cos")) if circle else (f"{name}_{part}",)
+        for tensors in self.tensors:
+            yield from tensors.columns
 
     def inputs(self) -> Iterator[tuple[str, str]]:
-        """Yield (column, number | text | texts | time) of each use of a cleaned column, in the order of the file."""
+        """Yield (column, number | text | texts | time | tensor) of each use of a cleaned column, in order."""
         groups = (("number", self.numeric), ("text", self.categorical), ("number", self.bucketize))
         for kind, sections in groups:
             for section in sections:
                 yield from ((name, kind) for name in section.columns)
         yield from ((name, "texts") for section in self.multi_valued for name in section.columns)
         yield from ((name, "time") for section in self.dates for name in section.columns)
+        yield from ((name, "tensor") for section in self.tensors for name in section.columns)
 
     @property
     def embeddings(self) -> dict[str, int]:

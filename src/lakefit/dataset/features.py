@@ -1,5 +1,6 @@
 """The features of a dataset as learned: all that turns a cleaned row into the model's numbers."""
 
+import math
 from typing import Any, Literal
 
 from lakefit.config.sections import Section
@@ -116,6 +117,20 @@ class DateFeature(Section):
         return PARTS[self.part] + 2
 
 
+class TensorFeature(Section):
+    """A list of numbers as a float32 tensor.
+
+    name: of the column. shape: of a row's tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
 PARTS = {"quarter": 4, "month": 12, "day": 31, "weekday": 7, "day_of_year": 366, "hour": 24, "minute": 60}
 """How many values each part of a date has, `year` apart."""
 
@@ -173,7 +188,8 @@ class Features(Section):
     """The features in the order of the model's inputs.
 
     numeric: numbers. categorical: indices into vocabularies or hash buckets. bucketized: numbers as indices.
-    multi_valued: lists of text as indices. dates: parts of dates and times.
+    multi_valued: lists of text as indices. dates: parts of dates and times. tensors: lists of numbers, each an array of
+    its own.
     """
 
     numeric: tuple[NumericFeature, ...] = ()
@@ -181,6 +197,7 @@ class Features(Section):
     bucketized: tuple[BucketFeature, ...] = ()
     multi_valued: tuple[MultiValuedFeature, ...] = ()
     dates: tuple[DateFeature, ...] = ()
+    tensors: tuple[TensorFeature, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -193,6 +210,7 @@ class Features(Section):
                     *(feature.name for feature in self.bucketized),
                     *(feature.name for feature in self.multi_valued),
                     *(feature.name for feature in self.dates),
+                    *(feature.name for feature in self.tensors),
                 )
             )
         )

@@ -37,6 +37,7 @@ def gradient_boosting_metrics(
     categorical = np.array(
         [False] * len(features.numeric_columns)
         + [lookup.size <= _MAX_CATEGORIES for lookup in features.lookups for _ in range(lookup.width)]
+        + [False] * sum(tensor.size for tensor in features.tensors)
     )
     options = {"categorical_features": categorical, "random_state": 0}
     matrix, target = _matrix(training), training.labels[label.name]

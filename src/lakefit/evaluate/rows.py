@@ -45,7 +45,8 @@ def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int 
         values = joined[label.name]
         values = values if label.kind == "multi_label" else values[:, 0]
         labels[label.name] = label.undone(values.astype(np.float64)) if label.kind == "regression" else values
-    inputs = {name: joined[name] for name in (NUMERIC, CATEGORICAL) if name in joined}
+    arrays = (NUMERIC, CATEGORICAL, *(tensor.name for tensor in manifest.features.tensors))
+    inputs = {name: joined[name] for name in arrays if name in joined}
     return SplitRows(inputs, labels, min(rows, max_rows or rows))
 
 

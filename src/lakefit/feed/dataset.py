@@ -81,9 +81,9 @@ class Dataset:
 
     Every way to read a split gives the same rows in the same order, and fails in place of the last batches with a
     FeedError, which names row groups, unless exactly the rows of the split came. A batch of a prepared dataset holds
-    `numeric` (n, k) float32, `categorical` (n, m) int32, each label by its name, such as `label` (n, 1) float32, and,
-    where rows are weighed, `weight` (n,) float32; what is not in the dataset is not in the batch. A batch of Parquet
-    files with an index holds the columns that were asked for.
+    `numeric` (n, k) float32, `categorical` (n, m) int32, each tensor by its name (n, *shape) float32, each label by its
+    name, such as `label` (n, 1) float32, and, where rows are weighed, `weight` (n,) float32; what is not in the dataset
+    is not in the batch. A batch of Parquet files with an index holds the columns that were asked for.
     """
 
     def __init__(self, store: Store, manifest: Manifest | Index, cache: Cache | None = None) -> None:

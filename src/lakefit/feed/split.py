@@ -1,6 +1,7 @@
 """One split of a dataset as batches, in an order that depends on seed and epoch alone, with a receipt an epoch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -13,7 +14,7 @@ from lakefit.dataset.manifest import POSITION, Manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.dataset.store import Store
 from lakefit.feed.buffers import Buffers
-from lakefit.feed.gather import read_batches
+from lakefit.feed.gather import Batches, read_batches
 from lakefit.feed.order import LANES, EpochOrder, epoch_groups, row_order
 from lakefit.feed.reader import Field, KnownFiles, RowGroup
 from lakefit.feed.receipt import Part, Receipt, unmix
@@ -64,6 +65,17 @@ class Received:
     position: NDArray[np.int64]
     sizes: NDArray[np.int64]
     sums: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An epoch that is being read: its batches, and what ends the reading."""
+
+    epoch: int
+    order: EpochOrder
+    row_order: Callable[[RowGroup], NDArray[np.int64]] | None
+    batches: Iterator[Batches]
+    stack: ExitStack
 
 
 class SplitFeed:
@@ -124,6 +136,20 @@ class SplitFeed:
         self._proven_epoch: int | None = None
         self._delivered = 0
         self._arrivals: Arrivals | None = None
+        self._epochs_ahead = 0
+        self._opened: _Opened | None = None
+
+    def read_ahead(self, epochs: int) -> None:
+        """Begin to read the next epoch when one has been read, while its last batches are still being used, until so
+        many epochs are read. Without it, each begins with a wait for the first row groups. `close` must follow."""
+        self._epochs_ahead = epochs
+
+    def close(self) -> None:
+        """End what was begun ahead."""
+        self._epochs_ahead = 0
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.stack.close()
 
     @property
     def batches(self) -> int:
@@ -175,23 +201,17 @@ class SplitFeed:
         epoch, first_batch = self.epoch, self.first_batch
         self._epoch_read, self._proven_epoch, self._delivered = epoch, None, first_batch
         self.first_batch = 0
-        order = self.order(epoch)
-        ordered = (lambda group: row_order(group, self._seed, epoch, self._buffers)) if self._shuffle else None
+        opened = self._opened if self._opened is not None and not first_batch else None
+        if opened is None or opened.epoch != epoch:
+            opened = self._open(epoch, first_batch)
+        else:
+            self._opened = None
         receipt, due = Receipt(self.groups), None
-        if first_batch or order.workers > 1:
-            due = Part(self.groups, order.groups, ordered or (lambda group: np.arange(group.rows)))
+        if first_batch or opened.order.workers > 1:
+            due = Part(self.groups, opened.order.groups, opened.row_order or (lambda group: np.arange(group.rows)))
         last: Received | None = None
-        with read_batches(
-            self._dataset,
-            order,
-            self.fields,
-            row_order=ordered,
-            first_batch=first_batch,
-            buffers=self._buffers,
-            known=self._known,
-            cache=self._cache,
-        ) as gathered:
-            for batches in gathered:
+        with opened.stack:
+            for batches in opened.batches:
                 sizes = batches.runs.sizes
                 kept = sizes[: max(0, self.batches - batches.first)]
                 dropped = sizes[len(kept) :]
@@ -216,8 +236,28 @@ class SplitFeed:
         # Before the last batches leave: nobody need ask for more, and a wrong epoch never ends well.
         receipt.check(f"Epoch {epoch} of the {self.split} split", due)
         self._proven_epoch = epoch
+        if epoch + 1 < self._epochs_ahead and self._opened is None:
+            self._opened = self._open(epoch + 1, 0)
         if last is not None:
             yield last
+
+    def _open(self, epoch: int, first_batch: int) -> "_Opened":
+        order = self.order(epoch)
+        ordered = (lambda group: row_order(group, self._seed, epoch, self._buffers)) if self._shuffle else None
+        stack = ExitStack()
+        batches = stack.enter_context(
+            read_batches(
+                self._dataset,
+                order,
+                self.fields,
+                row_order=ordered,
+                first_batch=first_batch,
+                buffers=self._buffers,
+                known=self._known,
+                cache=self._cache,
+            )
+        )
+        return _Opened(epoch, order, ordered, batches, stack)
 
     def check(self) -> None:
         """Raise what went wrong in the feed, or RuntimeError where the epoch was not read to its end.
@@ -294,6 +334,7 @@ def fields_of(manifest: Manifest | Index) -> tuple[Field, ...]:
     fields = (
         side_by_side(NUMERIC, features.numeric_columns, "float32"),
         side_by_side(CATEGORICAL, features.categorical_columns, "int32"),
+        *(Field(tensor.name, (tensor.name,), "float32", shape=tensor.shape) for tensor in features.tensors),
         *labels,
         *weights,
         Field(POSITION, (POSITION,), "int64", flat=True, mixed=True),

@@ -16,6 +16,7 @@ from lakefit.dataset.features import (
     Features,
     LabelFeature,
     MultiValuedFeature,
+    TensorFeature,
 )
 from lakefit.dataset.transform import bucket_index, date_columns, normalized
 from lakefit.errors import InputError
@@ -27,6 +28,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 # As the text of an integer is: nothing else equals it.
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_LARGEST = float(np.finfo(np.float32).max)
 # A table of so many indices stays in a core's cache.
 _NEAR = 1 << 17
 
@@ -55,8 +57,9 @@ def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray
 
     Numbers, and times as seconds since 1970 UTC (whole ones, rounded down, before 1697 and after 2242): (n, 1) float64
     with NaN for null. Text: (n, 1) with "" for null. Lists of text: (n, max_values), the first values of each, filled
-    up with "".
+    up with "". Lists of numbers: (n, *shape) float32.
     """
+    tensors = {name: group.shape for group in section.tensors for name in group.columns}
     widths = {name: multi.max_values for multi in section.multi_valued for name in multi.columns}
     inputs: dict[str, NDArray[Any]] = {}
     for name, kind in section.inputs():
@@ -68,9 +71,37 @@ def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray
             rows = [[value or "" for value in values or ()] for values in as_lists(table[name]).to_pylist()]
             padded = [(values + [""] * widths[name])[: widths[name]] for values in rows]
             inputs[name] = np.array(padded, object).reshape(len(padded), widths[name])
+        elif kind == "tensor":
+            feature = TensorFeature(name=name, shape=tensors[name])
+            values = as_tensors(table[name], feature).flatten().to_numpy()
+            inputs[name] = values.reshape(len(table), *feature.shape)
         else:
             inputs[name] = as_numbers(table[name])[:, None]
     return inputs
+
+
+def as_tensors(column: Column, feature: TensorFeature) -> pa.FixedSizeListArray:
+    """Return lists of numbers as float32 lists of one length.
+
+    Raises:
+        InputError: a list is NULL, has a NULL in it, or has another length.
+    """
+    lists = one_array(column).cast(pa.list_(pa.float64()))
+    lengths = pc.list_value_length(lists)
+    wrong = pc.fill_null(pc.not_equal(lengths, feature.size), True)
+    if pc.any(wrong).as_py():
+        first = lengths.filter(wrong)[0].as_py()
+        found = "NULL" if first is None else f"a list of {first}"
+        raise InputError(
+            f"features.tensors: {feature.name!r} is {found} in {pc.sum(wrong).as_py():,} rows of a block, and shape "
+            f"{list(feature.shape)} wants {feature.size} numbers: reject such rows, or correct them in the query."
+        )
+    values = lists.flatten()
+    if values.null_count:
+        raise InputError(f"features.tensors: {feature.name!r} has NULL, NaN or infinity in a list: reject such rows.")
+    with np.errstate(over="ignore"):
+        numbers = np.clip(values.to_numpy(), -_LARGEST, _LARGEST).astype(np.float32)
+    return pa.FixedSizeListArray.from_arrays(pa.array(numbers), feature.size)
 
 
 def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
@@ -97,7 +128,9 @@ def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
     for multi in features.multi_valued:
         places = _list_indices(as_lists(table[multi.name]), multi)
         columns |= {name: pa.array(np.ascontiguousarray(places[:, i])) for i, name in enumerate(multi.columns)}
-    order = (*features.numeric_columns, *features.categorical_columns)
+    for tensor in features.tensors:
+        columns[tensor.name] = as_tensors(table[tensor.name], tensor)
+    order = (*features.numeric_columns, *features.categorical_columns, *(tensor.name for tensor in features.tensors))
     return {name: columns[name] for name in order}
 
 

@@ -20,6 +20,7 @@ from lakefit.dataset.features import (
     LabelFeature,
     MultiValuedFeature,
     NumericFeature,
+    TensorFeature,
 )
 from lakefit.dataset.statistics import ColumnStatistics, Histogram
 from lakefit.dataset.transform import log_ratio, yeo_johnson
@@ -85,6 +86,11 @@ class Learner:
             bucketized=tuple(
                 BucketFeature(name=name, boundaries=section.boundaries)
                 for section in self.section.bucketize
+                for name in section.columns
+            ),
+            tensors=tuple(
+                TensorFeature(name=name, shape=section.shape)
+                for section in self.section.tensors
                 for name in section.columns
             ),
             multi_valued=tuple(

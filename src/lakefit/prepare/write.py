@@ -92,7 +92,8 @@ def _encoded(rows: pa.Table, plan: WritePlan, beyond: dict[str, tuple[int, float
     features = encode(rows, plan.features)
     if plan.packed:
         groups = {NUMERIC: plan.features.numeric_columns, CATEGORICAL: plan.features.categorical_columns}
-        features = {name: pack([features[column] for column in group]) for name, group in groups.items() if group}
+        packed = {name: pack([features[column] for column in group]) for name, group in groups.items() if group}
+        features = packed | {tensor.name: features[tensor.name] for tensor in plan.features.tensors}
     return pa.table({**columns, **features, **labels})
 
 

@@ -164,7 +164,14 @@ def _train(run: Run) -> None:
 def _train_job(run: Run) -> "TrainJob":
     from lakefit.train.stage import TrainJob
 
-    return TrainJob(run.pipeline, run.valid.source, read_manifest(run.dataset_dir), run.dataset_dir, run.run_dir)
+    manifest = read_manifest(run.dataset_dir)
+    if (manifest.fingerprint, manifest.name) != (run.prints.dataset, run.pipeline.name):
+        raise InputError(
+            f"{relative(run.dataset_dir / MANIFEST)}: is dataset {manifest.fingerprint} of the pipeline "
+            f"{manifest.name!r}; expected {run.prints.dataset} of {run.pipeline.name!r}. Somebody has put it there: "
+            "remove the folder and run `lakefit prepare`."
+        )
+    return TrainJob(run.pipeline, run.valid.source, manifest, run.dataset_dir, run.run_dir)
 
 
 def _evaluate(run: Run) -> None:

@@ -75,8 +75,8 @@ class DatasetDescription:
 class Inputs:
     """The inputs of one model.
 
-    tensors: `numeric` (n, k) float32 and `categorical` (n, m) int32 by name, those that the dataset has: what
-    `keras.Model(inputs.tensors, …)` takes.
+    tensors: `numeric` (n, k) float32, `categorical` (n, m) int32 and each of `features.tensors` (n, *shape) float32 by
+    name, those that the dataset has: what `keras.Model(inputs.tensors, …)` takes.
     """
 
     def __init__(self, description: DatasetDescription) -> None:
@@ -88,8 +88,11 @@ class Inputs:
         if features.categorical_columns:
             width = len(features.categorical_columns)
             self.tensors[CATEGORICAL] = keras.Input((width,), dtype="int32", name=CATEGORICAL)
+        for feature in features.tensors:
+            self.tensors[feature.name] = keras.Input(feature.shape, dtype="float32", name=feature.name)
         self._embedded: dict[str, Any] = {}
         self._parts = _parts(features)
+        self._everything = [name for name in ("numeric", "categories", "tensors") if name in self._parts]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,15 +103,25 @@ class Inputs:
         """Return columns or groups side by side, (n, width) float32; everything where none is named.
 
         Numbers as they are, each category embedded (`embedding_size`, or the file's `embedding: N`), a list's
-        embeddings added up. A column that is asked for twice has one embedding.
+        embeddings added up, a tensor as it is: one of several dimensions can't lie beside others. A column that is
+        asked for twice has one embedding.
 
         Raises:
-            KeyError: there is no such column or group.
+            KeyError: there is no such column or group. ValueError: several, and one has several dimensions.
         """
-        wanted = _once(part for name in names or ("numeric", "categories") for part in self._parts[name])
+        wanted = _once(part for name in names or self._everything for part in self._parts[name])
         numbers = [part for part in wanted if isinstance(part, int)]
         tensors = [self._numbers(numbers)] if numbers else []
         tensors += [self._embedding(part) for part in wanted if isinstance(part, _Indices)]
+        whole = [self.tensors[part] for part in wanted if isinstance(part, str)]
+        if len(tensors) + len(whole) > 1:
+            tall = next((tensor for tensor in whole if len(tensor.shape) > 2), None)
+            if tall is not None:
+                raise ValueError(
+                    f"{tall.name!r} has the shape {tuple(tall.shape[1:])} and can't lie beside other inputs: write a "
+                    "functional model that flattens it or gives it layers of its own"
+                )
+        tensors += whole
         return keras.layers.Concatenate()(tensors) if len(tensors) > 1 else tensors[0]
 
     def indices(self, *names: str) -> Any:
@@ -118,7 +131,7 @@ class Inputs:
             KeyError: there is no such column or group. ValueError: one is of numbers.
         """
         wanted = _once(part for name in names for part in self._parts[name])
-        if any(isinstance(part, int) for part in wanted):
+        if not all(isinstance(part, _Indices) for part in wanted):
             raise ValueError(f"{', '.join(names)}: numbers have no indices; only categories do")
         places = [place for part in wanted for place in part.places]
         return keras.ops.take(self.tensors[CATEGORICAL], places, axis=1)
@@ -162,8 +175,8 @@ class _Indices:
     number: int
 
 
-_Part = int | _Indices
-"""A place in `numeric`, or the columns of an embedding."""
+_Part = int | _Indices | str
+"""A place in `numeric`, the columns of an embedding, or a tensor's name."""
 
 
 def _parts(features: Features) -> dict[str, tuple[_Part, ...]]:
@@ -177,7 +190,7 @@ def _parts(features: Features) -> dict[str, tuple[_Part, ...]]:
     marked = {feature.name: feature.indicator for feature in features.numeric if feature.indicator is not None}
     of_dates: dict[str, tuple[_Part, ...]] = {}
     for date in features.dates:
-        parts = tuple(indices[name] if date.is_index else numbers[name] for name in date.columns)
+        parts: tuple[_Part, ...] = tuple(indices[name] if date.is_index else numbers[name] for name in date.columns)
         of_dates[date.name] = of_dates.get(date.name, ()) + parts
     groups: dict[str, tuple[_Part, ...]] = {
         "numeric": tuple(numbers.values()),
@@ -186,6 +199,7 @@ def _parts(features: Features) -> dict[str, tuple[_Part, ...]]:
         "bucketize": tuple(indices[feature.column] for feature in features.bucketized),
         "multi_valued": tuple(indices[feature.name] for feature in features.multi_valued),
         "dates": tuple(part for parts in of_dates.values() for part in parts),
+        "tensors": tuple(feature.name for feature in features.tensors),
     }
     columns: dict[str, tuple[_Part, ...]] = {
         **{name: (part,) for name, part in indices.items()},
@@ -197,7 +211,8 @@ def _parts(features: Features) -> dict[str, tuple[_Part, ...]]:
         columns[name] = columns.get(name, ()) + parts
     for bucket in features.bucketized:
         columns[bucket.name] = (*columns.get(bucket.name, ()), indices[bucket.column])
-    return {**columns, **{name: parts for name, parts in groups.items() if parts or name in ("numeric", "categories")}}
+    columns |= {feature.name: (feature.name,) for feature in features.tensors}
+    return {**columns, **{name: parts for name, parts in groups.items() if parts}}
 
 
 def _once(parts: Any) -> list[Any]:

@@ -140,7 +140,10 @@ def _sequential(
         names = ", ".join(label.name for label in labels)
         raise source.error(Problem(key, f"one layer after the other gives one prediction, and the labels are {names}: "
                                         "write a functional model, with a layer for each"))  # fmt: skip
-    x = inputs.encoded()
+    try:
+        x = inputs.encoded()
+    except ValueError as error:
+        raise source.error(Problem(key, str(error))) from error
     layer: Any = None
     for place, spec in enumerate(specs):
         at: Key = (*key, place)
@@ -237,12 +240,15 @@ def _taken(
                 raise source.error(Problem((*key, "inputs"), str(error))) from error
             _check_sizes(layer, spec, inputs.sizes(*columns), (*key, "layer"), source)
             return indices[:, 0] if indices.shape[1] == 1 and isinstance(layer, keras.layers.Embedding) else indices
-    tensors = [made[name][0] if name in made else inputs.encoded(*groups[name]) for name in names]
+    try:
+        tensors = [made[name][0] if name in made else inputs.encoded(*groups[name]) for name in names]
+    except ValueError as error:
+        raise source.error(Problem((*key, "inputs"), str(error))) from error
     if len(tensors) == 1:
         return tensors[0]
     if isinstance(layer, _COMBINING) or ":" in keras_name_and_arguments(spec)[0]:
         return tensors
-    return keras.layers.Concatenate()(tensors)
+    return _applied(keras.layers.Concatenate(), tensors, key, source)
 
 
 def _check_sizes(layer: Any, spec: KerasObject, sizes: Mapping[str, int], key: Key, source: PipelineSource) -> None:

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lakefit.config import Pipeline, PipelineSource, Problem
-from lakefit.console import Advance, Console
+from lakefit.config import Pipeline, PipelineSource, Problem, Train
+from lakefit.console import Console
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, TENSORBOARD, WEIGHTS
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import write_json
@@ -21,7 +21,11 @@ from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, resto
 from lakefit.train.compiled import build_callbacks
 from lakefit.train.devices import strategy, weighted_by_rows
 from lakefit.train.inputs import DatasetDescription
-from lakefit.train.model import build_model
+from lakefit.train.model import BuiltModel, build_model
+from lakefit.train.tensorboard import Curves
+
+AHEAD = 2
+"""Batches that are ready when the model asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,31 +98,25 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         first_epoch = section.fit.epochs if state["stopped"] else state["epoch"]
         console.event("resume", f"train goes on after epoch {state['epoch']}", epoch=state["epoch"])
 
-    def ready(data: tf.data.Dataset) -> tf.data.Dataset:
-        if not built.takes_batches_as_they_are:
-            data = data.map(built.batch)
-        return weighted_by_rows(data, replicas) if replicas > 1 else data
-
-    with console.progress("train", training.batches * section.fit.epochs) as advance:
-        keeper = _EpochKeeper(
-            feeds=(training, validation),
-            callbacks=callbacks,
-            checkpoints=checkpoints,
-            restore_from=found[0] if found is not None else None,
-            history=history,
-            console=console,
-            advance=advance,
-            epochs=section.fit.epochs,
-        )
-        board = keras.callbacks.TensorBoard(str(job.run_dir / TENSORBOARD), write_graph=False)
+    keeper = _EpochKeeper(
+        feeds=(training, validation),
+        callbacks=callbacks,
+        checkpoints=checkpoints,
+        restore_from=found[0] if found is not None else None,
+        history=history,
+        console=console,
+        epochs=section.fit.epochs,
+    )
+    with console.progress("train", training.batches * section.fit.epochs, lambda: _progress(model, training, section)):
         try:
+            training.read_ahead(section.fit.epochs)
             model.fit(
-                ready(training.to_tf()),
-                validation_data=ready(validation.to_tf()),
+                batches_for(built, training, devices),
+                validation_data=batches_for(built, validation, devices),
                 epochs=section.fit.epochs,
                 initial_epoch=first_epoch,
                 # Ours comes last: what it writes down is what the others have made of the epoch.
-                callbacks=[*callbacks, board, keeper],
+                callbacks=[*callbacks, Curves(job.run_dir / TENSORBOARD), keeper],
                 shuffle=False,  # the feed shuffles; Keras would warn that it can not
                 verbose=0,
             )
@@ -127,9 +125,23 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
                 if feed.error is not None:
                     raise feed.error from None
             raise
+        finally:
+            training.close()
     write_json(job.run_dir / HISTORY, history)
     _save_weights(model, job.run_dir / WEIGHTS)
     return history
+
+
+def batches_for(built: BuiltModel, feed: SplitFeed, devices: tf.distribute.Strategy) -> tf.data.Dataset:
+    """Return a feed's batches as the model takes them, some ahead of it, on its device where that is one GPU."""
+    data = feed.to_tf()
+    if not built.takes_batches_as_they_are:
+        data = data.map(built.batch)
+    if devices.num_replicas_in_sync > 1:
+        # The strategy fetches ahead itself.
+        return weighted_by_rows(data, devices.num_replicas_in_sync)
+    gpus = tf.config.get_visible_devices("GPU")
+    return data.apply(tf.data.experimental.prefetch_to_device("/GPU:0", AHEAD)) if gpus else data.prefetch(AHEAD)
 
 
 def describe(pipeline: Pipeline, manifest: Manifest) -> DatasetDescription:
@@ -160,6 +172,20 @@ def _save_weights(model: keras.Model, path: Path) -> None:
     os.replace(temporary, path)
 
 
+def _progress(model: keras.Model, training: SplitFeed, section: Train) -> tuple[int, str]:
+    """Return the steps done in all epochs together, and epoch and loss in words.
+
+    Asked for by another thread: a callback at each batch would make Keras wait for it, and for the loss's value.
+    """
+    done = int(np.asarray(model.optimizer.iterations))
+    text = f"epoch {min(done // training.batches + 1, section.fit.epochs)}/{section.fit.epochs}"
+    tracker = next((metric for metric in model.metrics if metric.name == "loss"), None)
+    count = float(np.asarray(tracker.count)) if tracker is not None else 0.0
+    if tracker is None or not count:
+        return done, text
+    return done, f"{text}  loss {float(np.asarray(tracker.total)) / count:.4f}"
+
+
 class _EpochKeeper(keras.callbacks.Callback):
     """At each epoch's end: check the receipts, write the checkpoint, say how it went."""
 
@@ -172,7 +198,6 @@ class _EpochKeeper(keras.callbacks.Callback):
         restore_from: Path | None,
         history: dict[str, list[float]],
         console: Console,
-        advance: Advance,
         epochs: int,
     ) -> None:
         super().__init__()
@@ -182,9 +207,7 @@ class _EpochKeeper(keras.callbacks.Callback):
         self._restore_from = restore_from
         self._history = history
         self._console = console
-        self._advance = advance
         self._epochs = epochs
-        self._epoch = 0
         self._began = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -193,14 +216,8 @@ class _EpochKeeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Keras asks for a new iteration after this, and the feed reads the epoch that is named here.
-        self._epoch = epoch
         self._training.epoch = epoch
         self._began = time.monotonic()
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        done = self._epoch * self._training.batches + batch + 1
-        loss = f"loss {float(logs['loss']):.4f}" if logs and "loss" in logs else ""
-        self._advance(done, f"epoch {self._epoch + 1}/{self._epochs} {loss}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._training.check()

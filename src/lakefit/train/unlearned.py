@@ -9,6 +9,7 @@ from lakefit.dataset.features import (
     LabelFeature,
     MultiValuedFeature,
     NumericFeature,
+    TensorFeature,
 )
 
 # Of a vocabulary that may have any size; a model of it is built and thrown away.
@@ -51,6 +52,9 @@ def unlearned_features(pipeline: Pipeline) -> Features:
             for group in section.dates
             for name in group.columns
             for part in group.parts
+        ),
+        tensors=tuple(
+            TensorFeature(name=name, shape=group.shape) for group in section.tensors for name in group.columns
         ),
     )
 

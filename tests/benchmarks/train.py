@@ -1,0 +1,392 @@
+"""Training: lakefit's stage `train` beside Keras on arrays in memory, Petastorm as documented, TFRecord, PyDataset.
+
+1 M rows (at most 8,000 batches) of 39 float32 columns and a binary label, Dense 128-64-1, Adam; every contender trains
+the same model on the same columns. `lakefit` is the stage as `lakefit train` runs it, with TensorBoard, checkpoints and
+receipts (`lakefit-metered` with clocks in its input, too, and without determinism, which forbids them);
+`keras-in-memory` is a bare `fit` on arrays, in the very order of lakefit's first epoch: their losses after it must be
+equal. The first epoch warms up; then the fastest of RUNS=3 epochs, or what comes in 20 s, is counted. Per contender and
+batch size: rows/s, the share of the time in which the model waited for input, CPU seconds per million rows, peak
+anonymous memory, the ratio to keras-in-memory, the loss after the first epoch.
+
+ROWS=1000000, BATCHES=32,256,1024, CONTENDERS=lakefit,keras-in-memory,... choose.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from harness import ROOT, watching
+
+COLUMNS = [f"f{i}" for i in range(39)]
+ROWS = int(os.environ.get("ROWS", "1000000"))
+BATCHES = 8_000
+VALIDATION_ROWS = 1_000
+ROWS_OF_GROUP = 100_000
+EPOCHS = 1 + int(os.environ.get("RUNS", "3"))
+SECONDS = 20.0
+LAYERS = [
+    {"Dense": {"units": 128, "activation": "relu"}},
+    {"Dense": {"units": 64, "activation": "relu"}},
+    {"Dense": {"units": 1, "activation": "sigmoid"}},
+]
+
+
+def rows_of(folder: Path) -> int:
+    return int(folder.name)
+
+
+def write_data(folder: Path) -> None:
+    """Write a training and a validation split as `prepare` does, and the training rows as TFRecord."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for number, (split, rows) in enumerate((("train", rows_of(folder)), ("validation", VALIDATION_ROWS))):
+        path = folder / split / "part-00000.parquet"
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dice = np.random.default_rng(number)
+        columns = {name: dice.normal(size=rows).astype(np.float32) for name in COLUMNS}
+        score = sum(columns[name] for name in COLUMNS[:8])
+        columns |= {"label": (dice.normal(size=rows) * 2 < score).astype(np.float32)}
+        columns |= {"_position": np.arange(rows) + (number << 56)}
+        pq.write_table(
+            pa.table(columns), path, row_group_size=ROWS_OF_GROUP, use_dictionary=False,
+            column_encoding={"_position": "DELTA_BINARY_PACKED"}, write_page_checksum=True,
+        )  # fmt: skip
+    records = folder / "rows.tfrecord"
+    if not records.exists():
+        import tensorflow as tf
+
+        table = pq.read_table(folder / "train").slice(0, 200_000)
+        values = np.stack([table[name].to_numpy() for name in COLUMNS], axis=1)
+        label = table["label"].to_numpy()
+        with tf.io.TFRecordWriter(str(records)) as writer:
+            for row in range(len(label)):
+                feature = {
+                    "numeric": tf.train.Feature(float_list=tf.train.FloatList(value=values[row])),
+                    "label": tf.train.Feature(float_list=tf.train.FloatList(value=label[row : row + 1])),
+                }
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+def manifest(folder: Path) -> Any:
+    from feeds import manifest_of
+    from lakefit.dataset.features import Features, NumericFeature
+    from lakefit.dataset.manifest import DataFile, SplitFiles
+
+    splits = {}
+    for number, (split, rows) in enumerate((("train", rows_of(folder)), ("validation", VALIDATION_ROWS))):
+        groups = tuple(min(ROWS_OF_GROUP, rows - first) for first in range(0, rows, ROWS_OF_GROUP))
+        path = f"{split}/part-00000.parquet"
+        size = (folder / path).stat().st_size
+        file = DataFile(path=path, row_groups=groups, bytes=size, sha256="", first_position=number << 56)
+        splits[split] = SplitFiles(rows=rows, classes={"label": {}}, files=(file,))
+    features = Features(numeric=tuple(NumericFeature(name=name, fill=0.0) for name in COLUMNS))
+    return manifest_of(list(splits["train"].files), features).model_copy(update={"splits": splits})
+
+
+def pipeline(batch: int, deterministic: bool) -> Any:
+    from lakefit.config import Features, Fit, Label, Model, Numeric, Output, Pipeline, Source, Table, Train
+
+    schema = ", ".join(f"{name} FLOAT" for name in COLUMNS)
+    return Pipeline(
+        name="bench",
+        source=Source(tables={"t": Table(path="-", format="csv", schema=f"{schema}, y INT")}, rows="t"),
+        features=Features(numeric=Numeric(columns=COLUMNS)),
+        label=Label(expression="y > 0"),
+        output=Output(path="-"),
+        train=Train(
+            devices="cpu",
+            deterministic=deterministic,
+            model=Model(sequential=LAYERS),
+            fit=Fit(epochs=EPOCHS, batch_size=batch),
+        ),
+    )
+
+
+class Clock:
+    """Wall and CPU time, and the time spent waiting for input, at each epoch's end."""
+
+    def __init__(self) -> None:
+        self.waited: Any = None
+        self.epochs: list[dict[str, float]] = []
+        self._last = (0.0, 0.0, 0.0)
+
+    def metered(self, data: Any) -> Any:
+        """Return the dataset with a clock before and after each batch is asked of it."""
+        import tensorflow as tf
+        from tensorflow.python.data.ops.map_op import _MapDataset
+
+        with tf.device("CPU:0"):
+            self.waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        # On the thread that asks: a clock that waits for another thread would count that.
+        now = _MapDataset(tf.data.Dataset.range(1 << 60), lambda _: tf.timestamp(), use_inter_op_parallelism=False)
+
+        def noted(before: Any, batch: Any, after: Any) -> Any:
+            with tf.control_dependencies([self.waited.assign_add(after - before)]):
+                return tf.nest.map_structure(tf.identity, batch)
+
+        timed = tf.data.Dataset.zip((now, data, now))
+        return _MapDataset(timed, noted, use_inter_op_parallelism=False)
+
+    def start(self) -> None:
+        self._last = self._now()
+
+    def epoch(self, rows: int, loss: float) -> None:
+        now = self._now()
+        seconds, cpu, waited = (a - b for a, b in zip(now, self._last, strict=True))
+        self.epochs.append({"rows": rows, "seconds": seconds, "cpu": cpu, "waited": waited, "loss": loss})
+
+    def _now(self) -> tuple[float, float, float]:
+        waited = 0.0 if self.waited is None else float(self.waited.numpy())
+        return time.perf_counter(), time.process_time(), waited
+
+    def callback(self, rows: int) -> Any:
+        """Return a callback that notes epochs; it is not called at batches, which would slow Keras down."""
+        import keras
+
+        clock = self
+
+        class Timer(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                clock.start()
+
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                clock.epoch(rows, float(logs["loss"]))
+
+        return Timer()
+
+
+def lakefit_metered(folder: Path, batch: int, clock: Clock) -> None:
+    """The stage with clocks in its input, which TensorFlow refuses where operations must be deterministic."""
+    from lakefit.train import stage
+
+    plain = stage.batches_for
+    stage.batches_for = lambda built, feed, devices: (
+        clock.metered(plain(built, feed, devices)) if feed.split == "train" else plain(built, feed, devices)
+    )
+    lakefit_contender(folder, batch, clock, deterministic=False)
+
+
+def lakefit_contender(folder: Path, batch: int, clock: Clock, *, deterministic: bool = True) -> None:
+    """Run the stage as it is; its epochs are timed by the lines that it prints, validation included."""
+    import shutil
+
+    from lakefit.config import PipelineSource
+    from lakefit.console import Console
+    from lakefit.train.stage import TrainJob, train
+
+    run_dir = folder / f"run-{batch}"
+    shutil.rmtree(run_dir, ignore_errors=True)
+    run_dir.mkdir()
+
+    class Timed(Console):
+        def event(self, kind: str, message: str, **fields: Any) -> None:
+            if kind == "epoch":
+                clock.epoch(rows_of(folder), fields["loss"])
+                clock.start()
+
+    clock.start()
+    given = pipeline(batch, deterministic)
+    job = TrainJob(given, PipelineSource("bench", {}, {}, ""), manifest(folder), folder, run_dir)
+    train(job, Timed(None))
+
+
+def model() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((len(COLUMNS),), name="numeric")
+    x = inputs
+    for layer in LAYERS:
+        ((name, arguments),) = layer.items()
+        x = getattr(keras.layers, name)(**arguments)(x)
+    made = keras.Model(inputs, x)
+    made.compile(optimizer="adam", loss="binary_crossentropy")
+    return made
+
+
+def keras_in_memory(folder: Path, batch: int, clock: Clock) -> None:
+    import numpy as np
+
+    from lakefit.feed.split import SplitFeed
+
+    parts = list(SplitFeed(folder, manifest(folder), "train", batch_size=batch))
+    x, y = (np.concatenate([part[name] for part in parts]) for name in ("numeric", "label"))
+    del parts
+    fit(clock, rows_of(folder), x, y, batch_size=batch, shuffle=False)
+
+
+def fit(clock: Clock, rows: int, *data: Any, **options: Any) -> None:
+    """Fit and note the epochs, which have so many rows."""
+    import tensorflow as tf
+
+    # As the stage does.
+    tf.config.experimental.enable_op_determinism()
+    model().fit(*data, epochs=EPOCHS, verbose=0, callbacks=[clock.callback(rows)], **options)
+
+
+def in_epochs(folder: Path, batch: int, clock: Clock, data: Any) -> None:
+    """Train on a dataset of batches for as long as it lasts, or SECONDS of an epoch."""
+    steps = rows_of(folder) // batch
+    made, metered = model(), clock.metered(data)
+    done = 0
+
+    import keras
+
+    class Timer(keras.callbacks.Callback):
+        def on_train_batch_end(self, number: int, logs: Any = None) -> None:
+            nonlocal done
+            done = number + 1
+            if done == 1:
+                clock.start()  # the first step builds the graph
+            elif time.perf_counter() - clock._last[0] > SECONDS:
+                self.model.stop_training = True
+
+    made.fit(metered, epochs=1, steps_per_epoch=steps, verbose=0, callbacks=[Timer()])
+    clock.epoch((done - 1) * batch, 0.0)
+
+
+def petastorm_documented(folder: Path, batch: int, clock: Clock) -> None:
+    import tensorflow as tf
+
+    import lakefit.petastorm
+
+    lakefit.petastorm.install()
+    from petastorm import make_batch_reader
+    from petastorm.tf_utils import make_petastorm_dataset
+
+    with make_batch_reader(f"file://{folder / 'train'}", schema_fields=[*COLUMNS, "label"], num_epochs=None) as reader:
+
+        def stacked(row: Any) -> Any:
+            return tf.stack([getattr(row, name) for name in COLUMNS], axis=0), row.label
+
+        rows = make_petastorm_dataset(reader).unbatch().shuffle(10_000).map(stacked)
+        in_epochs(folder, batch, clock, rows.batch(batch))
+
+
+def tfrecord(folder: Path, batch: int, clock: Clock) -> None:
+    import tensorflow as tf
+
+    described = {
+        "numeric": tf.io.FixedLenFeature((len(COLUMNS),), tf.float32),
+        "label": tf.io.FixedLenFeature((1,), tf.float32),
+    }
+
+    def parsed(rows: Any) -> Any:
+        values = tf.io.parse_example(rows, described)
+        return values["numeric"], values["label"]
+
+    data = tf.data.TFRecordDataset(str(folder / "rows.tfrecord")).repeat().shuffle(10_000).batch(batch)
+    in_epochs(folder, batch, clock, data.map(parsed, num_parallel_calls=2).prefetch(2))
+
+
+def pydataset(folder: Path, batch: int, clock: Clock) -> None:
+    """Keras's own way for data on disk: a PyDataset whose items are batches, cut from a row group kept in memory."""
+    import keras
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(folder / "train/part-00000.parquet")
+
+    class Rows(keras.utils.PyDataset):
+        def __init__(self) -> None:
+            super().__init__(workers=2, use_multiprocessing=False)
+            self._groups: dict[int, Any] = {}
+
+        def __len__(self) -> int:
+            return rows_of(folder) // batch
+
+        def __getitem__(self, number: int) -> Any:
+            group, first = divmod(number * batch, ROWS_OF_GROUP)
+            if group not in self._groups:
+                table = file.read_row_group(group, columns=[*COLUMNS, "label"])
+                x = np.stack([table[name].to_numpy() for name in COLUMNS], axis=1)
+                self._groups = {**dict(list(self._groups.items())[-1:]), group: (x, table["label"].to_numpy())}
+            x, y = self._groups[group]
+            return x[first : first + batch], y[first : first + batch, None]
+
+    fit(clock, rows_of(folder) // batch * batch, Rows(), shuffle=False)
+
+
+CONTENDERS: dict[str, Callable[[Path, int, Clock], None]] = {
+    "keras-in-memory": keras_in_memory,
+    "lakefit": lakefit_contender,
+    "lakefit-metered": lakefit_metered,
+    "petastorm-documented": petastorm_documented,
+    "tfrecord": tfrecord,
+    "pydataset": pydataset,
+}
+
+
+def measure(contender: str, folder: Path, batch: int) -> None:
+    clock = Clock()
+    CONTENDERS[contender](folder, batch, clock)
+    counted = clock.epochs[1:] or clock.epochs
+    best = min(counted, key=lambda epoch: epoch["seconds"] / max(epoch["rows"], 1))
+    print(json.dumps({**best, "first_loss": clock.epochs[0]["loss"], "metered": clock.waited is not None}))
+
+
+def results(contenders: list[str], batches: list[int]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        folder = ROOT / "build/bench/train" / str(min(ROWS, BATCHES * batch))
+        write_data(folder)
+        for contender in contenders:
+            process = subprocess.Popen(
+                [sys.executable, __file__, contender, str(batch), str(folder)],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            peak = 0.0
+
+            def look(pid: int = process.pid) -> None:
+                nonlocal peak
+                status = Path(f"/proc/{pid}/status")
+                found = re.search(r"RssAnon:\s+(\d+)", status.read_text()) if status.exists() else None
+                peak = max(peak, int(found[1]) / 1e3 if found else 0.0)
+
+            with watching(look):
+                output, error = process.communicate()
+            if process.returncode:
+                raise SystemExit(f"{contender} failed:\n{error[-3000:]}")
+            yield {
+                "contender": contender,
+                "batch": batch,
+                "peak_mb": round(peak),
+                **json.loads(output.splitlines()[-1]),
+            }
+
+
+def main() -> None:
+    if len(sys.argv) == 4:
+        measure(sys.argv[1], Path(sys.argv[3]), int(sys.argv[2]))
+        return
+    contenders = os.environ.get("CONTENDERS", ",".join(CONTENDERS)).split(",")
+    batches = [int(batch) for batch in os.environ.get("BATCHES", "32,256,1024").split(",")]
+    print(f"{'contender':22}{'batch':>7}{'rows/s':>11}{'waiting':>9}{'CPU s/M':>9}{'peak MB':>9}{'ratio':>7}  loss")
+    found: list[dict[str, Any]] = []
+    for row in results(contenders, batches):
+        found.append(row)
+        rate = row["rows"] / row["seconds"]
+        base = next((r["rows"] / r["seconds"] for r in found if r["batch"] == row["batch"]), rate)
+        waiting = f"{row['waited'] / row['seconds']:.1%}" if row["metered"] else ""
+        loss = f"{row['first_loss']:.6f}" if row["first_loss"] else ""
+        print(
+            f"{row['contender']:22}{row['batch']:>7,}{rate:>11,.0f}{waiting:>9}{row['cpu'] / row['rows'] * 1e6:>9.2f}"
+            f"{row['peak_mb']:>9,}{rate / base:>7.2f}  {loss}",
+            flush=True,
+        )
+    (ROOT / "build/bench/train.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

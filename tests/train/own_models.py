@@ -1,0 +1,123 @@
+"""Models, layers and losses as a user may write them: `own_models:NAME` in a pipeline file."""
+
+from typing import Any
+
+import keras
+
+from lakefit.train.inputs import DatasetDescription
+
+
+def on_inputs(data: DatasetDescription) -> keras.Model:
+    inputs = data.inputs()
+    hidden = keras.layers.Dense(4, activation="relu")(inputs.encoded())
+    return keras.Model(inputs.tensors, keras.layers.Dense(data.label.outputs, activation="sigmoid")(hidden))
+
+
+def compiled(data: DatasetDescription) -> keras.Model:
+    model = on_inputs(data)
+    model.compile(optimizer="sgd", loss="binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def numbers_alone(data: DatasetDescription) -> keras.Model:
+    x = keras.Input((len(data.numeric_columns),), name="numeric")
+    return keras.Model(x, keras.layers.Dense(1, activation="sigmoid")(x))
+
+
+def sequential(data: DatasetDescription) -> keras.Model:
+    return keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(1, activation="sigmoid")])
+
+
+class Wide(keras.Model):
+    """A subclass with an embedding of its own, that can't be made again from a configuration."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.embeddings = [keras.layers.Embedding(size, 3) for size in sizes]
+        self.hidden = keras.layers.Dense(4, activation="relu")
+        self.dropout = keras.layers.Dropout(0.5)
+        self.out = keras.layers.Dense(1, activation="sigmoid")
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        embedded = [layer(inputs["categorical"][:, place]) for place, layer in enumerate(self.embeddings)]
+        x = self.hidden(keras.ops.concatenate([inputs["numeric"], *embedded], axis=1))
+        return self.out(self.dropout(x, training=training))
+
+
+def subclass(data: DatasetDescription) -> keras.Model:
+    return Wide([data.categories(column) for column in data.categorical_columns])
+
+
+def small_embedding(data: DatasetDescription) -> keras.Model:
+    return Wide([data.categories(column) - 1 for column in data.categorical_columns])
+
+
+def of_more_columns(data: DatasetDescription) -> keras.Model:
+    return Wide([9, 9])
+
+
+def of_vocabulary(data: DatasetDescription) -> keras.Model:
+    assert data.vocabulary("city")
+    return subclass(data)
+
+
+def raises(data: DatasetDescription) -> keras.Model:
+    return keras.Model(data.no_such_thing)
+
+
+def nothing(data: DatasetDescription) -> None:
+    data.inputs()
+
+
+def a_layer(data: DatasetDescription) -> keras.layers.Layer:
+    return keras.layers.Dense(1)
+
+
+def wrong_width(data: DatasetDescription) -> keras.Model:
+    x = keras.Input((99,), name="numeric")
+    return keras.Model(x, keras.layers.Dense(1, activation="sigmoid")(x))
+
+
+def wrong_name(data: DatasetDescription) -> keras.Model:
+    x, y = keras.Input((2,), name="numeric"), keras.Input((1,), name="wether")
+    return keras.Model([x, y], keras.layers.Dense(1, activation="sigmoid")(x + y))
+
+
+def two_outputs(data: DatasetDescription) -> keras.Model:
+    inputs = data.inputs()
+    return keras.Model(inputs.tensors, keras.layers.Dense(2, activation="sigmoid")(inputs.encoded()))
+
+
+class Gate(keras.layers.Layer):
+    """A layer with an argument and weights."""
+
+    def __init__(self, start: float = 1.0, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.start = start
+
+    def build(self, shape: Any) -> None:
+        self.gate = self.add_weight(shape=(shape[-1],), initializer=keras.initializers.Constant(self.start))
+
+    def call(self, x: Any) -> Any:
+        return x * self.gate
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "start": self.start}
+
+
+def half_loss(truth: Any, found: Any) -> Any:
+    return 0.5 * keras.losses.binary_crossentropy(truth, found)
+
+
+class Worst(keras.metrics.Metric):
+    """The largest error so far."""
+
+    def __init__(self, name: str = "worst", **rest: Any) -> None:
+        super().__init__(name=name, **rest)
+        self.largest = self.add_variable((), "zeros")
+
+    def update_state(self, truth: Any, found: Any, sample_weight: Any = None) -> None:
+        self.largest.assign(keras.ops.maximum(self.largest, keras.ops.max(keras.ops.abs(truth - found))))
+
+    def result(self) -> Any:
+        return self.largest.value
