@@ -37,7 +37,8 @@ from lakefit.train.model import build_model
 
 folder, replicas, batch, steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 tf.config.experimental.enable_op_determinism()
-devices = strategy(f"cpu:{replicas}")
+SOURCE = PipelineSource("p.yaml", {}, {}, "")
+devices = strategy(f"cpu:{replicas}", SOURCE)
 found = {}
 for path in sorted(folder.iterdir()):
     manifest = Manifest.model_validate_json((path / "manifest.json").read_text())
@@ -50,7 +51,7 @@ for path in sorted(folder.iterdir()):
     keras.utils.set_random_seed(1)
     with devices.scope():
         data = DatasetDescription(manifest.features, manifest.labels, {})
-        model = build_model(data, section, PipelineSource("p.yaml", {}, {}, "")).model
+        model = build_model(data, section, SOURCE).model
     feed = SplitFeed(path, manifest, "train", batch_size=batch, seed=1)
     data = feed.to_tf()
     data = weighted_by_rows(data, replicas) if replicas > 1 else data

@@ -88,7 +88,7 @@ def test_a_vocabulary_is_not_there_before_it_is_learned() -> None:
         (
             "of_more_columns",
             FEATURES,
-            r"the model fails on rows of the dataset \(numeric \(None, 2\), categorical .*own_models",
+            r"fails on rows of the dataset \(numeric \(None, 2\), categorical .*own_models",
         ),
         ("missing", FEATURES, "own_models:missing: the module has no such function"),
     ],

@@ -30,10 +30,11 @@ class Answer(TypedDict):
 
 
 def check_model(question: Question) -> Answer:
-    """Build the model and its callbacks; return what is wrong."""
+    """Build the model and its callbacks and look for the devices; return what is wrong."""
     import_tensorflow_quietly()
     from lakefit.config import load_pipeline
     from lakefit.train.compiled import build_callbacks
+    from lakefit.train.devices import check_share, strategy
     from lakefit.train.inputs import DatasetDescription, NotLearnedError
     from lakefit.train.model import build_model
     from lakefit.train.unlearned import unlearned_features, unlearned_labels
@@ -47,6 +48,7 @@ def check_model(question: Question) -> Answer:
         features, labels = unlearned_features(pipeline), unlearned_labels(pipeline)
         data = DatasetDescription(features, labels, embeddings, learned=False)
     try:
+        check_share(pipeline.train, strategy(pipeline.train.devices, source).num_replicas_in_sync, None, source)
         built = build_model(data, pipeline.train, source)
         build_callbacks(pipeline.train, built.logged, source)
     except NotLearnedError as error:

@@ -56,8 +56,8 @@ def compile_model(
     """
     optimizer = make(keras.optimizers, section.optimizer, (*_COMPILE, "optimizer"), source)
     metrics = {
-        name: _metrics_of(getattr(section, name), losses, labels, (*_COMPILE, name), source)
-        for name in ("metrics", "weighted_metrics")
+        name: _metrics_of(getattr(section, name), losses, labels, prefix, (*_COMPILE, name), source)
+        for name, prefix in (("metrics", ""), ("weighted_metrics", "weighted_"))
     }
     single = len(labels) == 1
     if section.loss_weights is not None:
@@ -104,7 +104,12 @@ def build_callbacks(train: Train, logged: Sequence[str] | None, source: Pipeline
 
 
 def _metrics_of(
-    given: Any, losses: Mapping[str, Any], labels: Sequence[LabelFeature], key: Key, source: PipelineSource
+    given: Any,
+    losses: Mapping[str, Any],
+    labels: Sequence[LabelFeature],
+    prefix: str,
+    key: Key,
+    source: PipelineSource,
 ) -> dict[str, list[Any]]:
     if isinstance(given, dict):
         _must_be_labels(given, [label.name for label in labels], key, source)
@@ -116,13 +121,20 @@ def _metrics_of(
         found[label.name] = []
         for place, spec in enumerate(specs):
             taken = [getattr(metric, "name", "") for metric in found[label.name]]
-            found[label.name].append(_metric(spec, label, losses[label.name], taken, (*at, place), source))
+            found[label.name].append(_metric(spec, label, losses[label.name], taken, prefix, (*at, place), source))
     return found
 
 
 def _metric(
-    spec: KerasObject, label: LabelFeature, loss: Any, taken: Sequence[str], key: Key, source: PipelineSource
+    spec: KerasObject,
+    label: LabelFeature,
+    loss: Any,
+    taken: Sequence[str],
+    prefix: str,
+    key: Key,
+    source: PipelineSource,
 ) -> Any:
+    """taken: names of other metrics of the label. prefix: of this one's, where it has none of its own."""
     name, arguments = keras_name_and_arguments(spec)
     at: Key = key if isinstance(spec, str) else (*key, name)
     if ":" in name:
@@ -130,11 +142,11 @@ def _metric(
     check_metric(label, name, arguments, loss, at, source)
     # `accuracy` is Keras's word for whichever accuracy fits the label; any other name is a class or its function.
     if name in ("accuracy", "acc"):
-        return accuracy_of(label, loss, str(arguments.get("name", name)))
+        return accuracy_of(label, loss, str(arguments.get("name", f"{prefix}{name}")))
     if name in classes(keras.metrics) and "name" not in arguments:
         # Keras would count through all metrics of the process, and of other labels.
         default = inspect.signature(getattr(keras.metrics, name)).parameters.get("name")
-        called = str((default.default if default is not None else None) or snake_case(name))
+        called = prefix + str((default.default if default is not None else None) or snake_case(name))
         again = sum(other == called or other.startswith(f"{called}_") for other in taken)
         spec = {name: {**arguments, "name": f"{called}_{again}" if again else called}}
     return _object(keras.metrics, spec, key, source)

@@ -4,17 +4,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from lakefit.errors import InputError
+from lakefit.config import PipelineSource, Problem, Train
 
 
-def strategy(devices: str) -> tf.distribute.Strategy:
+def strategy(devices: str, source: PipelineSource) -> tf.distribute.Strategy:
     """Return a strategy over `auto | cpu | gpu | gpu:2 | cpu:4`; must come before TensorFlow's first operation.
 
     Of several devices it is a MirroredStrategy. Of one it is TensorFlow's default: the same arithmetic without what
     mirroring takes, a fifth of a second an epoch. `cpu:4` makes four logical devices of one CPU.
 
     Raises:
-        InputError: more GPUs are asked for than there are.
+        ConfigError: more GPUs are asked for than there are.
     """
     gpus = tf.config.list_physical_devices("GPU")
     kind, _, number = devices.partition(":")
@@ -23,10 +23,11 @@ def strategy(devices: str) -> tf.distribute.Strategy:
     if kind == "gpu":
         wanted = int(number) if number else max(len(gpus), 1)
         if wanted > len(gpus):
-            raise InputError(
-                f"train.devices: {devices} asks for {wanted} GPU(s), TensorFlow sees {len(gpus)}. Use `auto` or `cpu`, "
-                "or install the GPU build (pip install 'lakefit[gpu]') and check nvidia-smi."
+            message = (
+                f"{devices} asks for {wanted} GPU(s), and TensorFlow sees {len(gpus)}: use `auto` or `cpu`, or install "
+                "the GPU build (pip install 'lakefit[gpu]') and look at nvidia-smi"
             )
+            raise source.error(Problem(("train", "devices"), message))
         if wanted == 1:
             tf.config.set_visible_devices(gpus[:1], "GPU")
             return tf.distribute.get_strategy()
@@ -39,6 +40,18 @@ def strategy(devices: str) -> tf.distribute.Strategy:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
+
+
+def check_share(train: Train, replicas: int, rows: int | None, source: PipelineSource) -> None:
+    """Raise ConfigError where a batch has fewer rows than there are devices. rows: of the split, where it is known."""
+    smallest = train.fit.batch_size if rows is None else min(train.fit.batch_size, rows)
+    if smallest < replicas:
+        has = f"; the training split has {rows:,}" if rows is not None else ""
+        message = (
+            f"a batch of {smallest:,} rows can't be shared by {replicas} devices ({train.devices}), of which each "
+            f"needs one{has}"
+        )
+        raise source.error(Problem(("train", "fit", "batch_size"), message))
 
 
 def weighted_by_rows(data: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

@@ -3,6 +3,7 @@
 import inspect
 import re
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -114,7 +115,9 @@ def try_model(
         arrays["categorical"][1] = highest
     try:
         # GPUs give zeros for an index that an embedding does not have; CPUs refuse.
-        with tf.device("CPU:0"):
+        with tf.device("CPU:0"), warnings.catch_warnings():
+            # Keras warns that it can't build a subclass without a call; this is the call.
+            warnings.simplefilter("ignore")
             outputs = model(of_arrays({name: tf.constant(value) for name, value in arrays.items()}))
     except Exception as error:
         outside = re.search(r"indices\[.*\] = (\d+) is not in \[0, (\d+)\)", str(error))

@@ -19,7 +19,7 @@ from lakefit.errors import LakefitError
 from lakefit.feed.split import SplitFeed
 from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
 from lakefit.train.compiled import build_callbacks
-from lakefit.train.devices import strategy, weighted_by_rows
+from lakefit.train.devices import check_share, strategy, weighted_by_rows
 from lakefit.train.inputs import DatasetDescription
 from lakefit.train.model import BuiltModel, build_model
 from lakefit.train.tensorboard import Curves
@@ -52,7 +52,7 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
     keras.utils.set_random_seed(section.seed)
     if section.deterministic:
         tf.config.experimental.enable_op_determinism()
-    devices = strategy(section.devices)
+    devices = strategy(section.devices, job.source)
     with devices.scope():
         built = build_model(describe(job.pipeline, job.manifest), section, job.source)
         model = built.model
@@ -76,15 +76,7 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
                 "batch would be left; keep the remainder, or lower train.fit.batch_size",
             )
         )
-    replicas = devices.num_replicas_in_sync
-    if min(batch_size, training.rows) < replicas:
-        raise job.source.error(
-            Problem(
-                ("train", "fit", "batch_size"),
-                f"a batch of {min(batch_size, training.rows):,} rows can't be shared by {replicas} devices "
-                f"({section.devices}), of which each needs one; the training split has {training.rows:,}",
-            )
-        )
+    check_share(section, devices.num_replicas_in_sync, training.rows, job.source)
     validation = SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=batch_size, shuffle=False)
     checkpoints = job.run_dir / CHECKPOINTS
     found = latest_checkpoint(checkpoints)
