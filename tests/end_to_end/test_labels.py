@@ -242,7 +242,8 @@ def test_several_labels_of_a_model_of_ones_own(spark: Any, posts: Path, capsys: 
     assert description["inputs"]["vector"] == "float32 (n, 2, 2)"
     if description["no_model_keras"] is not None:
         assert not (artifact / "model.keras").exists()
-    served = tf.saved_model.load(str(artifact / "saved_model")).serve(
+    model = tf.saved_model.load(str(artifact / "saved_model"))
+    served = model.serve(
         {
             "length": tf.constant([[3.0]], tf.float64), "author": tf.constant([["b"]]),
             "words": tf.constant([["x", "", ""]]), "vector": tf.zeros((1, 2, 2)),

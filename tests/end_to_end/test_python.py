@@ -64,11 +64,11 @@ def test_prepare_keeps_the_lock_the_contracts_and_the_checks_of_the_command(
 ) -> None:
     monkeypatch.chdir(folder)
     prepare, pipeline = names["prepare"], names["pipeline"]
-    other = pipeline.model_copy(update={"label": Label(expression="late > 1 OR day IS NULL")})
+    other = pipeline.model_copy(update={"label": (Label(expression="late > 1 OR day IS NULL"),)})
     with run_lock(folder / "lake/orders/lock"), pytest.raises(InputError, match="another run is writing"):
         prepare(other)
     with pytest.raises(ContractError, match="BROKEN  input   rows >= 601  found 600"):
         prepare(pipeline.model_copy(update={"expect": Expect(input=["rows >= 601"])}))
-    with pytest.raises(InputError, match=r"pipeline 'orders': label\.expression: unknown column 'lait'"):
-        prepare(pipeline.model_copy(update={"label": Label(expression="lait > 0")}))
+    with pytest.raises(InputError, match=r"pipeline 'orders': label\.0\.expression: unknown column 'lait'"):
+        prepare(pipeline.model_copy(update={"label": (Label(expression="lait > 0"),)}))
     assert [path.name for path in (folder / "lake/orders/datasets").iterdir()] == [names["dataset"].name]

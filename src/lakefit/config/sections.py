@@ -57,6 +57,4 @@ def sections_in(annotation: Any) -> Iterator[type[Section]]:
 
 
 def _as_tuple(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_tuple(inner) if isinstance(inner, list) else inner for key, inner in value.items()}
     return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lakefit.config.file import Key
 from lakefit.config.sections import Section
@@ -20,7 +20,15 @@ def keras_name_and_arguments(spec: KerasObject) -> tuple[str, dict[str, Any]]:
     return name, dict(arguments or {})
 
 
+def _with_tuples(value: Any) -> Any:
+    """Return a mapping with its lists as tuples, which a strict section wants from Python as well."""
+    if not isinstance(value, dict):
+        return value
+    return {key: tuple(inner) if isinstance(inner, list) else inner for key, inner in value.items()}
+
+
 OneKerasObject = str | Annotated[dict[str, dict[str, Any] | None], Field(min_length=1, max_length=1)]
+Metrics = Annotated[tuple[OneKerasObject, ...] | dict[str, tuple[OneKerasObject, ...]], BeforeValidator(_with_tuples)]
 FunctionName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 
 
@@ -46,7 +54,9 @@ class Functional(Section):
     name, or the last one where there is one label.
     """
 
-    inputs: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    inputs: Annotated[dict[str, Annotated[tuple[str, ...], Field(min_length=1)]], BeforeValidator(_with_tuples)] = (
+        Field(default_factory=dict)
+    )
     layers: Annotated[dict[str, Layer], Field(min_length=1)]
     outputs: str | dict[str, str] | None = None
 
@@ -83,8 +93,8 @@ class Compile(Section):
     optimizer: OneKerasObject = "Adam"
     loss: OneKerasObject | dict[str, OneKerasObject] | None = None
     loss_weights: dict[str, float] | None = None
-    metrics: tuple[OneKerasObject, ...] | dict[str, tuple[OneKerasObject, ...]] = ()
-    weighted_metrics: tuple[OneKerasObject, ...] | dict[str, tuple[OneKerasObject, ...]] = ()
+    metrics: Metrics = ()
+    weighted_metrics: Metrics = ()
     jit_compile: bool | Literal["auto"] = "auto"
     steps_per_execution: Annotated[int, Field(ge=1)] = 1
     auto_scale_loss: bool = True

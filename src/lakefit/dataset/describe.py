@@ -135,7 +135,7 @@ def difference(one: Path, two: Path) -> tuple[dict[str, Any], Sections]:
     Settings of the pipeline, columns, rows, classes of the training split, contracts, and the drift of each column.
     """
     old, new = read_manifest(one), read_manifest(two)
-    settings = list(_changes(old.pipeline, new.pipeline))
+    settings = list(_changes(_settings(old), _settings(new)))
     schema = _schema_changes(old, new)
     classes = list(_changes(_classes(old.splits["train"]), _classes(new.splits["train"])))
     contracts = list(_changes(_found(old), _found(new)))
@@ -168,6 +168,12 @@ def difference(one: Path, two: Path) -> tuple[dict[str, Any], Sections]:
     lines = [_drift(name, drift[name], old.statistics[name], new.statistics[name]) for name in order]
     sections.append(("Drift of the training split", [("column", "PSI", "", "mean", "", "nulls", ""), *lines]))
     return fields, [(title, rows) for title, rows in sections if len(rows) > 1]
+
+
+def _settings(manifest: Manifest) -> dict[str, Any]:
+    """Return the pipeline file; a label that is alone without its place in the list."""
+    labels = manifest.pipeline["label"]
+    return {**manifest.pipeline, "label": labels[0] if len(labels) == 1 else labels}
 
 
 def _counts(old: Manifest, new: Manifest) -> list[tuple[str, int, int]]:
