@@ -104,3 +104,6 @@ def test_more_devices_than_rows_of_a_batch_are_refused(shop: Path, capsys: pytes
         == 2
     )
     assert "a batch of 3 rows can't be shared by 4 devices (cpu:4), of which each needs one" in capsys.readouterr().err
+    optimizer = "train.compile.optimizer={Adam: {gradient_accumulation_steps: 2}}"
+    assert main(["validate", "--model", "shop.yaml", "--set", "train.devices=cpu:2", "--set", optimizer]) == 2
+    assert "Keras accumulates gradients on one device only, and there are 2" in capsys.readouterr().err

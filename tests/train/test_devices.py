@@ -28,10 +28,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from lakefit.config import PipelineSource
-from lakefit.config.train import Train
+from lakefit.config.train import Compile, Train
 from lakefit.dataset.manifest import Manifest
 from lakefit.feed.split import SplitFeed
-from lakefit.train.devices import strategy, weighted_by_rows
+from lakefit.train.devices import build_without_data, strategy, weighted_by_rows
 from lakefit.train.inputs import DatasetDescription
 from lakefit.train.model import build_model
 
@@ -61,8 +61,24 @@ for path in sorted(folder.iterdir()):
         on_epoch_begin=lambda epoch, _: setattr(feed, "epoch", epoch),
         on_epoch_end=lambda *_: first or first.extend(model.get_weights()),
     )
-    history = model.fit(data, epochs=-(-steps // feed.batches), verbose=0, shuffle=False, callbacks=[remember])
+    # The long way once; the others for an epoch.
+    epochs = -(-steps // feed.batches) if path.name == "3" else 1
+    history = model.fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=[remember])
+    # Momentum after one step is the gradient, in all its digits; the whole split is the batch.
+    keras.utils.set_random_seed(1)
+    momentum = {"SGD": {"momentum": 0.9, "learning_rate": 1.0}}
+    section = section.model_copy(update={"compile": Compile(optimizer=momentum)})
+    with devices.scope():
+        stepped = build_model(DatasetDescription(manifest.features, manifest.labels, {}), section, SOURCE).model
+    whole = SplitFeed(path, manifest, "train", batch_size=feed.rows, seed=1)
+    data = whole.to_tf()
+    if replicas > 1:
+        data = weighted_by_rows(data, replicas)
+        with devices.scope():
+            build_without_data(stepped, data)
+    stepped.fit(data, verbose=0, shuffle=False)
     found[path.name] = {
+        "gradient": [np.asarray(v).tolist() for v in stepped.optimizer.variables if "momentum" in v.path],
         "first epoch": [weight.tolist() for weight in first],
         "weights": [weight.tolist() for weight in model.get_weights()],
         "accuracy": history.history["accuracy"],
@@ -110,7 +126,81 @@ def test_more_devices_end_with_the_same_weights(folder: Path, one: Any, replicas
     more = trained(folder, replicas, 100)
 
     for remainder in map(str, REMAINDERS):
+        assert len(one[remainder]["gradient"]) == 5
+        for mine, theirs in zip(one[remainder]["gradient"], more[remainder]["gradient"], strict=True):
+            off = np.linalg.norm(np.array(theirs) - np.array(mine)) / np.linalg.norm(mine)
+            assert off <= 1e-6, f"{remainder} rows: the gradient is {off} off"
         for stage in ("first epoch", "weights"):
             for mine, theirs in zip(one[remainder][stage], more[remainder][stage], strict=True):
                 np.testing.assert_allclose(theirs, mine, rtol=0, atol=1e-6, err_msg=f"{remainder} rows, {stage}")
         assert more[remainder]["accuracy"] == pytest.approx(one[remainder]["accuracy"])
+
+
+SAME = """
+import hashlib, json, sys
+from pathlib import Path
+import keras
+import numpy as np
+import tensorflow as tf
+from lakefit.config import PipelineSource
+from lakefit.config.train import Train
+from lakefit.dataset.manifest import Manifest
+from lakefit.feed.split import SplitFeed
+from lakefit.train.devices import strategy
+from lakefit.train.inputs import DatasetDescription
+from lakefit.train.model import build_model
+from lakefit.train.stage import batches_for
+
+path, replicas, models = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+tf.config.experimental.enable_op_determinism()
+SOURCE = PipelineSource("p.yaml", {}, {}, "")
+devices = strategy(f"cpu:{replicas}", SOURCE)
+manifest = Manifest.model_validate_json((path / "manifest.json").read_text())
+found = {}
+for name, model in models.items():
+    section = Train.model_validate({"fit": {"epochs": 2, "batch_size": 16}, **model}, strict=False)
+    keras.utils.set_random_seed(section.seed)
+    with devices.scope():
+        built = build_model(DatasetDescription(manifest.features, manifest.labels, {}), section, SOURCE)
+    feed = SplitFeed(path, manifest, "train", batch_size=16, seed=1)
+    history = built.model.fit(batches_for(built, feed, devices), epochs=2, verbose=0, shuffle=False)
+    digest = hashlib.sha256(b"".join(np.asarray(v).tobytes() for v in built.model.variables))
+    found[name] = [digest.hexdigest(), float(history.history["loss"][-1]).hex()]
+print(json.dumps(found))
+"""
+SIGMOID = {"Dense": {"units": 1, "activation": "sigmoid"}}
+MODELS = {
+    "dropout and batch statistics": {
+        "model": {"sequential": [{"Dense": {"units": 8}}, "BatchNormalization", {"Dropout": {"rate": 0.5}}, SIGMOID]},
+        "compile": {"metrics": ["AUC"]},
+    },
+    "two inputs, averaged weights": {
+        "model": {"functional": {"layers": {
+            "a": {"layer": {"Dense": {"units": 8, "activation": "relu"}}, "inputs": "numeric"},
+            "b": {"layer": {"Embedding": {"input_dim": 10, "output_dim": 8}}, "inputs": "c"},
+            "both": {"layer": "Add", "inputs": ["a", "b"]},
+            "out": {"layer": SIGMOID},
+        }}},
+        "compile": {"optimizer": {"AdamW": {"use_ema": True, "clipnorm": 1.0}}},
+    },
+    "mixed precision": {
+        "dtype_policy": "mixed_bfloat16",
+        "model": {"sequential": [{"Dense": {"units": 8}}, {"GaussianNoise": {"stddev": 0.1}}, SIGMOID]},
+    },
+    "a subclass": {"model": "own_models:subclass"},
+}  # fmt: skip
+
+
+def test_every_model_ends_with_the_same_bits_in_every_run(folder: Path) -> None:
+    def once(replicas: int) -> Any:
+        command = [sys.executable, "-c", SAME, str(folder / "3"), str(replicas), json.dumps(MODELS)]
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        run = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parent, check=False
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+        return json.loads(run.stdout.splitlines()[-1])
+
+    first = once(2)
+    assert len({digest for digest, _ in first.values()}) == len(MODELS)
+    assert once(2) == first

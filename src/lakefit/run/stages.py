@@ -19,6 +19,7 @@ from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, write_json
 from lakefit.errors import ContractError, InputError, StoppedError
 from lakefit.launch.quiet import import_tensorflow_quietly
+from lakefit.launch.threads import budget_threads
 from lakefit.run.lock import Lease, run_lock
 from lakefit.run.model_check import check_model
 from lakefit.run.plan import (
@@ -154,8 +155,13 @@ def _prepare(run: Run) -> None:
         run.console.event("strata", message, without=len(small), strata=len(manifest.strata))
 
 
-def _train(run: Run) -> None:
+def _start_tensorflow() -> None:
     import_tensorflow_quietly()
+    budget_threads()
+
+
+def _train(run: Run) -> None:
+    _start_tensorflow()
     from lakefit.train.stage import train
 
     train(_train_job(run), run.console)
@@ -175,7 +181,7 @@ def _train_job(run: Run) -> "TrainJob":
 
 
 def _evaluate(run: Run) -> None:
-    import_tensorflow_quietly()
+    _start_tensorflow()
     from lakefit.evaluate.stage import EvaluateJob, evaluate
     from lakefit.train.stage import load_trained
 
@@ -186,7 +192,7 @@ def _evaluate(run: Run) -> None:
 
 
 def _export(run: Run) -> None:
-    import_tensorflow_quietly()
+    _start_tensorflow()
     from lakefit.export.stage import ExportJob, export
     from lakefit.train.stage import load_trained
 

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from lakefit.config import PipelineSource, Problem, Train
+from lakefit.config.file import Key
+from lakefit.config.train import keras_name_and_arguments
 
 
 def strategy(devices: str, source: PipelineSource) -> tf.distribute.Strategy:
@@ -43,7 +46,15 @@ def strategy(devices: str, source: PipelineSource) -> tf.distribute.Strategy:
 
 
 def check_share(train: Train, replicas: int, rows: int | None, source: PipelineSource) -> None:
-    """Raise ConfigError where a batch has fewer rows than there are devices. rows: of the split, where it is known."""
+    """Raise ConfigError where a batch has fewer rows than there are devices, or what is asked for works on one alone.
+
+    rows: of the split, where it is known.
+    """
+    name, arguments = keras_name_and_arguments(train.compile.optimizer) if train.compile is not None else ("", {})
+    if replicas > 1 and arguments.get("gradient_accumulation_steps"):
+        key: Key = ("train", "compile", "optimizer", name, "gradient_accumulation_steps")
+        message = f"Keras accumulates gradients on one device only, and there are {replicas}: raise fit.batch_size"
+        raise source.error(Problem(key, message))
     smallest = train.fit.batch_size if rows is None else min(train.fit.batch_size, rows)
     if smallest < replicas:
         has = f"; the training split has {rows:,}" if rows is not None else ""
@@ -52,6 +63,17 @@ def check_share(train: Train, replicas: int, rows: int | None, source: PipelineS
             f"needs one{has}"
         )
         raise source.error(Problem(("train", "fit", "batch_size"), message))
+
+
+def build_without_data(model: keras.Model, data: tf.data.Dataset) -> None:
+    """Make the variables of loss and metrics, under a strategy's scope, of the shapes of a dataset's batches.
+
+    Under a strategy `fit` would read a batch for that, and add up the devices' shares of it, which fails where the
+    first batch can't be shared equally (keras-team/keras #20585; Keras 3.15).
+    """
+    batch = tf.nest.map_structure(lambda spec: tf.zeros((1, *spec.shape[1:]), spec.dtype), data.element_spec)
+    model._symbolic_build(data_batch=batch)
+    model._maybe_symbolic_build = lambda **_: None
 
 
 def weighted_by_rows(data: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

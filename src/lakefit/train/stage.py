@@ -1,6 +1,7 @@
 """`train`: fit the model on the training split, watch it on the validation split, end with its weights on disk."""
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from lakefit.errors import LakefitError
 from lakefit.feed.split import SplitFeed
 from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
 from lakefit.train.compiled import build_callbacks
-from lakefit.train.devices import check_share, strategy, weighted_by_rows
+from lakefit.train.devices import build_without_data, check_share, strategy, weighted_by_rows
 from lakefit.train.inputs import DatasetDescription
 from lakefit.train.model import BuiltModel, build_model
 from lakefit.train.tensorboard import Curves
@@ -99,11 +100,15 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         console=console,
         epochs=section.fit.epochs,
     )
+    batches = batches_for(built, training, devices)
+    if devices.num_replicas_in_sync > 1:
+        with devices.scope():
+            build_without_data(model, batches)
     with console.progress("train", training.batches * section.fit.epochs, lambda: _progress(model, training, section)):
         try:
             training.read_ahead(section.fit.epochs)
             model.fit(
-                batches_for(built, training, devices),
+                batches,
                 validation_data=batches_for(built, validation, devices),
                 epochs=section.fit.epochs,
                 initial_epoch=first_epoch,
@@ -118,6 +123,7 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
                     raise feed.error from None
             raise
         finally:
+            keeper.ended = True
             training.close()
     write_json(job.run_dir / HISTORY, history)
     _save_weights(model, job.run_dir / WEIGHTS)
@@ -178,6 +184,12 @@ def _progress(model: keras.Model, training: SplitFeed, section: Train) -> tuple[
     return done, f"{text}  loss {float(np.asarray(tracker.total)) / count:.4f}"
 
 
+def since_start() -> float:
+    """Return the seconds since this process was started."""
+    ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
 class _EpochKeeper(keras.callbacks.Callback):
     """At each epoch's end: check the receipts, write the checkpoint, say how it went."""
 
@@ -200,6 +212,7 @@ class _EpochKeeper(keras.callbacks.Callback):
         self._history = history
         self._console = console
         self._epochs = epochs
+        self.ended = False
         self._began = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -207,9 +220,21 @@ class _EpochKeeper(keras.callbacks.Callback):
             restore_callbacks(self._restore_from, self._others)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self._began:
+            threading.Thread(target=self._say_first_step, daemon=True).start()
         # Keras asks for a new iteration after this, and the feed reads the epoch that is named here.
         self._training.epoch = epoch
         self._began = time.monotonic()
+
+    def _say_first_step(self) -> None:
+        """Say how long the start took. Looked at from outside: Keras would wait for a callback at every batch."""
+        before = int(np.asarray(self.model.optimizer.iterations))
+        while int(np.asarray(self.model.optimizer.iterations)) == before:
+            if self.ended:
+                return
+            time.sleep(0.02)
+        seconds = round(since_start(), 1)
+        self._console.event("first_step", f"the first step was done {seconds} s after the start", seconds=seconds)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._training.check()
