@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from feeds import manifest_of
+from lakefit.console import Console
+from lakefit.dataset.features import Features
 from lakefit.dataset.layout import ARTIFACT, METRICS, RUN, SCORE, WEIGHTS, Layout
 from lakefit.dataset.manifest import MANIFEST
+from lakefit.errors import InputError
 from lakefit.run.plan import STAGES, StagePlan, fingerprints, plan, score_fingerprint, score_inputs
+from lakefit.run.stages import Run, train_job
 from lakefit.run.validate import Validated, validate
 from shop import write_shop
 
@@ -121,3 +126,10 @@ def test_a_damaged_record_is_no_result(shop: Path) -> None:
     (run_dir / RUN).write_text("{", encoding="utf-8")
     (Path("scored") / SCORE).write_text('{"fingerprint": 3}', encoding="utf-8")
     assert current() == ["prepare"]
+
+
+def test_a_dataset_of_another_pipeline_is_not_trained_on(shop: Path) -> None:
+    run = Run(valid(), Console("plain"))
+    write(run.dataset_dir / MANIFEST, **json.loads(manifest_of([], Features()).model_dump_json(by_alias=True)))
+    with pytest.raises(InputError, match=rf"is dataset 0 of the pipeline 'n'; expected {run.prints.dataset} of 'shop'"):
+        train_job(run)

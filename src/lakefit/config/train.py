@@ -37,9 +37,9 @@ class Layer(Section):
 
     layer: `Dense`, `{Dense: {units: 64}}`, or `module:Name`. inputs: the layer above where nothing is said; else a
     name or a list: of a layer above, an entry of `inputs`, a group of features (numeric, categorical, bucketize,
-    multi_valued, dates, categories for all but numbers) or a column. Several columns or groups are laid side by side,
-    several layers are handed over as a list, as `Concatenate` takes them. `Embedding` gets a category's index; every
-    other layer gets it embedded.
+    multi_valued, dates, tensors, or categories for all that is embedded) or a column. Layers that combine, such as
+    `Concatenate`, and those of one's own get a list of what is named, others get it side by side. `Embedding` gets a
+    category's index; every other layer gets it embedded.
     """
 
     layer: OneKerasObject

@@ -164,10 +164,11 @@ def _train(run: Run) -> None:
     _start_tensorflow()
     from lakefit.train.stage import train
 
-    train(_train_job(run), run.console)
+    train(train_job(run), run.console)
 
 
-def _train_job(run: Run) -> "TrainJob":
+def train_job(run: Run) -> "TrainJob":
+    """Return what to train, and what was trained. Raises InputError where the dataset is not the run's own."""
     from lakefit.train.stage import TrainJob
 
     manifest = read_manifest(run.dataset_dir)
@@ -188,7 +189,7 @@ def _evaluate(run: Run) -> None:
     job = EvaluateJob(
         run.pipeline.evaluate, read_manifest(run.dataset_dir), run.dataset_dir, run.run_dir, run.prints.evaluation
     )
-    evaluate(job, load_trained(_train_job(run)))
+    evaluate(job, load_trained(train_job(run)))
 
 
 def _export(run: Run) -> None:
@@ -200,7 +201,7 @@ def _export(run: Run) -> None:
     assert report is not None, "evaluate is current"
     manifest = read_manifest(run.dataset_dir)
     job = ExportJob(run.pipeline, manifest, report, run.prints.artifact, run.prints.run, run.artifact_dir)
-    export(job, load_trained(_train_job(run)))
+    export(job, load_trained(train_job(run)))
 
 
 def _score(run: Run) -> None:
