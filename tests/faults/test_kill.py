@@ -25,7 +25,7 @@ class Run(Shop):
     def end(self, process: subprocess.Popen[str] | None = None) -> dict[str, Any]:
         """Run to the end (a run that was started, or a new one); return the dataset's bytes and the weights' digest."""
         dataset = self.finish(process)
-        return {**dataset, "weights": weights(self.folder / self.result["paths"]["run"] / "model.keras")}
+        return {**dataset, "weights": weights(self.folder / self.result["paths"]["run"] / "model.weights.h5")}
 
     def stop(self, when: Callable[[], bool]) -> None:
         """Start a run and send it SIGTERM once `when()`: exit code 4 and the command to go on with."""
@@ -43,17 +43,14 @@ class Run(Shop):
         assert run["stages"]["train"]["state"] == "failed"
 
 
-def weights(model: Path) -> str:
-    """Return a digest of a .keras file's weights (the archive itself holds a date)."""
-    import io
-    import zipfile
-
+def weights(file: Path) -> str:
+    """Return a digest of a file of weights by their names (the file itself holds times)."""
     import h5py
     import numpy as np
 
     digest = hashlib.sha256()
-    with h5py.File(io.BytesIO(zipfile.ZipFile(model).read("model.weights.h5"))) as file:
-        file.visititems(
+    with h5py.File(file) as found:
+        found.visititems(
             lambda name, item: (
                 digest.update(name.encode() + np.asarray(item).tobytes()) if isinstance(item, h5py.Dataset) else None
             )
