@@ -147,7 +147,10 @@ class Train(Section):
     @model_validator(mode="after")
     def _leaves_xla_its_way(self) -> "Train":
         if self.deterministic and self.compile is not None and self.compile.jit_compile is True:
-            raise ValueError("compile.jit_compile: true needs deterministic: false: TensorFlow refuses both together")
+            raise ValueError(
+                "compile.jit_compile: true needs deterministic: false; Keras does not use XLA where operations must be "
+                "deterministic"
+            )
         return self
 
     def own_code(self) -> Iterator[tuple[Key, str]]:
