@@ -268,10 +268,8 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
                     check.problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
     made = {name.lower() for name in features.prepared_columns()}
     for i, label in enumerate(pipeline.label):
-        # As dataset.features.LabelFeature names them.
-        weight = "weight" if label.name == "label" else f"{label.name}_weight"
         of_classes = [name for name in made if re.fullmatch(rf"{label.name.lower()}_\d+", name)]
-        taken = [label.name, *([weight] if label.weighted else [])]
+        taken = [label.name, *([label.weights] if label.weighted else [])]
         taken += of_classes if label.type == "multi_label" else []
         for name in taken:
             if name.lower() in made:

@@ -188,6 +188,11 @@ ClassName = Annotated[
 ]
 
 
+def weights_of(label: str) -> str:
+    """Return what the column of a label's weights is called in the prepared rows."""
+    return "weight" if label == "label" else f"{label}_weight"
+
+
 class Label(Section):
     """What is predicted; one mapping, or a list of them, each with a name of its own.
 
@@ -235,6 +240,11 @@ class Label(Section):
         names = {"false": "0", "true": "1"}
         weights = {names.get(name.lower(), name): weight for name, weight in given.items()}
         return (weights["0"], weights["1"]) if set(weights) == {"0", "1"} and len(given) == 2 else None
+
+    @property
+    def weights(self) -> str:
+        """The name of the column of weights, where there is one."""
+        return weights_of(self.name)
 
     @property
     def weighted(self) -> bool:

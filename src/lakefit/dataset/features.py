@@ -3,6 +3,8 @@
 import math
 from typing import Any, Literal
 
+from lakefit.config.features import Features as FeaturesSection
+from lakefit.config.rows import weights_of
 from lakefit.config.sections import Section
 
 
@@ -162,9 +164,7 @@ class LabelFeature(Section):
     @property
     def weight(self) -> str | None:
         """The column of weights, where there is one."""
-        if not self.weighted:
-            return None
-        return "weight" if self.name == "label" else f"{self.name}_weight"
+        return weights_of(self.name) if self.weighted else None
 
     @property
     def outputs(self) -> int:
@@ -241,3 +241,23 @@ class Features(Section):
             *(column for feature in self.dates if feature.is_index for column in feature.columns),
             *(column for feature in self.multi_valued for column in feature.columns),
         )
+
+
+def fixed_features(section: FeaturesSection) -> Features:
+    """Return the features for which nothing is learned: what the pipeline file says is all."""
+    return Features(
+        bucketized=tuple(
+            BucketFeature(name=name, boundaries=group.boundaries)
+            for group in section.bucketize
+            for name in group.columns
+        ),
+        dates=tuple(
+            DateFeature(name=name, part=part, cyclical=group.cyclical)
+            for group in section.dates
+            for name in group.columns
+            for part in group.parts
+        ),
+        tensors=tuple(
+            TensorFeature(name=name, shape=group.shape) for group in section.tensors for name in group.columns
+        ),
+    )

@@ -15,6 +15,11 @@ def by_label(outputs: Any, labels: Sequence[LabelFeature]) -> dict[str, Any]:
     return {labels[0].name: outputs} if len(labels) == 1 else {label.name: outputs[label.name] for label in labels}
 
 
+def as_given(of_labels: Mapping[str, Any], labels: Sequence[LabelFeature]) -> Any:
+    """Return the opposite of `by_label`: of one label its own, of several the mapping, as Keras takes them."""
+    return of_labels[labels[0].name] if len(labels) == 1 else dict(of_labels)
+
+
 def prefix_of(label: LabelFeature, labels: Sequence[LabelFeature]) -> str:
     """Return what stands before the names of a label's metrics and columns: its name, where there are several."""
     return f"{label.name}_" if len(labels) > 1 else ""

@@ -15,10 +15,10 @@ Array = Any
 
 def normalized(ops: ModuleType, x: Array, feature: NumericFeature) -> Array:
     """Return numbers as the model takes them, still float64 but never beyond float32; x has NaN for null."""
-    return ops.clip(_normalized(ops, x, feature), -_LARGEST, _LARGEST)
+    return ops.clip(_normalized(ops, x, feature), -LARGEST, LARGEST)
 
 
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = 2.0**-1020
 """Numbers nearer to 0 (below 9e-308) are 0: TensorFlow takes what float64 can't hold in full for 0, and so means and
 differences of smaller numbers."""

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from lakefit.dataset.features import CategoricalFeature, Features, LabelFeature
-from lakefit.dataset.predictions import by_label
+from lakefit.dataset.predictions import as_given, by_label
 from lakefit.dataset.transform import bucket_index, date_columns, normalized
 
 
@@ -46,7 +46,7 @@ def exported_model(trained: keras.Model, features: Features, labels: Sequence[La
     for label in labels:
         if label.kind == "regression":
             outputs[label.name] = label.undone(_as(outputs[label.name], "float64"))
-    return keras.Model(inputs, outputs[labels[0].name] if len(labels) == 1 else outputs, name="lakefit_exported")
+    return keras.Model(inputs, as_given(outputs, labels), name="lakefit_exported")
 
 
 def input_contract(features: Features) -> dict[str, str]:

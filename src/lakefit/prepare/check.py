@@ -69,8 +69,7 @@ def check_splits(
 def check_written(pipeline: Pipeline, source: PipelineSource, entries: Summaries) -> None:
     """Raise ConfigError where files (what `write_file` returns) hold labels or weights that float32 does not."""
     for place, label in enumerate(pipeline.label):
-        learned = LabelFeature(name=label.name, weighted=True)
-        for column, key in ((learned.name, "expression"), (learned.weight, "weight")):
+        for column, key in ((label.name, "expression"), (label.weights, "weight")):
             found = [entry["beyond"][column] for entry in entries if column in entry["beyond"]]
             if found:
                 name = "label" if key == "expression" else "weight"

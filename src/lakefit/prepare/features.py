@@ -18,7 +18,7 @@ from lakefit.dataset.features import (
     MultiValuedFeature,
     TensorFeature,
 )
-from lakefit.dataset.transform import bucket_index, date_columns, normalized
+from lakefit.dataset.transform import LARGEST, bucket_index, date_columns, normalized
 from lakefit.errors import InputError
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.staged import as_numbers
@@ -28,7 +28,6 @@ Floats: TypeAlias = NDArray[np.float64]
 
 # As the text of an integer is: nothing else equals it.
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
-_LARGEST = float(np.finfo(np.float32).max)
 # A table of so many indices stays in a core's cache.
 _NEAR = 1 << 17
 
@@ -100,7 +99,7 @@ def as_tensors(column: Column, feature: TensorFeature) -> pa.FixedSizeListArray:
     if values.null_count:
         raise InputError(f"features.tensors: {feature.name!r} has NULL, NaN or infinity in a list: reject such rows.")
     with np.errstate(over="ignore"):
-        numbers = np.clip(values.to_numpy(), -_LARGEST, _LARGEST).astype(np.float32)
+        numbers = np.clip(values.to_numpy(), -LARGEST, LARGEST).astype(np.float32)
     return pa.FixedSizeListArray.from_arrays(pa.array(numbers), feature.size)
 
 

@@ -13,14 +13,12 @@ from lakefit.config.features import Features as FeaturesSection
 from lakefit.config.file import Key, Problem
 from lakefit.config.rows import Label
 from lakefit.dataset.features import (
-    BucketFeature,
     CategoricalFeature,
-    DateFeature,
     Features,
     LabelFeature,
     MultiValuedFeature,
     NumericFeature,
-    TensorFeature,
+    fixed_features,
 )
 from lakefit.dataset.statistics import ColumnStatistics, Histogram
 from lakefit.dataset.transform import log_ratio, yeo_johnson
@@ -74,6 +72,7 @@ class Learner:
         clips = self._clips()
         powers = self._powers(clips)
         derived = self._derived_moments(clips, powers)
+        fixed = fixed_features(self.section)
         return Features(
             numeric=tuple(
                 self._numeric(section, name, clips, powers.get(name), derived.get(name))
@@ -83,25 +82,12 @@ class Learner:
             categorical=tuple(
                 self._categorical(section, name) for section in self.section.categorical for name in section.columns
             ),
-            bucketized=tuple(
-                BucketFeature(name=name, boundaries=section.boundaries)
-                for section in self.section.bucketize
-                for name in section.columns
-            ),
-            tensors=tuple(
-                TensorFeature(name=name, shape=section.shape)
-                for section in self.section.tensors
-                for name in section.columns
-            ),
+            bucketized=fixed.bucketized,
             multi_valued=tuple(
                 self._multi_valued(section, name) for section in self.section.multi_valued for name in section.columns
             ),
-            dates=tuple(
-                DateFeature(name=name, part=part, cyclical=section.cyclical)
-                for section in self.section.dates
-                for name in section.columns
-                for part in section.parts
-            ),
+            dates=fixed.dates,
+            tensors=fixed.tensors,
         )
 
     def statistics(self, columns: Sequence[str], types: Mapping[str, str]) -> dict[str, ColumnStatistics]:

@@ -186,10 +186,9 @@ def _evaluate(run: Run) -> None:
     from lakefit.evaluate.stage import EvaluateJob, evaluate
     from lakefit.train.stage import load_trained
 
-    job = EvaluateJob(
-        run.pipeline.evaluate, read_manifest(run.dataset_dir), run.dataset_dir, run.run_dir, run.prints.evaluation
-    )
-    evaluate(job, load_trained(train_job(run)))
+    trained = train_job(run)
+    job = EvaluateJob(run.pipeline.evaluate, trained.manifest, run.dataset_dir, run.run_dir, run.prints.evaluation)
+    evaluate(job, load_trained(trained))
 
 
 def _export(run: Run) -> None:
@@ -199,9 +198,9 @@ def _export(run: Run) -> None:
 
     report = read_json(run.run_dir / METRICS)
     assert report is not None, "evaluate is current"
-    manifest = read_manifest(run.dataset_dir)
-    job = ExportJob(run.pipeline, manifest, report, run.prints.artifact, run.prints.run, run.artifact_dir)
-    export(job, load_trained(train_job(run)))
+    trained = train_job(run)
+    job = ExportJob(run.pipeline, trained.manifest, report, run.prints.artifact, run.prints.run, run.artifact_dir)
+    export(job, load_trained(trained))
 
 
 def _score(run: Run) -> None:

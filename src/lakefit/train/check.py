@@ -35,18 +35,16 @@ def check_model(question: Question) -> Answer:
     from lakefit.config import load_pipeline
     from lakefit.train.compiled import build_callbacks
     from lakefit.train.devices import check_share, strategy
-    from lakefit.train.inputs import DatasetDescription, NotLearnedError
+    from lakefit.train.inputs import DatasetDescription, NotLearnedError, describe
     from lakefit.train.model import build_model
     from lakefit.train.unlearned import unlearned_features, unlearned_labels
 
     pipeline, source = load_pipeline(question["path"], tuple(question["overrides"]))
-    embeddings = pipeline.features.embeddings
     if question["dataset"] is not None:
-        manifest = read_manifest(question["dataset"])
-        data = DatasetDescription(manifest.features, manifest.labels, embeddings)
+        data = describe(pipeline, read_manifest(question["dataset"]))
     else:
         features, labels = unlearned_features(pipeline), unlearned_labels(pipeline)
-        data = DatasetDescription(features, labels, embeddings, learned=False)
+        data = DatasetDescription(features, labels, pipeline.features.embeddings, learned=False)
     try:
         check_share(pipeline.train, strategy(pipeline.train.devices, source).num_replicas_in_sync, None, source)
         built = build_model(data, pipeline.train, source)

@@ -11,8 +11,8 @@ from lakefit.config import PipelineSource, Problem, nearest
 from lakefit.config.file import Key
 from lakefit.config.train import Compile, KerasObject, Train, keras_name_and_arguments
 from lakefit.dataset.features import LabelFeature
-from lakefit.dataset.predictions import prefix_of
-from lakefit.train.objects import classes, functions, make
+from lakefit.dataset.predictions import as_given, prefix_of
+from lakefit.train.objects import classes, functions, make, unknown
 from lakefit.train.task import accuracy_of, check_loss, check_metric, default_loss, snake_case
 
 _COMPILE: Key = ("train", "compile")
@@ -37,7 +37,7 @@ def losses_of(section: Compile, labels: Sequence[LabelFeature], source: Pipeline
     losses: dict[str, Any] = {}
     for label in labels:
         spec, at = specs.get(label.name, (default_loss(label), key))
-        losses[label.name] = _loss(spec, at, source)  # type: ignore[arg-type]  # mypy: by label, a spec is left
+        losses[label.name] = _object(keras.losses, spec, at, source)  # type: ignore[arg-type]  # mypy: by label, a spec is left
         check_loss(label, losses[label.name], at, source)
     return losses
 
@@ -59,16 +59,15 @@ def compile_model(
         name: _metrics_of(getattr(section, name), losses, labels, prefix, (*_COMPILE, name), source)
         for name, prefix in (("metrics", ""), ("weighted_metrics", "weighted_"))
     }
-    single = len(labels) == 1
     if section.loss_weights is not None:
         key: Key = (*_COMPILE, "loss_weights")
         _must_be_labels(section.loss_weights, [label.name for label in labels], key, source)
     model.compile(
         optimizer=optimizer,
-        loss=losses[labels[0].name] if single else dict(losses),
-        loss_weights=None if section.loss_weights is None or single else dict(section.loss_weights),
-        metrics=metrics["metrics"][labels[0].name] if single else metrics["metrics"],
-        weighted_metrics=metrics["weighted_metrics"][labels[0].name] if single else metrics["weighted_metrics"],
+        loss=as_given(losses, labels),
+        loss_weights=None if section.loss_weights is None or len(labels) == 1 else dict(section.loss_weights),
+        metrics=as_given(metrics["metrics"], labels),
+        weighted_metrics=as_given(metrics["weighted_metrics"], labels),
         jit_compile=section.jit_compile,
         steps_per_execution=section.steps_per_execution,
         auto_scale_loss=section.auto_scale_loss,
@@ -152,10 +151,6 @@ def _metric(
     return _object(keras.metrics, spec, key, source)
 
 
-def _loss(spec: KerasObject, key: Key, source: PipelineSource) -> Any:
-    return _object(keras.losses, spec, key, source)
-
-
 def _object(module: ModuleType, spec: KerasObject, key: Key, source: PipelineSource) -> Any:
     """Return an object of a class, or what Keras calls by a function's name."""
     if not isinstance(spec, str) or ":" in spec or spec in classes(module):
@@ -164,8 +159,7 @@ def _object(module: ModuleType, spec: KerasObject, key: Key, source: PipelineSou
         return module.get(spec)
     except ValueError:
         names = [*classes(module), *functions(module), *(["accuracy"] if module is keras.metrics else [])]
-        noun = "loss" if module is keras.losses else "metric"
-        raise source.error(Problem(key, f"Keras has no {noun} {spec!r}{nearest(spec, names)}")) from None
+        raise unknown(module, spec, names, key, source) from None
 
 
 def _must_be_labels(given: Mapping[str, Any], names: Sequence[str], key: Key, source: PipelineSource) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
-from lakefit.config.file import nearest
+from lakefit.config import Pipeline
 from lakefit.dataset.features import Features, LabelFeature, Lookup
+from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.errors import LakefitError
 
@@ -70,6 +71,11 @@ class DatasetDescription:
     def inputs(self) -> "Inputs":
         """Return new inputs for a model."""
         return Inputs(self)
+
+
+def describe(pipeline: Pipeline, manifest: Manifest) -> DatasetDescription:
+    """Return what a model is told of a dataset."""
+    return DatasetDescription(manifest.features, manifest.labels, pipeline.features.embeddings)
 
 
 class Inputs:
@@ -159,11 +165,6 @@ class Inputs:
 def embedding_size(categories: int) -> int:
     """Return the dimensions of a category's embedding: the root of the number of categories, 16 at most."""
     return min(16, math.ceil(math.sqrt(categories)))
-
-
-def nearest_input(name: str, inputs: Inputs, *others: str) -> str:
-    """Return the hint for a name that is no input: the nearest one."""
-    return nearest(name, [*others, *inputs.names])
 
 
 @dataclass(frozen=True, slots=True)

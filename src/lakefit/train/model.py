@@ -11,14 +11,21 @@ from lakefit.config import PipelineSource, Problem, nearest
 from lakefit.config.file import Key
 from lakefit.config.train import Compile, Functional, KerasObject, Train, keras_name_and_arguments
 from lakefit.dataset.features import LabelFeature
-from lakefit.dataset.predictions import by_label
+from lakefit.dataset.predictions import as_given, by_label
 from lakefit.train.compiled import compile_model, losses_of
 from lakefit.train.inputs import DatasetDescription, Inputs
 from lakefit.train.objects import make, refusal
-from lakefit.train.own_model import OfArrays, call_function, inputs_of, last_activation, losses_compiled, try_model
+from lakefit.train.own_model import (
+    MODEL,
+    OfArrays,
+    call_function,
+    inputs_of,
+    last_activation,
+    losses_compiled,
+    try_model,
+)
 from lakefit.train.task import as_probabilities, check_output, one_hot, wants_one_hot
 
-_MODEL: Key = ("train", "model")
 # Layers that combine several tensors; all others take one.
 _COMBINING = (
     keras.layers.Add, keras.layers.Average, keras.layers.Concatenate, keras.layers.Dot, keras.layers.Maximum,
@@ -58,7 +65,7 @@ class BuiltModel:
         for label in labels:
             if self._is_one_hot(label):
                 targets[label.name] = one_hot(targets[label.name], len(label.classes))
-        return (self.of_arrays(arrays), targets[labels[0].name] if len(labels) == 1 else targets, *weight)
+        return (self.of_arrays(arrays), as_given(targets, labels), *weight)
 
     def predictor(self) -> keras.Model:
         """Return the model of the dataset's arrays by name that gives probabilities or numbers, by label if several."""
@@ -68,7 +75,7 @@ class BuiltModel:
         for label in labels:
             output = as_probabilities(outputs[label.name], label, self.losses.get(label.name))
             outputs[label.name] = keras.ops.cast(output, "float32")
-        return keras.Model(inputs, outputs[labels[0].name] if len(labels) == 1 else outputs, name="lakefit_model")
+        return keras.Model(inputs, as_given(outputs, labels), name="lakefit_model")
 
 
 def build_model(description: DatasetDescription, train: Train, source: PipelineSource) -> BuiltModel:
@@ -95,8 +102,7 @@ def build_model(description: DatasetDescription, train: Train, source: PipelineS
             activation = getattr(getattr(layer, "activation", None), "__name__", None)
             check_output(label, tuple(tensor.shape), activation, losses[label.name], key, source)
         tensors = {name: tensor for name, (tensor, _, _) in outputs.items()}
-        single = len(tensors) == 1
-        model = keras.Model(inputs.tensors, next(iter(tensors.values())) if single else tensors, name="lakefit_model")
+        model = keras.Model(inputs.tensors, as_given(tensors, description.labels), name="lakefit_model")
         logged = compile_model(model, section, losses, description.labels, source)
     if any(train.own_code()):
         try_model(model, dict, description, source)
@@ -110,10 +116,10 @@ def _of_function(name: str, description: DatasetDescription, train: Train, sourc
     compiled = bool(model.compiled) and train.compile is None
     section = train.compile or Compile()
     losses = losses_compiled(model, labels) if compiled else losses_of(section, labels, source)
-    for label_name, output in try_model(model, of_arrays, description, source).items():
-        label = next(label for label in labels if label.name == label_name)
-        activation = last_activation(model, label)
-        check_output(label, (None, *output.shape[1:]), activation, losses.get(label.name), _MODEL, source)
+    outputs = try_model(model, of_arrays, description, source)
+    for label in labels:
+        shape, activation = (None, *outputs[label.name].shape[1:]), last_activation(model, label)
+        check_output(label, shape, activation, losses.get(label.name), MODEL, source)
     logged = None if compiled else compile_model(model, section, losses, labels, source)
     return BuiltModel(model, description, losses, logged, of_arrays)
 
@@ -135,7 +141,7 @@ _Output = tuple[Any, Any, Key]
 def _sequential(
     specs: Sequence[KerasObject], inputs: Inputs, labels: Sequence[LabelFeature], source: PipelineSource
 ) -> dict[str, _Output]:
-    key: Key = (*_MODEL, "sequential")
+    key: Key = (*MODEL, "sequential")
     if len(labels) > 1:
         names = ", ".join(label.name for label in labels)
         raise source.error(Problem(key, f"one layer after the other gives one prediction, and the labels are {names}: "
@@ -155,7 +161,7 @@ def _sequential(
 def _functional(
     section: Functional, inputs: Inputs, labels: Sequence[LabelFeature], source: PipelineSource
 ) -> dict[str, _Output]:
-    key: Key = (*_MODEL, "functional")
+    key: Key = (*MODEL, "functional")
     for name in section.layers:
         if name in inputs.names or name in section.inputs:
             what = "an entry of inputs" if name in section.inputs else "a column or a group of features"

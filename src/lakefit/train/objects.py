@@ -1,7 +1,7 @@
 """Keras objects from the pipeline file: names and arguments of Keras's own, or `module:Name` of the user's."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -47,7 +47,7 @@ def make(module: ModuleType, spec: KerasObject, key: Key, source: PipelineSource
     else:
         known = classes(module)
         if name not in known:
-            raise source.error(Problem(at, f"Keras has no {_NOUNS[module]} {name!r}{nearest(name, known)}"))
+            raise unknown(module, name, known, at, source)
         cls = getattr(module, name)
     made = {argument: _argument(argument, value, (*at, argument), source) for argument, value in arguments.items()}
     if ":" in name and not inspect.isclass(cls) and not made:
@@ -65,6 +65,11 @@ def own(name: str, key: Key, source: PipelineSource) -> Any:
         return load_function(name)
     except InputError as error:
         raise source.error(Problem(key, str(error).rstrip("."))) from error
+
+
+def unknown(module: ModuleType, name: str, names: Sequence[str], key: Key, source: PipelineSource) -> ConfigError:
+    """Return what is said of a name that a Keras module has not. names: that it has."""
+    return source.error(Problem(key, f"Keras has no {_NOUNS[module]} {name!r}{nearest(name, names)}"))
 
 
 def classes(module: ModuleType) -> list[str]:
@@ -100,13 +105,12 @@ def _argument(name: str, value: Any, key: Key, source: PipelineSource) -> Any:
     if ":" in value or (module is not keras.activations and value in classes(module)):
         return make(module, value, key, source)
     if module is keras.layers:
-        raise source.error(Problem(key, f"Keras has no layer {value!r}{nearest(value, classes(module))}"))
+        raise unknown(module, value, classes(module), key, source)
     try:
         return module.get(value)
     except (ValueError, TypeError):
         names = functions(module) if module is keras.activations else [*functions(module), *classes(module)]
-        message = f"Keras has no {_NOUNS[module]} {value!r}{nearest(value, names)}"
-        raise source.error(Problem(key, message)) from None
+        raise unknown(module, value, names, key, source) from None
 
 
 def _refused(

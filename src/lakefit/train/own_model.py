@@ -18,7 +18,7 @@ from lakefit.dataset.predictions import by_label
 from lakefit.train.inputs import DatasetDescription, NotLearnedError
 from lakefit.train.objects import own, refusal
 
-_MODEL: Key = ("train", "model")
+MODEL: Key = ("train", "model")
 OfArrays = Callable[[Mapping[str, Any]], Any]
 """From the dataset's arrays by name to what a model takes."""
 
@@ -30,16 +30,16 @@ def call_function(name: str, description: DatasetDescription, source: PipelineSo
         ConfigError: it can't be imported, raises, or returns no model. NotLearnedError: it asks for what has not been
             learned yet.
     """
-    function = own(name, _MODEL, source)
+    function = own(name, MODEL, source)
     try:
         model = function(description)
     except NotLearnedError:
         raise
     except Exception as error:
-        raise source.error(Problem(_MODEL, f"{name} raised {_raised(error)}")) from error
+        raise source.error(Problem(MODEL, f"{name} raised {_raised(error)}")) from error
     if not isinstance(model, keras.Model):
         found = "nothing" if model is None else f"a {type(model).__name__}"
-        raise source.error(Problem(_MODEL, f"{name} returned {found}; expected a keras.Model"))
+        raise source.error(Problem(MODEL, f"{name} returned {found}; expected a keras.Model"))
     return model
 
 
@@ -55,7 +55,7 @@ def inputs_of(name: str, model: keras.Model, description: DatasetDescription, so
         # Sequential without a shape of its own.
         if len(given) > 1:
             message = f"{name} returned a Sequential model, which takes one input, and the dataset gives {has}: "
-            raise source.error(Problem(_MODEL, message + "build on data.inputs() (docs/train.md)"))
+            raise source.error(Problem(MODEL, message + "build on data.inputs() (docs/train.md)"))
         return lambda arrays: arrays[next(iter(given))]
     tensors = struct if isinstance(struct, dict) else {tensor.name: tensor for tensor in model.inputs}
     if len(given) == len(tensors) == 1 and not set(tensors) & set(given):
@@ -67,10 +67,10 @@ def inputs_of(name: str, model: keras.Model, description: DatasetDescription, so
     for wanted, tensor in tensors.items():
         if wanted not in given:
             message = f"the model of {name} has an input {wanted!r}, and the dataset gives {has}"
-            raise source.error(Problem(_MODEL, f"{message}: build on data.inputs() (docs/train.md)"))
+            raise source.error(Problem(MODEL, f"{message}: build on data.inputs() (docs/train.md)"))
         if tuple(tensor.shape[1:]) not in (given[wanted][1:], (None,) * (len(given[wanted]) - 1)):
             message = f"the model of {name} takes {wanted} {_shape(tensor.shape)}, and the dataset gives {has}"
-            raise source.error(Problem(_MODEL, f"{message}: build on data.inputs() (docs/train.md)"))
+            raise source.error(Problem(MODEL, f"{message}: build on data.inputs() (docs/train.md)"))
     names = list(tensors)
     if alone:
         return lambda arrays: arrays[names[0]] if len(names) == 1 else [arrays[wanted] for wanted in names]
@@ -106,7 +106,6 @@ def try_model(
     Raises:
         ConfigError: it fails on them, an embedding is smaller than its vocabulary, or an output is missing.
     """
-    key = _MODEL
     arrays: dict[str, Any] = {}
     for name, tensor in description.inputs().tensors.items():
         arrays[name] = np.zeros((2, *tensor.shape[1:]), tensor.dtype)
@@ -128,24 +127,24 @@ def try_model(
                 f"an embedding has {there:,} indices, and {' or '.join(map(repr, columns[:3]))} has {size:,} (missing, "
                 f"unknown and {size - 2:,} values): give it input_dim: {size}, or ask data.categories(column)"
             )
-            raise source.error(Problem(key, message)) from error
+            raise source.error(Problem(MODEL, message)) from error
         shapes = ", ".join(f"{name} {_shape((None, *value.shape[1:]))}" for name, value in arrays.items())
         raise source.error(
-            Problem(key, f"the model fails on rows of the dataset ({shapes}): {_raised(error)}")
+            Problem(MODEL, f"the model fails on rows of the dataset ({shapes}): {_raised(error)}")
         ) from error
     labels = description.labels
     if len(labels) == 1 and isinstance(outputs, dict):
-        raise _output_error(labels, f"a mapping with {', '.join(outputs)}", key, source)
+        raise _output_error(labels, f"a mapping with {', '.join(outputs)}", source)
     if len(labels) > 1 and not (isinstance(outputs, dict) and set(outputs) == {label.name for label in labels}):
         found = f"a mapping with {', '.join(outputs)}" if isinstance(outputs, dict) else f"a {type(outputs).__name__}"
-        raise _output_error(labels, found, key, source)
+        raise _output_error(labels, found, source)
     return by_label(outputs, labels)
 
 
-def _output_error(labels: Sequence[LabelFeature], found: str, key: Key, source: PipelineSource) -> ConfigError:
+def _output_error(labels: Sequence[LabelFeature], found: str, source: PipelineSource) -> ConfigError:
     names = ", ".join(label.name for label in labels)
     wanted = "one tensor" if len(labels) == 1 else f"a mapping with {names}"
-    return source.error(Problem(key, f"the model gives {found}; expected {wanted}, the prediction of {names}"))
+    return source.error(Problem(MODEL, f"the model gives {found}; expected {wanted}, the prediction of {names}"))
 
 
 def _raised(error: Exception) -> str:

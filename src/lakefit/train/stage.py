@@ -21,7 +21,7 @@ from lakefit.feed.split import SplitFeed
 from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
 from lakefit.train.compiled import build_callbacks
 from lakefit.train.devices import build_without_data, check_share, strategy, weighted_by_rows
-from lakefit.train.inputs import DatasetDescription
+from lakefit.train.inputs import describe
 from lakefit.train.model import BuiltModel, build_model
 from lakefit.train.tensorboard import Curves
 
@@ -140,11 +140,6 @@ def batches_for(built: BuiltModel, feed: SplitFeed, devices: tf.distribute.Strat
         return weighted_by_rows(data, devices.num_replicas_in_sync)
     gpus = tf.config.get_visible_devices("GPU")
     return data.apply(tf.data.experimental.prefetch_to_device("/GPU:0", AHEAD)) if gpus else data.prefetch(AHEAD)
-
-
-def describe(pipeline: Pipeline, manifest: Manifest) -> DatasetDescription:
-    """Return what a model is told of a dataset."""
-    return DatasetDescription(manifest.features, manifest.labels, pipeline.features.embeddings)
 
 
 def load_trained(job: TrainJob) -> keras.Model:

@@ -2,14 +2,12 @@
 
 from lakefit.config import Pipeline
 from lakefit.dataset.features import (
-    BucketFeature,
     CategoricalFeature,
-    DateFeature,
     Features,
     LabelFeature,
     MultiValuedFeature,
     NumericFeature,
-    TensorFeature,
+    fixed_features,
 )
 
 # Of a vocabulary that may have any size; a model of it is built and thrown away.
@@ -18,7 +16,7 @@ GUESSED_SIZE = 10
 
 def unlearned_features(pipeline: Pipeline) -> Features:
     """Return the features as far as the pipeline file tells."""
-    section = pipeline.features
+    section, fixed = pipeline.features, fixed_features(pipeline.features)
     return Features(
         numeric=tuple(
             NumericFeature(name=name, fill=0.0, indicator=f"{name}_missing" if group.indicator else None)
@@ -30,11 +28,7 @@ def unlearned_features(pipeline: Pipeline) -> Features:
             for group in section.categorical
             for name in group.columns
         ),
-        bucketized=tuple(
-            BucketFeature(name=name, boundaries=group.boundaries)
-            for group in section.bucketize
-            for name in group.columns
-        ),
+        bucketized=fixed.bucketized,
         multi_valued=tuple(
             MultiValuedFeature(
                 name=name,
@@ -47,15 +41,8 @@ def unlearned_features(pipeline: Pipeline) -> Features:
             for group in section.multi_valued
             for name in group.columns
         ),
-        dates=tuple(
-            DateFeature(name=name, part=part, cyclical=group.cyclical)
-            for group in section.dates
-            for name in group.columns
-            for part in group.parts
-        ),
-        tensors=tuple(
-            TensorFeature(name=name, shape=group.shape) for group in section.tensors for name in group.columns
-        ),
+        dates=fixed.dates,
+        tensors=fixed.tensors,
     )
 
 
