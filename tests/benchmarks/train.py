@@ -2,11 +2,11 @@
 
 1 M rows (at most 8,000 batches) of 39 float32 columns and a binary label, Dense 128-64-1, Adam; every contender trains
 the same model on the same columns. `lakefit` is the stage as `lakefit train` runs it, with TensorBoard, checkpoints and
-receipts (`lakefit-metered` with clocks in its input, too, and without determinism, which forbids them);
-`keras-in-memory` is a bare `fit` on arrays, in the very order of lakefit's first epoch: their losses after it must be
-equal. The first epoch warms up; then the fastest of RUNS=3 epochs, or what comes in 20 s, is counted. Per contender and
-batch size: rows/s, the share of the time in which the model waited for input, CPU seconds per million rows, peak
-anonymous memory, the ratio to keras-in-memory, the loss after the first epoch.
+receipts; `lakefit-nondeterministic` without determinism; `lakefit-metered` with clocks in its input, too, which
+determinism forbids. `keras-in-memory` is a bare `fit` on arrays, in the very order of lakefit's first epoch: their
+losses after it must be equal. The first epoch warms up; then the fastest of RUNS=3 epochs, or what comes in 20 s, is
+counted. Per contender and batch size: rows/s, the share of the time in which the model waited for input, CPU seconds
+per million rows, peak anonymous memory, the ratio to keras-in-memory, the loss after the first epoch.
 
 ROWS=1000000, BATCHES=32,256,1024, CONTENDERS=lakefit,keras-in-memory,... choose.
 """
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,12 @@ def lakefit_metered(folder: Path, batch: int, clock: Clock) -> None:
     from lakefit.train import stage
 
     plain = stage.batches_for
-    stage.batches_for = lambda built, feed, devices: (
-        clock.metered(plain(built, feed, devices)) if feed.split == "train" else plain(built, feed, devices)
-    )
+
+    def metered(built: Any, feed: Any, devices: Any, **options: Any) -> Any:
+        data = plain(built, feed, devices, **options)
+        return clock.metered(data) if feed.split == "train" else data
+
+    stage.batches_for = metered
     lakefit_contender(folder, batch, clock, deterministic=False)
 
 
@@ -323,6 +327,7 @@ CONTENDERS: dict[str, Callable[[Path, int, Clock], None]] = {
     "keras-in-memory": keras_in_memory,
     "lakefit": lakefit_contender,
     "lakefit-metered": lakefit_metered,
+    "lakefit-nondeterministic": partial(lakefit_contender, deterministic=False),
     "petastorm-documented": petastorm_documented,
     "tfrecord": tfrecord,
     "pydataset": pydataset,
@@ -372,7 +377,7 @@ def main() -> None:
         return
     contenders = os.environ.get("CONTENDERS", ",".join(CONTENDERS)).split(",")
     batches = [int(batch) for batch in os.environ.get("BATCHES", "32,256,1024").split(",")]
-    print(f"{'contender':22}{'batch':>7}{'rows/s':>11}{'waiting':>9}{'CPU s/M':>9}{'peak MB':>9}{'ratio':>7}  loss")
+    print(f"{'contender':26}{'batch':>7}{'rows/s':>11}{'waiting':>9}{'CPU s/M':>9}{'peak MB':>9}{'ratio':>7}  loss")
     found: list[dict[str, Any]] = []
     for row in results(contenders, batches):
         found.append(row)
@@ -381,7 +386,7 @@ def main() -> None:
         waiting = f"{row['waited'] / row['seconds']:.1%}" if row["metered"] else ""
         loss = f"{row['first_loss']:.6f}" if row["first_loss"] else ""
         print(
-            f"{row['contender']:22}{row['batch']:>7,}{rate:>11,.0f}{waiting:>9}{row['cpu'] / row['rows'] * 1e6:>9.2f}"
+            f"{row['contender']:26}{row['batch']:>7,}{rate:>11,.0f}{waiting:>9}{row['cpu'] / row['rows'] * 1e6:>9.2f}"
             f"{row['peak_mb']:>9,}{rate / base:>7.2f}  {loss}",
             flush=True,
         )

@@ -55,6 +55,11 @@ def positions(batches: list[Batch]) -> list[int]:
     return np.concatenate([batch["_position"] for batch in batches]).tolist()
 
 
+def our_threads() -> set[threading.Thread]:
+    """Return the threads that Python has started: those of TensorFlow that call it are not among them."""
+    return {thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)}
+
+
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 5, 6, 8, ROWS, ROWS + 1])
 def test_every_row_comes_once_in_full_batches_and_the_rest(
@@ -266,24 +271,41 @@ def test_batches_that_are_kept_are_not_written_over(dataset: tuple[Path, Manifes
         assert all(np.array_equal(batch[name], copy[name]) for name in copy)
 
 
-def test_epochs_that_are_begun_ahead_are_the_same_and_end_when_they_are_closed(dataset: tuple[Path, Manifest]) -> None:
-    plain, ahead = feed_of(dataset, seed=3), feed_of(dataset, seed=3)
-    before = set(threading.enumerate())
-    ahead.read_ahead(4)
-    for epoch in range(3):
-        plain.epoch = ahead.epoch = epoch
-        assert positions(list(ahead)) == positions(list(plain))
-        ahead.check()
-    assert set(threading.enumerate()) - before, "epoch 3 is being read"
+@pytest.mark.parametrize("first_batch", [0, 2])
+def test_epochs_in_one_iteration_are_the_same_and_end_when_they_are_closed(
+    dataset: tuple[Path, Manifest], first_batch: int
+) -> None:
+    plain, several = feed_of(dataset, seed=3), feed_of(dataset, seed=3)
+    plain.epoch = several.epoch = 2
+    plain.first_batch = several.first_batch = first_batch
+    before = our_threads()
+    batches = iter(several.to_tf(epochs=3))
+    for epoch in (2, 3, 4):
+        plain.epoch = epoch
+        for batch in plain:
+            assert np.array_equal(next(batches)[0]["numeric"], batch["numeric"])
+        several.check(epoch)
+    with pytest.raises(StopIteration):
+        next(batches)
+    with pytest.raises(RuntimeError, match="epoch 5 of the train split was not read to its end"):
+        several.check(5)
+    assert not our_threads() - before, "none is begun after the last"
+
+
+def test_an_epoch_that_was_begun_ahead_ends_with_close(dataset: tuple[Path, Manifest]) -> None:
+    before = our_threads()
+    feed, plain = feed_of(dataset, seed=3), feed_of(dataset, seed=3)
+    data = feed.to_tf(epochs=9)
+    rows = iter(feed)
+    assert positions(list(rows)) == positions(list(plain))
+    assert our_threads() - before, "epoch 1 is being read"
     # Another one is asked for than was begun.
-    plain.epoch = ahead.epoch = 1
-    assert positions(list(ahead)) == positions(list(plain))
-    ahead.close()
-    ahead.close()
-    assert not set(threading.enumerate()) - before
-    ahead.epoch = plain.epoch = 3
-    assert positions(list(ahead)) == positions(list(plain))
-    assert not set(threading.enumerate()) - before, "none is begun after the last"
+    feed.epoch = plain.epoch = 4
+    assert positions(list(feed)) == positions(list(plain))
+    feed.close()
+    feed.close()
+    assert not our_threads() - before
+    del data
 
 
 def test_an_epoch_left_early_is_not_taken_for_a_whole_one(dataset: tuple[Path, Manifest]) -> None:

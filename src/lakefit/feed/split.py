@@ -133,19 +133,14 @@ class SplitFeed:
         self._share = (lanes if shuffle else 1, worker, workers)
         self._buffers, self._known = Buffers(), KnownFiles()
         self._epoch_read: int | None = None
-        self._proven_epoch: int | None = None
+        self._proven: set[int] = set()
         self._delivered = 0
         self._arrivals: Arrivals | None = None
         self._epochs_ahead = 0
         self._opened: _Opened | None = None
 
-    def read_ahead(self, epochs: int) -> None:
-        """Begin to read the next epoch when one has been read, while its last batches are still being used, until so
-        many epochs are read. Without it, each begins with a wait for the first row groups. `close` must follow."""
-        self._epochs_ahead = epochs
-
     def close(self) -> None:
-        """End what was begun ahead."""
+        """End what was begun ahead: see `to_tf`."""
         self._epochs_ahead = 0
         opened, self._opened = self._opened, None
         if opened is not None:
@@ -199,7 +194,8 @@ class SplitFeed:
         Raises FeedError in place of the last ones, unless what is handed out is exactly the manifest's rows.
         """
         epoch, first_batch = self.epoch, self.first_batch
-        self._epoch_read, self._proven_epoch, self._delivered = epoch, None, first_batch
+        self._epoch_read, self._delivered = epoch, first_batch
+        self._proven.discard(epoch)
         self.first_batch = 0
         opened = self._opened if self._opened is not None and not first_batch else None
         if opened is None or opened.epoch != epoch:
@@ -235,7 +231,7 @@ class SplitFeed:
                     )
         # Before the last batches leave: nobody need ask for more, and a wrong epoch never ends well.
         receipt.check(f"Epoch {epoch} of the {self.split} split", due)
-        self._proven_epoch = epoch
+        self._proven.add(epoch)
         if epoch + 1 < self._epochs_ahead and self._opened is None:
             self._opened = self._open(epoch + 1, 0)
         if last is not None:
@@ -259,17 +255,19 @@ class SplitFeed:
         )
         return _Opened(epoch, order, ordered, batches, stack)
 
-    def check(self) -> None:
+    def check(self, epoch: int | None = None) -> None:
         """Raise what went wrong in the feed, or RuntimeError where the epoch was not read to its end.
 
         To be called at the end of each epoch that was read through `to_tf`: what TensorFlow loses is found here.
+        epoch: `epoch` where None; another one where the next is being read already.
         """
+        epoch = self.epoch if epoch is None else epoch
         if self.error is not None:
             raise self.error
-        if self._proven_epoch != self.epoch or (self._arrivals is None and self._delivered != self.batches):
-            raise RuntimeError(f"epoch {self.epoch} of the {self.split} split was not read to its end")
+        if epoch not in self._proven or (self._arrivals is None and self._delivered != self.batches):
+            raise RuntimeError(f"epoch {epoch} of the {self.split} split was not read to its end")
         if self._arrivals is not None:
-            self._arrivals.check(f"Epoch {self.epoch} of the {self.split} split")
+            self._arrivals.check(epoch)
 
     def state(self) -> State:
         """Return where the iteration over this feed stands: after the last batch that it has handed out."""
@@ -297,6 +295,7 @@ class SplitFeed:
         apart: Mapping[str, Sequence[str]] | None = None,
         targets: Mapping[str, str | None] | None = None,
         next_epochs: bool = False,
+        epochs: int | None = None,
     ) -> "tf.data.Dataset":
         """Return a tf.data.Dataset of (inputs, label) or (inputs, label, weight); each iteration reads `epoch`.
 
@@ -304,15 +303,19 @@ class SplitFeed:
         which each column is handed out by itself, and its columns' names. targets: the labels, and the weights of each
         or None; those of a prepared dataset where None. Without a label it is inputs alone, with several it is dicts of
         labels and of weights.
-        next_epochs: each iteration leaves `epoch` at the next one. The receipt is taken where batches enter TensorFlow,
-        and what comes out of the dataset's last step is compared with that, when one more is asked for and by `check`.
+        next_epochs: each iteration leaves `epoch` at the next one. epochs: one iteration reads so many, from `epoch`
+        on; each is begun while the last batches of the one before are still being used, and `close` must follow.
+        The receipt is taken where batches enter TensorFlow, and what comes out of the dataset's last step is compared
+        with that, when one more is asked for and by `check`.
         """
         from lakefit.feed.tf_data import Arrivals, Shape, dataset
 
-        self._arrivals = Arrivals(self.groups, self.batches)
+        self._arrivals = Arrivals(f"of the {self.split} split", self.groups, self.batches)
+        if epochs is not None:
+            self._epochs_ahead = self.epoch + epochs
         names = [field.name for field in self.fields if field.name != POSITION] if names is None else names
         shape = Shape(names, apart or {}, self._targets if targets is None else targets)
-        return dataset(self, self._arrivals, shape, next_epochs=next_epochs)
+        return dataset(self, self._arrivals, shape, next_epochs=next_epochs, epochs=epochs)
 
 
 POSITIONS = Field(POSITION, (), "int64", flat=True, mixed=True)

@@ -48,19 +48,22 @@ class Shape:
         return inputs, labels, {n: weights.get(n, tf.ones_like(label[:, 0])) for n, label in labels.items()}
 
 
-def dataset(feed: "SplitFeed", arrivals: "Arrivals", shape: Shape, *, next_epochs: bool) -> tf.data.Dataset:
-    """Return the batches of the feed's epoch, or, with each further iteration, of the next.
+def dataset(
+    feed: "SplitFeed", arrivals: "Arrivals", shape: Shape, *, next_epochs: bool, epochs: int | None
+) -> tf.data.Dataset:
+    """Return the batches of the feed's epoch, or, with each further iteration, of the next, or of so many epochs.
 
     Batches enter TensorFlow many at a time, in arrays that it takes as they are, and are cut there: a Python call for
     each batch, or a copy, would cost more than reading it.
     """
     specs = {name: spec for field in feed.fields for name, spec in _specs(field).items()}
     lists = [field.name for field in feed.fields if _is_list(field)]
+    checks_itself = next_epochs or epochs is not None
 
     def generate() -> Iterator[dict[str, Any]]:
-        iteration = arrivals.begin()
-        if next_epochs and iteration > 1:
+        if checks_itself and arrivals.begun:
             feed.epoch += 1
+        iteration = arrivals.begin(feed.epoch)
         try:
             for received in feed.received(one_by_one=False):
                 arrivals.leave(iteration, received)
@@ -78,7 +81,7 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", shape: Shape, *, next_epoch
 
     def end() -> Iterator[Any]:
         try:
-            arrivals.check(f"Epoch {feed.epoch} of the {feed.split} split")
+            arrivals.check(feed.epoch)
         except FeedError as error:
             feed.error = error
             raise
@@ -94,7 +97,7 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", shape: Shape, *, next_epoch
     if not feed.rows_of_the_last_batch:
         # All workers get as many batches; rebatch makes none of no rows.
         batches = batches.concatenate(tf.data.Dataset.from_tensors(shape.of(_no_rows(feed.fields))))
-    if next_epochs:
+    if checks_itself:
         # Nothing more, once the last batch has come out, but an error where one has not.
         batches = batches.concatenate(tf.data.Dataset.from_generator(end, output_signature=batches.element_spec))
     options = tf.data.Options()
@@ -103,6 +106,8 @@ def dataset(feed: "SplitFeed", arrivals: "Arrivals", shape: Shape, *, next_epoch
     options.autotune.enabled = False
     options.threading.max_intra_op_parallelism = 1
     batches = batches.with_options(options)
+    if epochs is not None:
+        return batches.repeat(epochs)
     return batches if feed.first_batch else batches.apply(tf.data.experimental.assert_cardinality(feed.batches))
 
 
@@ -173,20 +178,23 @@ class Arrivals:
     SLOTS = 4
     _SLOT_BIT = 60
 
-    def __init__(self, groups: Sequence[RowGroup], batches: int) -> None:
-        self._groups = groups
-        self._iteration = 0
+    def __init__(self, of: str, groups: Sequence[RowGroup], batches: int) -> None:
+        self._of, self._groups = of, groups
+        self.begun = 0
+        self._iterations: dict[int, int] = {}
+        self._right = 0
         self._sent: dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
         with tf.device("CPU:0"):
             self._received = tf.Variable(tf.zeros((self.SLOTS, max(batches, 1)), tf.int64), trainable=False)
 
-    def begin(self) -> int:
-        """Return the number of a new iteration."""
-        self._iteration += 1
-        slot = self._iteration % self.SLOTS
+    def begin(self, epoch: int) -> int:
+        """Return the number of a new iteration, over an epoch."""
+        self.begun += 1
+        self._iterations[epoch] = self.begun
+        slot = self.begun % self.SLOTS
         self._sent[slot] = []
         self._received[slot].assign(tf.zeros_like(self._received[slot]))
-        return self._iteration
+        return self.begun
 
     def leave(self, iteration: int, received: "Received") -> None:
         """Note batches on their way in; the first position of each is made to say which iteration it is of."""
@@ -208,13 +216,17 @@ class Arrivals:
         place = tf.stack([tf.bitwise.right_shift(position[0], self._SLOT_BIT), number])[None]
         return self._received.scatter_nd_add(place, tf.reduce_sum(tf.bitwise.invert(position), keepdims=True))
 
-    def check(self, what: str) -> None:
-        """Raise FeedError, naming row groups, unless all batches of the last iteration have come out once."""
-        slot = self._iteration % self.SLOTS
+    def check(self, epoch: int) -> None:
+        """Raise FeedError, naming row groups, unless all batches of an epoch's last iteration have come out once."""
+        iteration = self._iterations.get(epoch, self.begun)
+        if iteration <= self._right:
+            return  # its place may have been given to another since
+        slot = iteration % self.SLOTS
         sent, firsts = np.concatenate([np.zeros((2, 0), np.int64), *self._sent[slot]], axis=1)
         received = self._received[slot].numpy()
         wrong = np.flatnonzero(received[: len(sent)] != sent)
         if not len(wrong):
+            self._right = iteration
             return
         starts = [group.first_position for group in self._groups]
         places = np.searchsorted(starts, unmix(firsts[wrong[:10]]), side="right") - 1
@@ -224,7 +236,7 @@ class Arrivals:
             for number, group in zip(wrong, named, strict=False)
         )
         raise FeedError(
-            f"{what}: TensorFlow's pipeline did not hand out once what it was given: {of_each}"
+            f"Epoch {epoch} {self._of}: TensorFlow's pipeline did not hand out once what it was given: {of_each}"
             f"{f' and {len(wrong) - 10} batches more' if len(wrong) > 10 else ''}. Nothing of this epoch can be "
             "trusted: run again."
         )

@@ -100,18 +100,21 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         console=console,
         epochs=section.fit.epochs,
     )
-    batches = batches_for(built, training, devices)
+    training.epoch = first_epoch
+    batches = batches_for(built, training, devices, epochs=section.fit.epochs - first_epoch)
     if devices.num_replicas_in_sync > 1:
         with devices.scope():
             build_without_data(model, batches)
     with console.progress("train", training.batches * section.fit.epochs, lambda: _progress(model, training, section)):
         try:
-            training.read_ahead(section.fit.epochs)
             model.fit(
                 batches,
                 validation_data=batches_for(built, validation, devices),
                 epochs=section.fit.epochs,
                 initial_epoch=first_epoch,
+                # With the steps given, Keras makes one iterator of the training split, and one an epoch for validation.
+                steps_per_epoch=training.batches,
+                validation_steps=validation.batches,
                 # Ours comes last: what it writes down is what the others have made of the epoch.
                 callbacks=[*callbacks, Curves(job.run_dir / TENSORBOARD), keeper],
                 shuffle=False,  # the feed shuffles; Keras would warn that it can not
@@ -130,9 +133,12 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
     return history
 
 
-def batches_for(built: BuiltModel, feed: SplitFeed, devices: tf.distribute.Strategy) -> tf.data.Dataset:
-    """Return a feed's batches as the model takes them, some ahead of it, on its device where that is one GPU."""
-    data = feed.to_tf()
+def batches_for(
+    built: BuiltModel, feed: SplitFeed, devices: tf.distribute.Strategy, epochs: int = 1
+) -> tf.data.Dataset:
+    """Return a feed's batches of so many epochs as the model takes them, some ahead of it, on its device where that is
+    one GPU."""
+    data = feed.to_tf(epochs=epochs)
     if not built.takes_batches_as_they_are:
         data = data.map(built.batch)
     if devices.num_replicas_in_sync > 1:
@@ -217,8 +223,6 @@ class _EpochKeeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._began:
             threading.Thread(target=self._say_first_step, daemon=True).start()
-        # Keras asks for a new iteration after this, and the feed reads the epoch that is named here.
-        self._training.epoch = epoch
         self._began = time.monotonic()
 
     def _say_first_step(self) -> None:
@@ -232,7 +236,7 @@ class _EpochKeeper(keras.callbacks.Callback):
         self._console.event("first_step", f"the first step was done {seconds} s after the start", seconds=seconds)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._training.check()
+        self._training.check(epoch)
         self._validation.check()
         seconds = time.monotonic() - self._began
         values = {name: float(np.asarray(value)) for name, value in (logs or {}).items()}
