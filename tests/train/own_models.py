@@ -121,3 +121,15 @@ class Worst(keras.metrics.Metric):
 
     def result(self) -> Any:
         return self.largest.value
+
+
+class Batches(keras.callbacks.Callback):
+    """Notes at which batches it is called."""
+
+    called: list[tuple[str, int, bool]] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.called.append(("train", batch, isinstance(logs["loss"], float)))
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.called.append(("test", batch, True))

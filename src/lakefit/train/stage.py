@@ -23,6 +23,7 @@ from lakefit.train.compiled import build_callbacks
 from lakefit.train.devices import build_without_data, check_share, strategy, weighted_by_rows
 from lakefit.train.inputs import describe
 from lakefit.train.model import BuiltModel, build_model
+from lakefit.train.steps import Callbacks, Steps
 from lakefit.train.tensorboard import Curves
 
 AHEAD = 2
@@ -91,7 +92,9 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         first_epoch = section.fit.epochs if state["stopped"] else state["epoch"]
         console.event("resume", f"train goes on after epoch {state['epoch']}", epoch=state["epoch"])
 
+    steps = Steps(model, training.batches)
     keeper = _EpochKeeper(
+        steps=steps,
         feeds=(training, validation),
         callbacks=callbacks,
         checkpoints=checkpoints,
@@ -105,6 +108,8 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
     if devices.num_replicas_in_sync > 1:
         with devices.scope():
             build_without_data(model, batches)
+    # Ours come last: what they write down is what the others have made of the epoch.
+    all_callbacks = [*callbacks, Curves(job.run_dir / TENSORBOARD), keeper]
     with console.progress("train", training.batches * section.fit.epochs, lambda: _progress(model, training, section)):
         try:
             model.fit(
@@ -115,8 +120,7 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
                 # With the steps given, Keras makes one iterator of the training split, and one an epoch for validation.
                 steps_per_epoch=training.batches,
                 validation_steps=validation.batches,
-                # Ours comes last: what it writes down is what the others have made of the epoch.
-                callbacks=[*callbacks, Curves(job.run_dir / TENSORBOARD), keeper],
+                callbacks=Callbacks(all_callbacks, model, epochs=section.fit.epochs, steps=training.batches),
                 shuffle=False,  # the feed shuffles; Keras would warn that it can not
                 verbose=0,
             )
@@ -197,6 +201,7 @@ class _EpochKeeper(keras.callbacks.Callback):
     def __init__(
         self,
         *,
+        steps: Steps,
         feeds: tuple[SplitFeed, SplitFeed],
         callbacks: list[keras.callbacks.Callback],
         checkpoints: Path,
@@ -206,6 +211,7 @@ class _EpochKeeper(keras.callbacks.Callback):
         epochs: int,
     ) -> None:
         super().__init__()
+        self._steps = steps
         self._training, self._validation = feeds
         self._others = callbacks
         self._checkpoints = checkpoints
@@ -223,6 +229,7 @@ class _EpochKeeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._began:
             threading.Thread(target=self._say_first_step, daemon=True).start()
+        self._steps.begin_epoch()
         self._began = time.monotonic()
 
     def _say_first_step(self) -> None:
