@@ -1,4 +1,4 @@
-"""The stage `train` by itself, on a small dataset, in a process that can be killed: `python fitting.py FOLDER SECTION`."""
+"""The stage `train` by itself on a small dataset, here or in a process that can be killed."""
 
 import hashlib
 import json

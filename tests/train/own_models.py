@@ -1,6 +1,6 @@
 """Models, layers and losses as a user may write them: `own_models:NAME` in a pipeline file."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -126,7 +126,7 @@ class Worst(keras.metrics.Metric):
 class Batches(keras.callbacks.Callback):
     """Notes at which batches it is called."""
 
-    called: list[tuple[str, int, bool]] = []
+    called: ClassVar[list[tuple[str, int, bool]]] = []
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.called.append(("train", batch, isinstance(logs["loss"], float)))
