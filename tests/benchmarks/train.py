@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -307,18 +308,23 @@ def pydataset(folder: Path, batch: int, clock: Clock) -> None:
         def __init__(self) -> None:
             super().__init__(workers=2, use_multiprocessing=False)
             self._groups: dict[int, Any] = {}
+            self._lock = threading.Lock()
 
         def __len__(self) -> int:
             return rows_of(folder) // batch
 
         def __getitem__(self, number: int) -> Any:
             group, first = divmod(number * batch, ROWS_OF_GROUP)
+            with self._lock:  # a Parquet file is read by one thread
+                x, y = self._group(group)
+            return x[first : first + batch], y[first : first + batch, None]
+
+        def _group(self, group: int) -> Any:
             if group not in self._groups:
                 table = file.read_row_group(group, columns=[*COLUMNS, "label"])
                 x = np.stack([table[name].to_numpy() for name in COLUMNS], axis=1)
                 self._groups = {**dict(list(self._groups.items())[-1:]), group: (x, table["label"].to_numpy())}
-            x, y = self._groups[group]
-            return x[first : first + batch], y[first : first + batch, None]
+            return self._groups[group]
 
     fit(clock, rows_of(folder) // batch * batch, Rows(), shuffle=False)
 
