@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +41,14 @@ def write_dataset(folder: Path, rows: int = 330, validation: int = 70) -> Path:
     return folder
 
 
-def fit(folder: Path, run_dir: Path, section: dict[str, Any]) -> dict[str, list[float]]:
-    """Train on the dataset in a folder by a pipeline file's train section; return the history."""
+def fit(folder: Path, run_dir: Path, section: dict[str, Any], fingerprint: str = "1") -> str | None:
+    """Train on the dataset in a folder by a pipeline file's train section; return what went wrong beside it."""
     from lakefit.config import PipelineSource
     from lakefit.config.pipeline import Pipeline
     from lakefit.console import Console
     from lakefit.dataset.manifest import read_manifest
     from lakefit.launch.quiet import import_tensorflow_quietly
+    from lakefit.launch.stop import Stop
 
     import_tensorflow_quietly()
     from lakefit.train.stage import TrainJob, train
@@ -64,16 +67,81 @@ def fit(folder: Path, run_dir: Path, section: dict[str, Any]) -> dict[str, list[
         strict=True,
     )
     run_dir.mkdir(parents=True, exist_ok=True)
-    job = TrainJob(pipeline, PipelineSource("p.yaml", {}, {}, ""), read_manifest(folder), folder, run_dir)
-    return train(job, Console("json"))
+    manifest = read_manifest(folder)
+    job = TrainJob(pipeline, PipelineSource("p.yaml", {}, {}, ""), manifest, folder, run_dir, fingerprint)
+    stop = Stop()
+    with stop.listening():
+        return train(job, Console("json"), stop)
 
 
-def start(folder: Path, run_dir: Path, section: dict[str, Any]) -> "subprocess.Popen[str]":
-    """Start `fit` in a process of its own."""
+def kill_at(instant: str, number: int) -> None:
+    """Make this process kill itself, by SIGKILL, the n-th time it comes to an instant: `step`, before a step;
+    `checkpoint`, when a checkpoint's bytes are written and have not got their name; `validation`, between its steps; or
+    send itself SIGTERM: `term at step`. `milliseconds` are counted from the training's begin."""
+    from lakefit.dataset import publish
+    from lakefit.train import checkpoint, keeper, steps
+
+    count = 0
+    save = checkpoint.CheckpointFolder.save
+
+    def written(self: Any, *arguments: Any) -> None:
+        # Steps take a millisecond here, and none would be written between two of them.
+        save(self, *arguments)
+        self.flush()
+
+    checkpoint.CheckpointFolder.save = written  # type: ignore[method-assign]
+
+    def killing(function: Any) -> Any:
+        def counted(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGTERM if instant.startswith("term") else signal.SIGKILL)
+            return function(*arguments)
+
+        return counted
+
+    if instant == "milliseconds":
+        begin = keeper.Keeper.on_train_begin
+
+        def began(self: Any, logs: Any = None) -> None:
+            threading.Timer(number / 1000, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            begin(self, logs)
+
+        keeper.Keeper.on_train_begin = began  # type: ignore[method-assign]
+    elif instant.endswith("step"):
+        steps.Steps.__call__ = killing(steps.Steps.__call__)  # type: ignore[method-assign]
+    elif instant == "validation":
+        validation = keeper.Keeper.after_validation_steps
+        keeper.Keeper.after_validation_steps = killing(validation)  # type: ignore[method-assign]
+    else:
+        replace, counted = os.replace, killing(os.replace)
+        publish.os.replace = lambda a, b: (counted if ".npz" in str(b) else replace)(a, b)  # type: ignore[assignment]
+
+
+def start(folder: Path, run_dir: Path, section: dict[str, Any], *kill: str | int) -> "subprocess.Popen[str]":
+    """Start `fit` in a process of its own, which is killed at an instant where one is given."""
     return subprocess.Popen(
-        [sys.executable, __file__, str(folder), str(run_dir), json.dumps(section)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        [sys.executable, __file__, str(folder), str(run_dir), json.dumps(section), *map(str, kill)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parent / "train",
     )  # fmt: skip
+
+
+def result_of(run_dir: Path) -> dict[str, Any]:
+    """Return what must be the same to the bit after a kill: weights, history, and TensorBoard's points in order."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
+
+    points = []
+    for split in ("train", "validation"):
+        for file in sorted((run_dir / "tensorboard" / split).iterdir()):
+            for event in EventFileLoader(str(file)).Load():
+                for value in event.summary.value:
+                    content = make_ndarray(value.tensor) if value.HasField("tensor") else value.simple_value
+                    # The graph's bytes and the settings stand in no fixed order.
+                    points.append((split, value.tag, event.step, str(content) if "epoch_" in value.tag else ""))
+    history = json.loads((run_dir / "history.json").read_text())
+    return {"weights": weights(run_dir / "model.weights.h5"), "history": history, "points": sorted(points)}
 
 
 def weights(file: Path) -> str:
@@ -92,5 +160,6 @@ def weights(file: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(__file__))
+    if sys.argv[4:]:
+        kill_at(sys.argv[4], int(sys.argv[5]))
     fit(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

@@ -96,8 +96,10 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     if only in (None, "prepare"):
         read_again(valid.pipeline)
     before = Run(valid, console).plan()
-    was_current = all(step.current for step in before if only in (None, step.stage))
-    run = run_stages(valid, console, only)
+    was_current = not getattr(options, "fresh", False) and all(
+        step.current for step in before if only in (None, step.stage)
+    )
+    run = run_stages(valid, console, only, fresh=getattr(options, "fresh", False))
     _say_result(run, console, was_current)
     return 10 if was_current and options.exit_code else 0
 
@@ -143,6 +145,16 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
     for warning in warnings:
         console.event("warning", warning)
     console.result({"exit_code": 0, **fields, "warnings": warnings}, sections)
+    return 0
+
+
+def _tensorboard(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.config import load_pipeline
+    from lakefit.dataset.layout import Layout
+    from lakefit.launch.board import serve
+
+    pipeline, _ = load_pipeline(options.pipeline, tuple(options.set))
+    serve(Layout.of(pipeline).root / "runs", options.port, console)
     return 0
 
 
@@ -276,6 +288,14 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument(
             "--exit-code", action="store_true", help="exit with 10 where all is current"
         )
+    for name in ("run", "train"):
+        commands.choices[name].add_argument(
+            "--fresh", action="store_true", help="train from the first step, whatever there is of this run"
+        )
+    board = _command(
+        commands, "tensorboard", "the curves of all runs in a browser, on this machine alone", _tensorboard
+    )
+    board.add_argument("--port", type=int, default=6006, metavar="N", help="0 takes any (default: 6006)")
     plan = _command(commands, "plan", "what feeding the dataset will take: steps, memory, bytes; nothing starts", _plan)
     plan.add_argument("--workers", type=int, default=1, metavar="N", help="training processes that share each batch")
     plan.add_argument("--batch-size", type=int, metavar="ROWS", help="in place of train.fit.batch_size")

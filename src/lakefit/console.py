@@ -3,13 +3,14 @@
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 Mode = Literal["rich", "plain", "json"]
-Look = Callable[[], tuple[int, str]]
-"""Returns the steps done so far and a short text about them; called by a thread of its own."""
+Look = Callable[[], tuple[int, str, dict[str, Any]]]
+"""Returns the steps done so far, a short text about them, and its numbers; called by a thread of its own."""
 
 
 class Console:
@@ -68,16 +69,20 @@ class Console:
                 task = progress.add_task(title, total=total, note="")
 
                 def show() -> None:
-                    done, note = look()
+                    done, note, _ = look()
                     progress.update(task, completed=done, note=note)
 
                 with _repeated(show, 0.2):
                     yield
             return
 
+        began = time.monotonic()
+
         def say() -> None:
-            done, note = look()
-            self.event("progress", f"{title} {done}/{total} {note}", done=done, total=total)
+            done, note, fields = look()
+            took = time.monotonic() - began
+            left = f"  {_duration(took / done * (total - done))} left" if done else ""
+            self.event("progress", f"{title} {done:,}/{total:,}  {note}{left}", done=done, total=total, **fields)
 
         with _repeated(say, 30):
             yield
@@ -127,6 +132,12 @@ def _repeated(show: Callable[[], None], seconds: float) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _is_number(cell: str) -> bool:

@@ -63,8 +63,8 @@ def test_a_run_killed_in_prepare_stopped_and_killed_in_train_ends_as_one_never_k
     beside = whole.start()  # waited for at the end
     assert killed.kill(lambda _: killed.has("shop/datasets/.staging-*/.scratch/train-*"))
     assert not killed.has("shop/datasets/[!.]*")
-    killed.stop(lambda: killed.has("shop/runs/*/checkpoints/epoch-00001.npz"))
-    assert killed.kill(lambda _: killed.has("shop/runs/*/checkpoints/epoch-00003.npz"))
+    killed.stop(lambda: killed.has("shop/runs/*/checkpoints/epoch-00001-*.npz"))
+    assert killed.kill(lambda _: killed.has("shop/runs/*/checkpoints/epoch-00003-*.npz"))
     assert not killed.has("shop/artifacts/[!.]*")
     assert killed.end() == whole.end(beside)
 

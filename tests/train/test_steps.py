@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fitting import fit, weights, write_dataset
+from fitting import fit, result_of, write_dataset
 from models import SIGMOID
 
 SECTION: dict[str, Any] = {
@@ -22,18 +22,20 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_by_one(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[float]], str]:
+def one_by_one(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     run_dir = tmp_path_factory.mktemp("run")
-    return fit(dataset, run_dir, SECTION), weights(run_dir / "model.weights.h5")
+    fit(dataset, run_dir, SECTION)
+    return result_of(run_dir)
 
 
 @pytest.mark.parametrize("at_once", [2, 3, 11, 100])
 def test_many_steps_at_once_are_the_same_steps(
-    dataset: Path, tmp_path: Path, one_by_one: tuple[dict[str, list[float]], str], at_once: int
+    dataset: Path, tmp_path: Path, one_by_one: dict[str, Any], at_once: int
 ) -> None:
     # An epoch has 11 batches: the last call of one must not take the first batches of the next.
     section = {**SECTION, "compile": {"steps_per_execution": at_once}}
-    assert (fit(dataset, tmp_path, section), weights(tmp_path / "model.weights.h5")) == one_by_one
+    fit(dataset, tmp_path, section)
+    assert result_of(tmp_path) == one_by_one
 
 
 @pytest.mark.parametrize("at_once", [1, 4])

@@ -17,11 +17,12 @@ from lakefit.config.file import ConfigError, PipelineSource, Problem, nearest
 from lakefit.config.pipeline import Evaluate, Output, Pipeline, Score, load_pipeline, validate_pipeline
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split, TimeSplit
 from lakefit.config.source import Source, Table
-from lakefit.config.train import Compile, Feed, Fit, Functional, Layer, Model, Train
+from lakefit.config.train import Checkpointing, Compile, Feed, Fit, Functional, Layer, Model, TensorBoard, Train
 
 __all__ = [
     "Bucketize",
     "Categorical",
+    "Checkpointing",
     "Clean",
     "Clip",
     "Compile",
@@ -53,6 +54,7 @@ __all__ = [
     "Split",
     "Statistics",
     "Table",
+    "TensorBoard",
     "Tensors",
     "TimeSplit",
     "Train",

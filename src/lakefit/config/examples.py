@@ -12,7 +12,7 @@ from lakefit.config.pipeline import Evaluate, Output, Score
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Source, Table
-from lakefit.config.train import Compile, Feed, Fit, Functional, Layer, Model, Train
+from lakefit.config.train import Checkpointing, Compile, Feed, Fit, Functional, Layer, Model, TensorBoard, Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +237,10 @@ Compile(
     ),
     Fit: (Example("{epochs: 20, batch_size: 1024}", "Fit(epochs=20, batch_size=1024)"),),
     Feed: (Example("{lanes: 16, remainder: drop}", 'Feed(lanes=16, remainder="drop")'),),
+    Checkpointing: (
+        Example('{every: 1000 steps, keep: 3, monitor: val_auc, mode: max, resume: exact}', 'Checkpointing(every="1000 steps", keep=3, monitor="val_auc", mode="max", resume="exact")'),
+    ),
+    TensorBoard: (Example("{histograms: true, profile: [10, 20]}", 'TensorBoard(histograms=True, profile=(10, 20))'),),
     Evaluate: (Example("{baseline_rows: 100000}", 'Evaluate(baseline_rows=100_000)'),),
     Score: (
         Example("{input: raw/new-*.csv, output: predictions, keys: [order_id]}", 'Score(input="raw/new-*.csv", output="predictions", keys=["order_id"])'),

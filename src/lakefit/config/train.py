@@ -122,6 +122,38 @@ class Feed(Section):
     remainder: Literal["keep", "drop"] = "keep"
 
 
+class Checkpointing(Section):
+    """What a run that was stopped or killed goes on from.
+
+    every: besides each epoch's end, after so much time or so many steps: `10min`, `30s`, `2h`, `1000 steps`. keep: the
+    last so many checkpoints, and the one of the best epoch. monitor, mode: what is best, as Keras's EarlyStopping
+    takes them. resume: `exact` refuses callbacks whose state is in no checkpoint, and goes on only on the same devices
+    and versions, so that the weights are the same to the bit; `auto` goes on as well as it can, and says where.
+    """
+
+    every: Annotated[str, Field(pattern=r"^[1-9]\d* ?(s|min|h|steps)$")] = "10min"
+    keep: Annotated[int, Field(ge=1)] = 2
+    monitor: str = "val_loss"
+    mode: Literal["auto", "min", "max"] = "auto"
+    resume: Literal["auto", "exact"] = "auto"
+
+
+class TensorBoard(Section):
+    """What TensorBoard is given besides curves.
+
+    histograms: of all weights, an epoch each. profile: the first and the last step to be profiled, counted from 1.
+    """
+
+    histograms: bool = False
+    profile: Annotated[tuple[int, int], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] | None = None
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> "TensorBoard":
+        if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
+            raise ValueError("profile: expected [first, last], two steps from 1 on")
+        return self
+
+
 class Train(Section):
     """How the model is made and trained, by Keras's own names and arguments.
 
@@ -131,7 +163,8 @@ class Train(Section):
     or mixed_bfloat16 compute in 16 bits and keep weights in 32. model: the layers, or `module:function`, which takes a
     description of the dataset and returns a keras.Model (docs/train.md). compile: optimizer, loss and metrics; a model
     that the function has compiled needs none. fit: epochs and batch size. feed: the order of rows. callbacks: of
-    `keras.callbacks`, or `module:Name`, such as `{EarlyStopping: {patience: 3}}`.
+    `keras.callbacks`, or `module:Name`, such as `{EarlyStopping: {patience: 3}}`. checkpoint: what a run goes on from.
+    tensorboard: what is shown of it. warm_start: the folder of an artifact, whose weights the model begins with.
     """
 
     devices: Annotated[str, Field(pattern=r"^(auto|(cpu|gpu)(:[1-9]\d*)?)$")] = "auto"
@@ -143,6 +176,9 @@ class Train(Section):
     fit: Fit
     feed: Feed = Field(default_factory=Feed)
     callbacks: tuple[OneKerasObject, ...] = ()
+    checkpoint: Checkpointing = Field(default_factory=Checkpointing)
+    tensorboard: TensorBoard = Field(default_factory=TensorBoard)
+    warm_start: str | None = None
 
     @model_validator(mode="after")
     def _leaves_xla_its_way(self) -> "Train":

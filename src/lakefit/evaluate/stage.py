@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 
 from lakefit.config.pipeline import Evaluate
 from lakefit.dataset.features import LabelFeature
-from lakefit.dataset.layout import METRICS, PREDICTIONS
+from lakefit.dataset.layout import METRICS, PREDICTIONS, TENSORBOARD
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.predictions import by_label, label_column, prediction_columns, prefix_of
 from lakefit.dataset.publish import staged_folder, write_json
 from lakefit.evaluate.baselines import gradient_boosting_metrics, prior_metrics
 from lakefit.evaluate.metrics import metrics_of
+from lakefit.evaluate.plots import write_plots
 from lakefit.evaluate.rows import SplitRows, read_identities, read_split
 
 Metrics = dict[str, dict[str, float]]
@@ -81,6 +82,7 @@ def evaluate(job: EvaluateJob, model: keras.Model) -> dict[str, Any]:
         for name, column in prediction_columns(of_test, labels).items():
             table = table.append_column(name, column)
         pq.write_table(table, folder / "test.parquet")
+    write_plots(job.run_dir / TENSORBOARD / "evaluation", labels, splits["validation"], predictions["validation"])
     write_json(job.run_dir / METRICS, report)
     return report
 

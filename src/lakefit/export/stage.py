@@ -1,5 +1,6 @@
 """`export`: the artifact, a folder that holds all that scoring needs."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from lakefit import __version__
 from lakefit.config import Pipeline
 from lakefit.config.functions import load_function
 from lakefit.config.render import rendered
-from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, PIPELINE, SAVED_MODEL
+from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, PIPELINE, SAVED_MODEL, WEIGHTS
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import remove_staging, staged_folder, write_atomically, write_json
 from lakefit.export.model import exported_model, input_contract
@@ -26,20 +27,22 @@ _OUTPUTS = {
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """What goes into the artifact at `target`."""
+    """What goes into the artifact at `target`. run_dir: where the trained weights are."""
 
     pipeline: Pipeline
     manifest: Manifest
     report: dict[str, Any]
     fingerprint: str
     run_fingerprint: str
+    run_dir: Path
     target: Path
 
 
 def export(job: ExportJob, trained: keras.Model) -> None:
     """Write the artifact and publish it by one rename.
 
-    saved_model/ and model.keras: the model of cleaned rows. pipeline.yaml: the pipeline file as it was run, with every
+    saved_model/ and model.keras: the model of cleaned rows. model.weights.h5: of the network alone, for
+    `train.warm_start`. pipeline.yaml: the pipeline file as it was run, with every
     default. metrics.json: what `evaluate` found. artifact.json: inputs, outputs, features and versions, and why there
     is no model.keras, which a model of the user's own code may not become.
     """
@@ -49,6 +52,7 @@ def export(job: ExportJob, trained: keras.Model) -> None:
         model.export(folder / SAVED_MODEL, verbose=False)
         why_not = _save(model, folder / MODEL, [name for _, name in job.pipeline.train.own_code()])
         write_atomically(folder / PIPELINE, rendered(job.pipeline))
+        shutil.copyfile(job.run_dir / WEIGHTS, folder / WEIGHTS)
         write_json(folder / METRICS, {key: job.report[key] for key in ("metrics", "baselines")})
         features = job.manifest.features
         description = {

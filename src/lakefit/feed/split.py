@@ -170,6 +170,12 @@ class SplitFeed:
         groups = epoch_groups(self.groups, self._seed, epoch) if self._shuffle else list(self.groups)
         return EpochOrder(tuple(groups), self.batch_size, *self._share)
 
+    def groups_of(self, epoch: int, first_batch: int, end: int) -> list[str]:
+        """Return the row groups that the batches first_batch..end-1 of an epoch are from, as people name them."""
+        order = self.order(epoch)
+        found = [order.groups[place] for place in np.unique(order.runs(first_batch, end).group)]
+        return [f"{group.file} row group {group.index}" for group in sorted(found, key=lambda g: g.first_position)]
+
     def __iter__(self) -> Iterator[Batch]:
         """Read one epoch. Raises FeedError, in place of its last batches, unless it is exactly the manifest's rows."""
         variable = [field.name for field in self.fields if field.variable is not None]
@@ -254,6 +260,11 @@ class SplitFeed:
             )
         )
         return _Opened(epoch, order, ordered, batches, stack)
+
+    @property
+    def arrived(self) -> int:
+        """The number of batches that have come out of `to_tf`'s dataset, of all epochs, some of which wait there."""
+        return self._arrivals.count if self._arrivals is not None else 0
 
     def check(self, epoch: int | None = None) -> None:
         """Raise what went wrong in the feed, or RuntimeError where the epoch was not read to its end.

@@ -186,6 +186,12 @@ class Arrivals:
         self._sent: dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
         with tf.device("CPU:0"):
             self._received = tf.Variable(tf.zeros((self.SLOTS, max(batches, 1)), tf.int64), trainable=False)
+            self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    @property
+    def count(self) -> int:
+        """The number of batches that have come out, in all."""
+        return int(self._count.numpy())
 
     def begin(self, epoch: int) -> int:
         """Return the number of a new iteration, over an epoch."""
@@ -214,6 +220,7 @@ class Arrivals:
     def arrive(self, number: Any, position: Any) -> Any:
         """Return the operation that notes a batch that has come out."""
         place = tf.stack([tf.bitwise.right_shift(position[0], self._SLOT_BIT), number])[None]
+        self._count.assign_add(1, read_value=False)
         return self._received.scatter_nd_add(place, tf.reduce_sum(tf.bitwise.invert(position), keepdims=True))
 
     def check(self, epoch: int) -> None:

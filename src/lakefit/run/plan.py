@@ -46,7 +46,11 @@ def fingerprints(valid: Validated) -> Fingerprints:
     run = fingerprint(
         {
             "dataset": dataset,
-            "train": pipeline.dump("train"),
+            # What is kept and shown of a run changes nothing that it makes.
+            "train": {
+                k: value for k, value in pipeline.dump("train").items() if k not in ("checkpoint", "tensorboard")
+            },
+            "warm_start": _artifact(pipeline.train.warm_start),
             "embeddings": pipeline.features.embeddings,
             "code": [function_source(name) for _, name in pipeline.train.own_code()],
             "versions": _versions(),
@@ -144,6 +148,11 @@ def _score_plan(valid: Validated, prints: Fingerprints, pipeline: Pipeline) -> S
 def _print_of(path: Path) -> str | None:
     found = (read_json(path) or {}).get("fingerprint")
     return found if isinstance(found, str) else None
+
+
+def _artifact(folder: str | None) -> str | None:
+    """Return the fingerprint of an artifact; None where there is none, which training will say."""
+    return _print_of(Path(folder) / ARTIFACT) if folder is not None else None
 
 
 def _versions() -> dict[str, str]:

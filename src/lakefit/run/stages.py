@@ -1,12 +1,11 @@
 """The stages as a run executes them: what is not current, in order, under the lock, written down in run.json."""
 
-import signal
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lakefit.config import Pipeline
@@ -14,11 +13,22 @@ from lakefit.config.pipeline import Score
 from lakefit.console import Console
 from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.drift import stability_index
-from lakefit.dataset.layout import METRICS, PIPELINE, RUN, TENSORBOARD, Layout
+from lakefit.dataset.layout import (
+    CHECKPOINTS,
+    HISTORY,
+    METRICS,
+    PIPELINE,
+    PREDICTIONS,
+    RUN,
+    TENSORBOARD,
+    WEIGHTS,
+    Layout,
+)
 from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, write_json
-from lakefit.errors import ContractError, InputError, StoppedError
+from lakefit.errors import ContractError, InputError, LakefitError
 from lakefit.launch.quiet import import_tensorflow_quietly
+from lakefit.launch.stop import Stop
 from lakefit.launch.threads import budget_threads
 from lakefit.run.lock import Lease, run_lock
 from lakefit.run.model_check import check_model
@@ -51,6 +61,8 @@ class Run:
         self.dataset_dir = self.layout.dataset(self.prints.dataset)
         self.run_dir = self.layout.run(self.prints.run)
         self.artifact_dir = self.layout.artifact(self.prints.artifact)
+        self.stop = Stop()
+        self.trouble: str | None = None
 
     @property
     def pipeline(self) -> Pipeline:
@@ -61,15 +73,17 @@ class Run:
         return plan(self.valid, self.prints)
 
 
-def run_stages(valid: Validated, console: Console, only: StageName | None = None) -> Run:
+def run_stages(valid: Validated, console: Console, only: StageName | None = None, *, fresh: bool = False) -> Run:
     """Run the stages that are not current, in order, or `only` one whose predecessors are current.
+
+    fresh: train from the first step, whatever there is of this run.
 
     Raises:
         LakefitError: a stage failed; run.json has the exit code and the reason.
     """
     run = Run(valid, console)
     steps = [step for step in run.plan() if only in (None, step.stage)]
-    if all(step.current for step in steps):
+    if all(step.current for step in steps) and not fresh:
         for step in steps:
             console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
         _use_again(run)
@@ -82,7 +96,9 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
             )
     ensure_writable(run.layout.root)
     _check_model(run, steps)
-    with full_disk_named(run.layout.root), run_lock(run.layout.lock) as lease, _recorded(run), _stopping():
+    with full_disk_named(run.layout.root), run_lock(run.layout.lock) as lease, _recorded(run), run.stop.listening():
+        if fresh:
+            _forget_training(run)
         for step in run.plan():
             if only is not None and step.stage != only:
                 continue
@@ -95,7 +111,17 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
                 _run_stage(run, step, lease)
         _set_current(run, lease)
         _remove_old(run)
+        if run.trouble is not None:
+            raise LakefitError(f"{run.trouble}. What was trained is finished and in its place.")
     return run
+
+
+def _forget_training(run: Run) -> None:
+    """Remove what was trained and kept of this run; what is exported stays in use until there is a new one."""
+    for name in (CHECKPOINTS, TENSORBOARD, PREDICTIONS):
+        shutil.rmtree(run.run_dir / name, ignore_errors=True)
+    for name in (WEIGHTS, HISTORY, METRICS):
+        (run.run_dir / name).unlink(missing_ok=True)
 
 
 def _check_model(run: Run, steps: Sequence[StagePlan]) -> None:
@@ -108,10 +134,6 @@ def _check_model(run: Run, steps: Sequence[StagePlan]) -> None:
         put_off = check_model(run.valid.source.path, run.valid.overrides, None)
         if put_off is not None:
             run.console.event("model", f"the model is checked after prepare: {put_off}")
-
-
-class _Terminated(BaseException):
-    """Raised by the signal, past every `except Exception` of the libraries that it interrupts."""
 
 
 def _before(stage: StageName, other: StageName) -> bool:
@@ -164,7 +186,7 @@ def _train(run: Run) -> None:
     _start_tensorflow()
     from lakefit.train.stage import train
 
-    train(train_job(run), run.console)
+    run.trouble = train(train_job(run), run.console, run.stop)
 
 
 def train_job(run: Run) -> "TrainJob":
@@ -178,7 +200,7 @@ def train_job(run: Run) -> "TrainJob":
             f"{manifest.name!r}; expected {run.prints.dataset} of {run.pipeline.name!r}. Somebody has put it there: "
             "remove the folder and run `lakefit prepare`."
         )
-    return TrainJob(run.pipeline, run.valid.source, manifest, run.dataset_dir, run.run_dir)
+    return TrainJob(run.pipeline, run.valid.source, manifest, run.dataset_dir, run.run_dir, run.prints.run)
 
 
 def _evaluate(run: Run) -> None:
@@ -199,7 +221,8 @@ def _export(run: Run) -> None:
     report = read_json(run.run_dir / METRICS)
     assert report is not None, "evaluate is current"
     trained = train_job(run)
-    job = ExportJob(run.pipeline, trained.manifest, report, run.prints.artifact, run.prints.run, run.artifact_dir)
+    prints = run.prints
+    job = ExportJob(run.pipeline, trained.manifest, report, prints.artifact, prints.run, run.run_dir, run.artifact_dir)
     export(job, load_trained(trained))
 
 
@@ -234,7 +257,7 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
     shipped = validate(run.artifact_dir / PIPELINE, to_train=False)
     inputs = score_inputs(shipped, section.input)
     wanted = score_fingerprint(run.prints.artifact, inputs)
-    with _stopping(), spark_session() as spark:
+    with run.stop.listening(), spark_session() as spark:
         return score(spark, ScoreJob(shipped.pipeline, shipped.source, inputs, run.artifact_dir, output, wanted))
 
 
@@ -263,34 +286,6 @@ def _recorded(run: Run) -> Iterator[None]:
 def _record(run: Run, exit_code: int, reason: str) -> None:
     content = read_json(run.run_dir / RUN) or {"fingerprint": run.prints.run, "dataset": run.prints.dataset}
     write_json(run.run_dir / RUN, {**content, "exit_code": exit_code, "reason": reason})
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """Turn SIGTERM into StoppedError, so that a stopped run lets go of everything and says how to go on."""
-
-    stopped = False
-
-    def stop(signal_number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
-        raise _Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:
-        # Not the main thread: whoever owns the process decides on signals.
-        yield
-        return
-    try:
-        yield
-    except BaseException as error:
-        # Also where other code has caught the signal's exception, and failed of what it interrupted.
-        if stopped:
-            raise StoppedError("Stopped by SIGTERM; what is finished is kept.") from error
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _use_again(run: Run) -> None:

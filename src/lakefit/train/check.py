@@ -38,6 +38,7 @@ def check_model(question: Question) -> Answer:
     from lakefit.train.inputs import DatasetDescription, NotLearnedError, describe
     from lakefit.train.model import build_model
     from lakefit.train.unlearned import unlearned_features, unlearned_labels
+    from lakefit.train.warm_start import artifact_description
 
     pipeline, source = load_pipeline(question["path"], tuple(question["overrides"]))
     if question["dataset"] is not None:
@@ -49,6 +50,8 @@ def check_model(question: Question) -> Answer:
         check_share(pipeline.train, strategy(pipeline.train.devices, source).num_replicas_in_sync, None, source)
         built = build_model(data, pipeline.train, source)
         build_callbacks(pipeline.train, built.logged, source)
+        if pipeline.train.warm_start is not None:
+            artifact_description(Path(pipeline.train.warm_start), data, source)
     except NotLearnedError as error:
         return Answer(problem=None, put_off=str(error))
     except LakefitError as error:

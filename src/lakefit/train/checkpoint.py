@@ -1,93 +1,240 @@
-"""A checkpoint an epoch: everything that the next epoch depends on, in one file, written atomically."""
+"""Checkpoints: everything that the next step depends on, in one file, written atomically and beside the training.
 
+A file is called by the epochs and the batches that are done, and by the first digits of its SHA-256, so that a damaged
+one is known. It is NumPy's .npz, without pickles: arrays, and JSON in `meta`.
+"""
+
+import hashlib
 import io
 import json
-import zipfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from lakefit.dataset.publish import write_atomically
-from lakefit.errors import InputError
+from lakefit.errors import LakefitError
 
-KEPT = 2
-# What these callbacks remember between epochs; other callbacks of Keras that the pipeline file can name keep nothing.
-_REMEMBERED = {
-    "EarlyStopping": ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
-    "ReduceLROnPlateau": ("wait", "cooldown_counter", "best"),
-    "ModelCheckpoint": ("best",),
+_DIGITS = 16
+_VARIABLE, _CALLBACK = "variable", "callback"
+# What Keras's own callbacks remember; the others that a pipeline file can name keep nothing, or keep it outside.
+_REMEMBERED: dict[type[keras.callbacks.Callback], tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
+    keras.callbacks.ModelCheckpoint: ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
+    keras.callbacks.LearningRateScheduler: (),
+    keras.callbacks.TerminateOnNaN: (),
 }
 
 
-def save_checkpoint(
-    folder: Path, epoch: int, model: keras.Model, callbacks: list[keras.callbacks.Callback], state: dict[str, Any]
-) -> None:
-    """Write the state after `epoch` (counted from 1) epochs; the last two checkpoints are kept.
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A state of the training, or what is read of one.
 
-    Weights, optimizer and seed generators (which a .keras file does not hold) are arrays in the order of the model's
-    variables; `state` is plain JSON data.
+    epoch: epochs done. batch: batches of the next one that are done. meta: plain data. arrays: by name.
     """
-    arrays = {f"variable-{i:04d}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
-    remembered: list[dict[str, Any]] = []
+
+    epoch: int
+    batch: int
+    meta: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    path: Path = field(default=Path())
+
+
+def keeps_its_state(callback: keras.callbacks.Callback) -> bool:
+    """Return False for a callback that begins anew after a kill: it may remember what no checkpoint holds."""
+    return type(callback) in _REMEMBERED or (hasattr(callback, "get_state") and hasattr(callback, "set_state"))
+
+
+def snapshot(
+    epoch: int, batch: int, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], meta: dict[str, Any]
+) -> Checkpoint:
+    """Return a copy of all variables (weights, optimizer, metrics, and seed generators, which a .keras file does not
+    hold) and of what the callbacks remember.
+
+    Raises:
+        LakefitError: a callback's get_state returned what can't be written.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    described = []
+    for number, variable in enumerate(_variables(model)):
+        parts = [np.array(part) for part in _components(model, variable)]
+        # Those of several devices differ where each counts for itself, such as a metric's.
+        same = all(part.tobytes() == parts[0].tobytes() for part in parts)
+        for place, part in enumerate(parts[:1] if same else parts):
+            arrays[f"{_VARIABLE}-{number:05d}-{place:03d}"] = part
+        described.append([variable.path, str(parts[0].dtype), *parts[0].shape])
+    remembered = []
     for place, callback in enumerate(callbacks):
-        values: dict[str, Any] = {}
-        for name in _REMEMBERED.get(type(callback).__name__, ()):
-            value = getattr(callback, name, None)
-            if name == "best_weights" and value is not None:
-                arrays |= {f"callback-{place:02d}-{i:04d}": np.asarray(weight) for i, weight in enumerate(value)}
-            elif value is None or isinstance(value, (bool, int)):
-                values[name] = value
-            elif name != "best_weights":
-                # Exactly, as hexadecimal: the comparison with the next epoch's value must not change.
-                values[name] = float(value).hex()
-        remembered.append(values)
-    meta = {"epoch": epoch, "callbacks": remembered, **state}
-    sink = io.BytesIO()
-    np.savez(sink, allow_pickle=False, meta=np.array(json.dumps(meta)), **arrays)
-    write_atomically(folder / f"epoch-{epoch:05d}.npz", sink.getvalue())
-    for old in sorted(folder.glob("epoch-*.npz"))[:-KEPT]:
-        old.unlink()
+        found: list[NDArray[Any]] = []
+        remembered.append(_plain(_state_of(callback), found, type(callback).__name__))
+        arrays |= {f"{_CALLBACK}-{place:03d}-{number:05d}": array for number, array in enumerate(found)}
+    return Checkpoint(epoch, batch, {**meta, "variables": described, "callbacks": remembered}, arrays)
 
 
-def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest checkpoint that can be read whole and its state, or None."""
-    for path in sorted(folder.glob("epoch-*.npz"), reverse=True):
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                if file.zip.testzip() is None:  # reads all of it and compares checksums
-                    return path, json.loads(str(file["meta"]))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            continue
-    return None
+def described_variables(model: keras.Model) -> list[list[Any]]:
+    """Return path, dtype and shape of all variables, as a checkpoint's `meta["variables"]` has them."""
+    return [[v.path, str(np.dtype(v.dtype)), *v.shape] for v in _variables(model)]
 
 
-def restore_variables(path: Path, model: keras.Model) -> None:
-    """Set weights, optimizer and seed generators. Raises InputError where the checkpoint is of another model."""
-    with np.load(path, allow_pickle=False) as file:
-        variables = _variables(model)
-        names = [name for name in file.files if name.startswith("variable-")]
-        if len(names) != len(variables):
-            raise InputError(
-                f"{path}: holds {len(names)} variables, the model has {len(variables)}: it is of another model or "
-                "another version of Keras. Remove the run's folder to train afresh."
-            )
-        for name, variable in zip(names, variables, strict=True):
-            variable.assign(file[name])
+def restore_variables(checkpoint: Checkpoint, model: keras.Model) -> None:
+    """Set all variables of a model that has the same ones."""
+    for number, variable in enumerate(_variables(model)):
+        parts = _components(model, variable)
+        for place, part in enumerate(parts):
+            name = f"{_VARIABLE}-{number:05d}-{place:03d}"
+            part.assign(checkpoint.arrays.get(name, checkpoint.arrays[f"{_VARIABLE}-{number:05d}-000"]))
 
 
-def restore_callbacks(path: Path, callbacks: list[keras.callbacks.Callback]) -> None:
+def restore_callbacks(checkpoint: Checkpoint, callbacks: Sequence[keras.callbacks.Callback]) -> None:
     """Give callbacks back what they remembered; Keras clears it when training begins, so after that."""
-    with np.load(path, allow_pickle=False) as file:
-        meta = json.loads(str(file["meta"]))
-        for place, (callback, values) in enumerate(zip(callbacks, meta["callbacks"], strict=True)):
-            for name, value in values.items():
-                setattr(callback, name, float.fromhex(value) if isinstance(value, str) else value)
-            weights = [file[name] for name in file.files if name.startswith(f"callback-{place:02d}-")]
-            if weights:
-                callback.best_weights = weights
+    for place, (callback, state) in enumerate(zip(callbacks, checkpoint.meta["callbacks"], strict=True)):
+        names = sorted(name for name in checkpoint.arrays if name.startswith(f"{_CALLBACK}-{place:03d}-"))
+        found = _restored(state, [checkpoint.arrays[name] for name in names])
+        if type(callback) in _REMEMBERED:
+            for name, value in found.items():
+                setattr(callback, name, value)
+        elif keeps_its_state(callback):
+            callback.set_state(found)
+
+
+class CheckpointFolder:
+    """The last checkpoints of a run and the best one. They are written by a thread, while the training goes on.
+
+    failed: why a checkpoint could not be written, None where all were.
+    """
+
+    def __init__(self, folder: Path, keep: int, failed: Callable[[OSError], None]) -> None:
+        """failed: called, by the thread, with what went wrong."""
+        self.folder = folder
+        self.failed: OSError | None = None
+        self._keep = keep
+        self._say_failed = failed
+        self._changed = threading.Condition()
+        self._waiting: list[Checkpoint] = []
+        self._best_epoch: int | None = None
+        self._writing = False
+        self._thread: threading.Thread | None = None
+
+    def save(self, checkpoint: Checkpoint, best_epoch: int | None = None) -> None:
+        """Write a checkpoint soon; one that still waits to be written is left out for it, but for the best.
+
+        best_epoch: the checkpoint after so many epochs is kept, besides the last ones.
+        """
+        with self._changed:
+            best = [waits for waits in self._waiting if (waits.epoch, waits.batch) == (best_epoch, 0)]
+            self._waiting, self._best_epoch = [*best, checkpoint], best_epoch
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_all, name="checkpoints", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Return once all is written."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._writing)
+
+    def newest(self, damaged: Callable[[Path], None]) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, or None. damaged: called with each newer one that is not."""
+        for path in reversed(self._files()):
+            found = _read(path)
+            if found is not None:
+                return found
+            damaged(path)
+        return None
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("epoch-*-batch-*.npz"))
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                checkpoint, best_epoch, self._writing = self._waiting.pop(0), self._best_epoch, True
+            try:
+                self._write(checkpoint, best_epoch)
+            except OSError as error:
+                self.failed = error
+                self._say_failed(error)
+            finally:
+                with self._changed:
+                    self._writing = False
+                    self._changed.notify_all()
+
+    def _write(self, checkpoint: Checkpoint, best_epoch: int | None) -> None:
+        sink = io.BytesIO()
+        meta = {"epoch": checkpoint.epoch, "batch": checkpoint.batch, **checkpoint.meta}
+        np.savez(sink, allow_pickle=False, meta=np.array(json.dumps(meta)), **checkpoint.arrays)
+        content = sink.getbuffer()
+        digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
+        name = f"epoch-{checkpoint.epoch:05d}-batch-{checkpoint.batch:09d}-{digest}.npz"
+        write_atomically(self.folder / name, bytes(content))
+        best = f"epoch-{best_epoch:05d}-batch-{0:09d}-" if best_epoch is not None else name
+        for old in self._files()[: -self._keep]:
+            if not old.name.startswith(best):
+                old.unlink()
+
+
+def _read(path: Path) -> Checkpoint | None:
+    """Return a checkpoint, or None where it is damaged."""
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest()[:_DIGITS] != path.stem.rsplit("-", 1)[1]:
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(str(arrays.pop("meta")))
+        return Checkpoint(meta["epoch"], meta["batch"], meta, arrays, path)
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
 
 
 def _variables(model: keras.Model) -> list[Any]:
-    return [*model.variables, *model.optimizer.variables]
+    """Return all that a training step changes, once each, in an order that is always the same."""
+    found = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    return list({id(variable): variable for variable in found}.values())
+
+
+def _components(model: keras.Model, variable: Any) -> Sequence[Any]:
+    """Return the TensorFlow variable of each device."""
+    parts: Sequence[Any] = model.distribute_strategy.experimental_local_results(variable.value)
+    return parts
+
+
+def _state_of(callback: keras.callbacks.Callback) -> Any:
+    if type(callback) in _REMEMBERED:
+        return {name: getattr(callback, name, None) for name in _REMEMBERED[type(callback)]}
+    return callback.get_state() if keeps_its_state(callback) else None
+
+
+def _plain(value: Any, arrays: list[NDArray[Any]], owner: str) -> Any:
+    """Return a value as JSON has it, arrays as their places in `arrays`. Python writes floats so that they return."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray | np.generic) and value.dtype != object:
+        arrays.append(np.array(value))
+        return {"array": len(arrays) - 1}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _plain(inner, arrays, owner) for key, inner in value.items()}}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, arrays, owner) for inner in value]
+    raise LakefitError(
+        f"train.callbacks: {owner}.get_state() returned a {type(value).__name__}, which a checkpoint can't hold: give "
+        "numbers, text, arrays, and lists and dicts of them by text."
+    )
+
+
+def _restored(value: Any, arrays: Sequence[NDArray[Any]]) -> Any:
+    if isinstance(value, dict):
+        if "array" in value:
+            return arrays[value["array"]]
+        return {key: _restored(inner, arrays) for key, inner in value["dict"].items()}
+    if isinstance(value, list):
+        return [_restored(inner, arrays) for inner in value]
+    return value

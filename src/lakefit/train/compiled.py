@@ -12,6 +12,7 @@ from lakefit.config.file import Key
 from lakefit.config.train import Compile, KerasObject, Train, keras_name_and_arguments
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.predictions import as_given, prefix_of
+from lakefit.train.checkpoint import keeps_its_state
 from lakefit.train.objects import classes, functions, make, unknown
 from lakefit.train.task import accuracy_of, check_loss, check_metric, default_loss, snake_case
 
@@ -98,6 +99,12 @@ def build_callbacks(train: Train, logged: Sequence[str] | None, source: Pipeline
         if not isinstance(callback, keras.callbacks.Callback):
             key = ("train", "callbacks", place)
             raise source.error(Problem(key, f"{name} makes a {type(callback).__name__}; expected a keras Callback"))
+        if train.checkpoint.resume == "exact" and not keeps_its_state(callback):
+            message = (
+                f"{name} may keep what no checkpoint holds, and checkpoint.resume: exact is asked for: give it "
+                "get_state() and set_state(state) (docs/train.md), or leave it out, or resume: auto"
+            )
+            raise source.error(Problem(("train", "callbacks", place), message))
         callbacks.append(callback)
     return callbacks
 

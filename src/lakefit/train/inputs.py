@@ -155,11 +155,15 @@ class Inputs:
         lookup = part.lookup
         if lookup.name not in self._embedded:
             size = self._description.embeddings.get(lookup.name) or embedding_size(lookup.size)
-            # Names that no layer of the user's has.
-            layer = keras.layers.Embedding(lookup.size, size, name=f"lakefit_embedding_{part.number}")
+            layer = keras.layers.Embedding(lookup.size, size, name=embedding_name(part.number))
             columns = [keras.ops.take(self.tensors[CATEGORICAL], place, axis=1) for place in part.places]
             self._embedded[lookup.name] = layer(columns[0]) if len(columns) == 1 else _pooled(layer, columns)
         return self._embedded[lookup.name]
+
+
+def embedding_name(number: int) -> str:
+    """Return the name of the embedding of the n-th of `features.lookups`, which no layer of the user's has."""
+    return f"lakefit_embedding_{number}"
 
 
 def embedding_size(categories: int) -> int:

@@ -3,7 +3,9 @@
 import os
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +13,59 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lakefit.config import Pipeline, PipelineSource, Problem, Train
+from lakefit.config import Pipeline, PipelineSource, Problem
 from lakefit.console import Console
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, TENSORBOARD, WEIGHTS
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import write_json
-from lakefit.errors import LakefitError
+from lakefit.errors import InputError
 from lakefit.feed.split import SplitFeed
-from lakefit.train.checkpoint import latest_checkpoint, restore_callbacks, restore_variables, save_checkpoint
+from lakefit.launch.stop import Stop
+from lakefit.train.checkpoint import Checkpoint, CheckpointFolder, described_variables
 from lakefit.train.compiled import build_callbacks
 from lakefit.train.devices import build_without_data, check_share, strategy, weighted_by_rows
 from lakefit.train.inputs import describe
+from lakefit.train.keeper import Keeper
+from lakefit.train.meter import Meter
 from lakefit.train.model import BuiltModel, build_model
-from lakefit.train.steps import Callbacks, Steps
-from lakefit.train.tensorboard import Curves
+from lakefit.train.probe import Probe
+from lakefit.train.steps import Callbacks, Steps, profiled
+from lakefit.train.tensorboard import Curves, flat
+from lakefit.train.warm_start import warm_start
 
 AHEAD = 2
 """Batches that are ready when the model asks for them."""
+PROBED = 1_024
+"""Rows of the validation split on which gradients, predictions and units are looked at after each epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """What to train on, and where its checkpoints, history, TensorBoard logs and model go."""
+    """What to train on, and where its checkpoints, history, TensorBoard logs and model go.
+
+    fingerprint: of the run, which a checkpoint must have, too.
+    """
 
     pipeline: Pipeline
     source: PipelineSource
     manifest: Manifest
     dataset_dir: Path
     run_dir: Path
+    fingerprint: str
 
 
-def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
-    """Train to the end, from the last checkpoint where there is one; return the history, a list a metric.
+def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
+    """Train to the end, from the last checkpoint where there is one; return what went wrong beside it, or None.
 
-    The weights are written as `model.weights.h5` in the run's folder, of which `load_trained` makes the model again.
+    The weights are written as `model.weights.h5` in the run's folder, of which `load_trained` makes the model again,
+    and the history, a list a metric, as `history.json`.
 
     Raises:
         ConfigError: what the pipeline file names is none of Keras's. FeedError: an epoch was not delivered whole.
+        InputError: there is a checkpoint of something else. StoppedError: as `stop` asked, with a checkpoint.
     """
     section = job.pipeline.train
+    epochs = section.fit.epochs
     keras.utils.clear_session()
     keras.utils.set_random_seed(section.seed)
     if section.deterministic:
@@ -60,12 +76,113 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         model = built.model
         model.optimizer.build(model.trainable_variables)
         callbacks = build_callbacks(section, built.logged, job.source)
-    batch_size = section.fit.batch_size
+    training, validation = _feeds(job)
+    check_share(section, devices.num_replicas_in_sync, training.rows, job.source)
+
+    def no_checkpoint(error: OSError) -> None:
+        text = f"no checkpoint could be written, and training goes on without: {error}"
+        console.event("checkpoint_failed", text, reason=str(error))
+
+    folder = CheckpointFolder(job.run_dir / CHECKPOINTS, section.checkpoint.keep, no_checkpoint)
+    about = about_run(job, devices.num_replicas_in_sync)
+    found = folder.newest(
+        lambda path: console.event("damaged", f"{path}: is damaged (its checksum differs): the one before is taken")
+    )
+    validation_batches = batches_for(built, validation, devices)
+    with devices.scope():
+        # Metrics have variables, too, which a checkpoint holds.
+        build_without_data(model, validation_batches)
+    if found is None and section.warm_start is not None:
+        unknown = warm_start(built, section, job.source)
+        text = f"the weights of {section.warm_start} are what this run begins with"
+        text += f"; {unknown:,} categories are new" if unknown else ""
+        console.event("warm_start", text, artifact=section.warm_start, new_categories=unknown)
+    if found is not None:
+        check_about(found, {**about, "variables": described_variables(model)}, section.checkpoint.resume, console)
+        training.epoch, training.first_batch = found.epoch, found.batch
+        if found.meta["stopped"]:
+            training.epoch, training.first_batch = epochs, 0
+        text = f"train goes on after epoch {found.epoch}" + (f" and {found.batch:,} batches" if found.batch else "")
+        console.event("resume", text, epoch=found.epoch, batch=found.batch, checkpoint=found.path.name)
+    first_epoch = training.epoch
+    if training.first_batch == training.batches:
+        # All but the validation of an epoch.
+        training.epoch, training.first_batch = training.epoch + 1, 0
+    curves = Curves(
+        job.run_dir / TENSORBOARD,
+        Probe(built, SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=PROBED, shuffle=False)),
+        histograms=section.tensorboard.histograms,
+        settings=flat(section.model_dump(mode="json", include={"compile", "fit", "model", "seed", "dtype_policy"})),
+        failed=lambda error: console.event(
+            "tensorboard_failed", f"TensorBoard's curves could not be written, and training goes on: {error}"
+        ),
+    )
+    curves.go_on_from(found.meta["curves"] if found is not None else {})
+    keeper = Keeper(
+        training=training,
+        validation=validation,
+        callbacks=callbacks,
+        curves=curves,
+        folder=folder,
+        settings=section.checkpoint,
+        about=about,
+        found=found,
+        epochs=epochs,
+        stop=stop,
+        console=console,
+    )
+    keeper.steps = steps = Steps(model, training.batches)
+    curves.meter = keeper.meter = meter = Meter(model, training, steps)
+    batches = batches_for(built, training, devices, epochs=epochs - training.epoch)
+    all_callbacks = Callbacks(
+        [*callbacks, keeper.best, curves, keeper],
+        model,
+        steps,
+        epochs=epochs,
+        after_steps=keeper.after_steps,
+        after_validation_steps=keeper.after_validation_steps,
+    )
+    profile = profiled(all_callbacks, steps, section.tensorboard.profile, job.run_dir / TENSORBOARD)
+    ended = threading.Event()
+    threading.Thread(target=_say_first_step, args=(model, ended, console), daemon=True).start()
+    with console.progress("train", training.batches * epochs, lambda: _progress(keeper, epochs)):
+        try:
+            with stop.deferred(), meter.looking(), profile:
+                model.fit(
+                    batches,
+                    validation_data=validation_batches,
+                    epochs=epochs,
+                    initial_epoch=first_epoch,
+                    # With the steps given, Keras makes one iterator for training, and one an epoch for validation.
+                    steps_per_epoch=training.batches,
+                    validation_steps=validation.batches,
+                    callbacks=all_callbacks,
+                    shuffle=False,  # the feed shuffles; Keras would warn that it can not
+                    verbose=0,
+                )
+        except tf.errors.OpError:
+            for feed in (training, validation):
+                if feed.error is not None:
+                    raise feed.error from None
+            raise
+        finally:
+            ended.set()
+            training.close()
+            folder.flush()
+    write_json(job.run_dir / HISTORY, keeper.history)
+    _save_weights(model, job.run_dir / WEIGHTS)
+    return f"{folder.folder}: a checkpoint could not be written: {folder.failed}" if folder.failed else None
+
+
+def _feeds(job: TrainJob) -> tuple[SplitFeed, SplitFeed]:
+    """Return the batches of the training and of the validation split."""
+    section = job.pipeline.train
+    size = section.fit.batch_size
     training = SplitFeed(
         job.dataset_dir,
         job.manifest,
         "train",
-        batch_size=batch_size,
+        batch_size=size,
         seed=section.seed,
         lanes=section.feed.lanes,
         remainder=section.feed.remainder,
@@ -74,67 +191,43 @@ def train(job: TrainJob, console: Console) -> dict[str, list[float]]:
         raise job.source.error(
             Problem(
                 ("train", "feed", "remainder"),
-                f"drop: the training split has {training.rows:,} rows, fewer than a batch of {batch_size:,}, so no "
+                f"drop: the training split has {training.rows:,} rows, fewer than a batch of {size:,}, so no "
                 "batch would be left; keep the remainder, or lower train.fit.batch_size",
             )
         )
-    check_share(section, devices.num_replicas_in_sync, training.rows, job.source)
-    validation = SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=batch_size, shuffle=False)
-    checkpoints = job.run_dir / CHECKPOINTS
-    found = latest_checkpoint(checkpoints)
-    history: dict[str, list[float]] = {}
-    first_epoch = 0
-    if found is not None:
-        path, state = found
-        with devices.scope():
-            restore_variables(path, model)
-        history = state["history"]
-        first_epoch = section.fit.epochs if state["stopped"] else state["epoch"]
-        console.event("resume", f"train goes on after epoch {state['epoch']}", epoch=state["epoch"])
+    return training, SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=size, shuffle=False)
 
-    steps = Steps(model, training.batches)
-    keeper = _EpochKeeper(
-        steps=steps,
-        feeds=(training, validation),
-        callbacks=callbacks,
-        checkpoints=checkpoints,
-        restore_from=found[0] if found is not None else None,
-        history=history,
-        console=console,
-        epochs=section.fit.epochs,
-    )
-    training.epoch = first_epoch
-    batches = batches_for(built, training, devices, epochs=section.fit.epochs - first_epoch)
-    if devices.num_replicas_in_sync > 1:
-        with devices.scope():
-            build_without_data(model, batches)
-    # Ours come last: what they write down is what the others have made of the epoch.
-    all_callbacks = [*callbacks, Curves(job.run_dir / TENSORBOARD), keeper]
-    with console.progress("train", training.batches * section.fit.epochs, lambda: _progress(model, training, section)):
-        try:
-            model.fit(
-                batches,
-                validation_data=batches_for(built, validation, devices),
-                epochs=section.fit.epochs,
-                initial_epoch=first_epoch,
-                # With the steps given, Keras makes one iterator of the training split, and one an epoch for validation.
-                steps_per_epoch=training.batches,
-                validation_steps=validation.batches,
-                callbacks=Callbacks(all_callbacks, model, epochs=section.fit.epochs, steps=training.batches),
-                shuffle=False,  # the feed shuffles; Keras would warn that it can not
-                verbose=0,
-            )
-        except tf.errors.OpError:
-            for feed in (training, validation):
-                if feed.error is not None:
-                    raise feed.error from None
-            raise
-        finally:
-            keeper.ended = True
-            training.close()
-    write_json(job.run_dir / HISTORY, history)
-    _save_weights(model, job.run_dir / WEIGHTS)
-    return history
+
+def about_run(job: TrainJob, replicas: int) -> dict[str, Any]:
+    """Return what a checkpoint says of its run, so that no other goes on from it."""
+    return {
+        "run": job.fingerprint,
+        "dataset": job.manifest.fingerprint,
+        "devices": f"{replicas} of {tf.config.list_logical_devices()[-1].device_type}",
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
+    }
+
+
+def check_about(found: Checkpoint, due: Mapping[str, Any], resume: str, console: Console) -> None:
+    """Raise InputError where a checkpoint is of another run, dataset or model; other devices or versions are only said,
+    but where the resume must be exact."""
+    for name in ("run", "dataset", "variables", "devices", "versions"):
+        old, new = found.meta[name], due[name]
+        if old == new:
+            continue
+        if name == "variables":
+            changed = next(((a, b) for a, b in zip_longest(old, new) if a != b), (None, None))
+            old, new = ("no more variables" if side is None else _variable(side) for side in changed)
+        what = f"{found.path}: {name} of this checkpoint: {old}; now: {new}"
+        if name in ("devices", "versions") and resume != "exact":
+            console.event("resume", f"{what}. Training goes on, and the weights may differ in their last digits")
+            continue
+        raise InputError(f"{what}. Begin anew with --fresh, or restore what it was.")
+
+
+def _variable(described: Sequence[Any]) -> str:
+    path, dtype, *shape = described
+    return f"{path} {dtype} {tuple(shape)}"
 
 
 def batches_for(
@@ -175,18 +268,24 @@ def _save_weights(model: keras.Model, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def _progress(model: keras.Model, training: SplitFeed, section: Train) -> tuple[int, str]:
-    """Return the steps done in all epochs together, and epoch and loss in words.
+def _progress(keeper: Keeper, epochs: int) -> tuple[int, str, dict[str, Any]]:
+    """Return the steps done in all epochs together, and how it goes, in words and as fields.
 
     Asked for by another thread: a callback at each batch would make Keras wait for it, and for the loss's value.
     """
-    done = int(np.asarray(model.optimizer.iterations))
-    text = f"epoch {min(done // training.batches + 1, section.fit.epochs)}/{section.fit.epochs}"
-    tracker = next((metric for metric in model.metrics if metric.name == "loss"), None)
-    count = float(np.asarray(tracker.count)) if tracker is not None else 0.0
-    if tracker is None or not count:
-        return done, text
-    return done, f"{text}  loss {float(np.asarray(tracker.total)) / count:.4f}"
+    steps = keeper.steps
+    done = keeper.epoch * steps.steps + steps.done
+    fields: dict[str, Any] = {"epoch": min(keeper.epoch + 1, epochs), "step": steps.done}
+    text = f"epoch {fields['epoch']}/{epochs}"
+    for name, value in keeper.logs().items():
+        fields[name] = value
+        text += f"  {name} {value:.4f}"
+    shares = keeper.meter.now()
+    if shares is not None and shares.steps:
+        rows_per_s = shares.steps * keeper.batch_size / shares.seconds
+        fields |= {"rows_per_s": round(rows_per_s), "input": round(shares.input, 3), "blame": shares.blame()}
+        text += f"  {rows_per_s:,.0f} rows/s  {shares.blame()}"
+    return done, text, fields
 
 
 def since_start() -> float:
@@ -195,79 +294,11 @@ def since_start() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-class _EpochKeeper(keras.callbacks.Callback):
-    """At each epoch's end: check the receipts, write the checkpoint, say how it went."""
-
-    def __init__(
-        self,
-        *,
-        steps: Steps,
-        feeds: tuple[SplitFeed, SplitFeed],
-        callbacks: list[keras.callbacks.Callback],
-        checkpoints: Path,
-        restore_from: Path | None,
-        history: dict[str, list[float]],
-        console: Console,
-        epochs: int,
-    ) -> None:
-        super().__init__()
-        self._steps = steps
-        self._training, self._validation = feeds
-        self._others = callbacks
-        self._checkpoints = checkpoints
-        self._restore_from = restore_from
-        self._history = history
-        self._console = console
-        self._epochs = epochs
-        self.ended = False
-        self._began = 0.0
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._restore_from is not None:
-            restore_callbacks(self._restore_from, self._others)
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self._began:
-            threading.Thread(target=self._say_first_step, daemon=True).start()
-        self._steps.begin_epoch()
-        self._began = time.monotonic()
-
-    def _say_first_step(self) -> None:
-        """Say how long the start took. Looked at from outside: Keras would wait for a callback at every batch."""
-        before = int(np.asarray(self.model.optimizer.iterations))
-        while int(np.asarray(self.model.optimizer.iterations)) == before:
-            if self.ended:
-                return
-            time.sleep(0.02)
-        seconds = round(since_start(), 1)
-        self._console.event("first_step", f"the first step was done {seconds} s after the start", seconds=seconds)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._training.check(epoch)
-        self._validation.check()
-        seconds = time.monotonic() - self._began
-        values = {name: float(np.asarray(value)) for name, value in (logs or {}).items()}
-        if not np.isfinite(values.get("loss", 0.0)):
-            raise LakefitError(
-                f"The loss is {values['loss']} in epoch {epoch + 1}: training has diverged. Lower "
-                "train.compile.optimizer's learning_rate, or look for extreme values in the numeric features "
-                "(features.numeric of the dataset's manifest has their range). Nothing was exported."
-            )
-        for name, value in values.items():
-            self._history.setdefault(name, []).append(value)
-        save_checkpoint(
-            self._checkpoints,
-            epoch + 1,
-            self.model,
-            self._others,
-            {"history": self._history, "stopped": bool(self.model.stop_training)},
-        )
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        rows_per_s = self._training.rows / seconds if seconds else 0.0
-        self._console.event(
-            "epoch",
-            f"epoch {epoch + 1}/{self._epochs}  {shown}  {rows_per_s:,.0f} rows/s",
-            epoch=epoch + 1,
-            **values,
-            rows_per_s=round(rows_per_s),
-        )
+def _say_first_step(model: keras.Model, ended: threading.Event, console: Console) -> None:
+    """Say how long the start took. Looked at from outside: Keras would wait for a callback at every batch."""
+    before = int(np.asarray(model.optimizer.iterations))
+    while int(np.asarray(model.optimizer.iterations)) == before:
+        if ended.wait(0.02):
+            return
+    seconds = round(since_start(), 1)
+    console.event("first_step", f"the first step was done {seconds} s after the start", seconds=seconds)

@@ -1,0 +1,31 @@
+"""`lakefit tensorboard`: TensorBoard over the runs of a pipeline, for this machine alone."""
+
+import time
+from pathlib import Path
+
+from lakefit.console import Console
+from lakefit.errors import InputError
+from lakefit.launch.quiet import import_tensorflow_quietly
+
+
+def serve(runs: Path, port: int, console: Console) -> None:
+    """Serve the curves of all runs below a folder, on the loopback address, until the process is stopped.
+
+    Raises:
+        InputError: there is no run yet, or the port is taken.
+    """
+    if not any(runs.glob("*/tensorboard/*")):
+        raise InputError(f"{runs}: no run has been trained yet, so there is nothing to show. Run `lakefit run` first.")
+    import_tensorflow_quietly("tensorboard.program")
+    from tensorboard import program
+    from tensorboard.program import TensorBoardServerException
+
+    board = program.TensorBoard()
+    board.configure(argv=["tensorboard", "--logdir", str(runs), "--host", "127.0.0.1", "--port", str(port)])
+    try:
+        address = board.launch()
+    except TensorBoardServerException as error:
+        raise InputError(f"--port {port}: {error}. Name another one; 0 takes any that is free.") from error
+    console.event("tensorboard", f"TensorBoard shows {runs} at {address} (Ctrl-C ends it)", address=address)
+    while True:
+        time.sleep(3600)

@@ -1,0 +1,150 @@
+"""Checkpoints: which are kept, which are refused, and what becomes of a training that can write none."""
+
+import errno
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fitting import fit, result_of, start, write_dataset
+from lakefit.config import ConfigError
+from lakefit.errors import InputError, LakefitError
+from lakefit.train import checkpoint
+from models import SIGMOID
+
+
+def section(**changes: Any) -> dict[str, Any]:
+    return {
+        "devices": "cpu",
+        "model": {"sequential": [{"Dense": {"units": 4, "activation": "relu"}}, SIGMOID]},
+        "compile": {"optimizer": {"Adam": {"learning_rate": 0.1}}},
+        "fit": {"epochs": 3, "batch_size": 32},
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent)
+
+
+def checkpoints(run_dir: Path) -> list[str]:
+    return sorted(path.name.rsplit("-", 1)[0] for path in (run_dir / "checkpoints").iterdir())
+
+
+def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_last_ones_are_kept_and_the_best(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # While one is written, others wait, and a newer one takes the place of all of them but the best.
+    write = checkpoint.write_atomically
+    written = []
+
+    def slow(path: Path, content: bytes) -> None:
+        time.sleep(0.7)
+        written.append(path.name.rsplit("-", 1)[0])
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", slow)
+    kept = {"every": "1h", "keep": 2, "monitor": "loss", "mode": "max"}
+    fit(dataset, tmp_path, section(fit={"epochs": 30, "batch_size": 32}, checkpoint=kept))
+    losses = json.loads((tmp_path / "history.json").read_text())["loss"]
+    best = 1 + losses.index(max(losses))
+    assert best < 29, "the test means something"
+    assert len(written) < 20
+    assert checkpoints(tmp_path) == [f"epoch-{best:05d}-batch-000000000", *written[-2:]]
+    assert written[-1] == "epoch-00030-batch-000000000"
+
+
+def test_a_damaged_one_is_said_and_the_one_before_is_taken(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    fit(dataset, whole, section(fit={"epochs": 5, "batch_size": 32}))
+    fit(dataset, damaged, section())
+    newest = max((damaged / "checkpoints").iterdir())
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    capsys.readouterr()
+    fit(dataset, damaged, section(fit={"epochs": 5, "batch_size": 32}))
+    said = events(capsys)
+    assert [event["event"] for event in said][:2] == ["damaged", "resume"]
+    assert newest.name in said[0]["message"]
+    assert said[1]["epoch"] < 3
+    assert result_of(damaged) == result_of(whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fingerprint": "2"}, "run of this checkpoint: 1; now: 2. Begin anew with --fresh"),
+        (
+            {"model": {"sequential": [{"Dense": {"units": 5, "activation": "relu"}}, SIGMOID]}},
+            r"variables of this checkpoint: .*kernel float32 \(3, 4\); now: .*kernel float32 \(3, 5\)",
+        ),
+        ({"model": {"sequential": [SIGMOID]}}, r"variables of this checkpoint: .*\(3, 4\); now: .*\(3, 1\)"),
+    ],
+)
+def test_one_of_something_else_is_refused_and_both_are_shown(
+    dataset: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    fit(dataset, tmp_path, section())
+    fingerprint = changes.pop("fingerprint", "1")
+    with pytest.raises(InputError, match=said):
+        fit(dataset, tmp_path, section(**changes), fingerprint)
+
+
+@pytest.mark.parametrize("resume", ["auto", "exact"])
+def test_one_of_other_devices(dataset: Path, tmp_path: Path, resume: str) -> None:
+    fit(dataset, tmp_path, section())
+    two = section(devices="cpu:2", fit={"epochs": 4, "batch_size": 32}, checkpoint={"resume": resume})
+    output, _ = start(dataset, tmp_path, two).communicate(timeout=120)
+    shown = "devices of this checkpoint: 1 of CPU; now: 2 of CPU. "
+    if resume == "exact":
+        assert f"InputError: {tmp_path}" in output
+        assert f"{shown}Begin anew with --fresh" in output
+    else:
+        assert f"{shown}Training goes on, and the weights may differ in their last digits" in output
+        assert len(json.loads((tmp_path / "history.json").read_text())["loss"]) == 4
+
+
+def test_a_training_that_can_write_none_goes_on_and_says_so(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    whole, without = tmp_path / "whole", tmp_path / "without"
+    assert fit(dataset, whole, section()) is None
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    trouble = fit(dataset, without, section())
+    assert trouble is not None
+    assert "checkpoints: a checkpoint could not be written: [Errno 28] No space left on device" in trouble
+    assert any(event["event"] == "checkpoint_failed" for event in events(capsys))
+    assert result_of(without) == result_of(whole)
+
+
+def test_a_callback_whose_state_is_in_no_checkpoint_is_refused_where_a_resume_must_be_exact(
+    dataset: Path, tmp_path: Path
+) -> None:
+    forgetful = section(callbacks=["own_models:Batches"])
+    fit(dataset, tmp_path, forgetful)
+    with pytest.raises(ConfigError, match=r"train.callbacks.0: own_models:Batches may keep what no checkpoint holds"):
+        fit(dataset, tmp_path, {**forgetful, "checkpoint": {"resume": "exact"}})
+    fit(dataset, tmp_path / "kept", section(callbacks=["own_models:Cooling"], checkpoint={"resume": "exact"}))
+
+
+def test_a_state_that_can_not_be_written_is_named(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(LakefitError, match=r"Odd.get_state\(\) returned a set, which a checkpoint can't hold"):
+        fit(dataset, tmp_path, section(callbacks=["own_models:Odd"]))

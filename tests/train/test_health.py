@@ -1,0 +1,85 @@
+"""What does not look well is said in plain words, and what is hopeless ends the training."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fitting import fit, write_dataset
+from lakefit.errors import LakefitError
+from lakefit.train.health import unhealthy
+from lakefit.train.probe import Findings
+from models import SIGMOID
+
+WELL = Findings(gradient_norm=0.5, weight_norm=3.0, spread=0.2, dead=0.1)
+
+
+def findings(**changes: Any) -> Findings:
+    return Findings(**{"gradient_norm": 0.5, "weight_norm": 3.0, "spread": 0.2, "dead": 0.1, **changes})
+
+
+@pytest.mark.parametrize(
+    ("losses", "held_out", "found", "norms", "problem"),
+    [
+        ([0.7, 0.6], [0.7, 0.65], WELL, [0.6], None),
+        ([0.7], [0.7], WELL, [], None),
+        ([0.7, 0.6, 0.6], [0.7, 0.65, 0.65], WELL, [0.5, 0.5], "loss_stands"),
+        ([0.7, 0.6], [0.7, 0.6], findings(spread=0.0), [0.5], "constant_predictions"),
+        ([0.7, 0.6], [0.7, 0.6], findings(dead=0.6), [0.5], "dead_units"),
+        ([0.7, 0.6], [0.7, 0.6], findings(dead=None), [0.5], None),
+        ([0.7, 0.6], [0.7, 0.6], findings(gradient_norm=80.0), [0.5, 0.7, 0.4], "exploding_gradients"),
+        ([0.7], [0.7], findings(gradient_norm=2e3), [], "exploding_gradients"),
+        ([0.7, 0.6, 0.5, 0.4], [0.6, 0.61, 0.62, 0.63], WELL, [0.5], "overfitting"),
+        ([0.7, 0.6, 0.5, 0.4], [0.6, 0.61, 0.60, 0.63], WELL, [0.5], None),
+        ([0.7, 0.6, 0.5, 0.6], [0.6, 0.61, 0.62, 0.63], WELL, [0.5], None),
+    ],
+)
+def test_what_does_not_look_well(
+    losses: list[float], held_out: list[float], found: Findings, norms: list[float], problem: str | None
+) -> None:
+    assert list(unhealthy({"loss": losses, "val_loss": held_out}, found, norms)) == ([problem] if problem else [])
+
+
+def section(**changes: Any) -> dict[str, Any]:
+    return {
+        "devices": "cpu",
+        "model": {"sequential": [{"Dense": {"units": 4, "activation": "relu"}}, SIGMOID]},
+        "fit": {"epochs": 3, "batch_size": 32},
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.mark.parametrize(("at_once", "steps"), [(1, r"step \d+"), (4, r"steps \d+ to \d+")])
+def test_a_loss_that_is_not_a_number_ends_the_training_and_names_row_groups(
+    dataset: Path, tmp_path: Path, at_once: int, steps: str
+) -> None:
+    diverging = section(compile={"optimizer": {"SGD": {"learning_rate": 1e38}}, "steps_per_execution": at_once})
+    said = rf"The loss is nan in epoch 1, {steps}, whose rows are from (train/part-00000.parquet row group \d(; )?)+: "
+    with pytest.raises(LakefitError, match=said):
+        fit(dataset, tmp_path, diverging)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"compile": {"optimizer": {"SGD": {"learning_rate": 0.0}}}}, "loss_stands"),
+        (
+            {"model": {"sequential": [{"Dense": {"units": 4, "activation": "relu", "bias_initializer": {
+                "Constant": {"value": -100.0}}}}, SIGMOID]}},
+            "dead_units",
+        ),
+    ],
+)  # fmt: skip
+def test_a_training_that_is_not_well_says_so_once(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], problem: str
+) -> None:
+    fit(dataset, tmp_path, section(**changes))
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = [event["problem"] for event in events if event["event"] == "health"]
+    assert found.count(problem) == 1
