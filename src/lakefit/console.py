@@ -56,33 +56,32 @@ class Console:
         The loop need not stop for it: a thread looks.
         """
         if self.mode == "rich":
+            from rich.console import Group
+            from rich.live import Live
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.text import Text
 
-            columns = (
-                TextColumn(title),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            with Progress(*columns, transient=True) as progress:
-                task = progress.add_task(title, total=total, note="")
+            bar = Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            task, note = bar.add_task(title, total=total), Text(overflow="ellipsis")
+            with Live(Group(bar, note), transient=True):
 
                 def show() -> None:
-                    done, note, _ = look()
-                    progress.update(task, completed=done, note=note)
+                    done, text, fields = look()
+                    bar.update(task, completed=done)
+                    note.plain = "\n".join(line for line in (text, fields.get("blame")) if line)
 
                 with _repeated(show, 0.2):
                     yield
             return
 
-        began = time.monotonic()
+        began, before = time.monotonic(), look()[0]
 
         def say() -> None:
             done, note, fields = look()
             took = time.monotonic() - began
-            left = f"  {_duration(took / done * (total - done))} left" if done else ""
-            self.event("progress", f"{title} {done:,}/{total:,}  {note}{left}", done=done, total=total, **fields)
+            left = f"  {_duration(took / (done - before) * (total - done))} left" if done > before else ""
+            blame = f"  {fields['blame']}" if "blame" in fields else ""
+            self.event("progress", f"{title} {done:,}/{total:,}  {note}{left}{blame}", done=done, total=total, **fields)
 
         with _repeated(say, 30):
             yield

@@ -5,9 +5,9 @@ the same model on the same columns. `lakefit` is the stage as `lakefit train` ru
 receipts; `lakefit-nondeterministic` without determinism; `lakefit-metered` with clocks in its input, too, which
 determinism forbids. `keras-in-memory` is a bare `fit` on arrays, in the very order of lakefit's first epoch, with the
 same validation: their losses after it must be equal. The first epoch warms up; then the fastest of RUNS=3 epochs, or
-what comes in 20 s, is counted, in the better of ROUNDS=2 rounds. Per contender and batch size: rows/s, the share of the time in which the model waited
-for input, CPU seconds per million rows, peak anonymous memory, the ratio to keras-in-memory, the loss after the first
-epoch.
+what comes in 20 s, is counted, in the better of ROUNDS=2 rounds. Per contender and batch size: rows/s, the share of the
+time in which the model waited for input, CPU seconds per million rows, peak anonymous memory, the ratio to
+keras-in-memory, the loss after the first epoch.
 
 ROWS=1000000, BATCHES=32,256,1024, CONTENDERS=lakefit,keras-in-memory,... choose.
 """

@@ -1,5 +1,6 @@
 """A full disk, wherever it is: one clear error, nothing published, and the next run clears up."""
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+import fitting
 from faulty import MANY, PLAIN, Shop, dice
+from shop import events
 
 ROWS = 2_000
 AMPLE = 512 << 20
@@ -108,3 +111,28 @@ def test_a_full_disk_of_sparks_own_files_is_named(tmp_path: Path, small_disk: Ca
     assert not list((shop.folder / "lake/shop/datasets").iterdir())
     assert not shop.has("shop/current.json")
     assert not list(local.iterdir())
+
+
+def test_a_disk_without_room_for_checkpoints_does_not_cost_the_training(
+    tmp_path: Path, small_disk: Callable[[Path, int], None]
+) -> None:
+    shop = Shop(tmp_path / "shop", ROWS, "run", pipeline=PLAIN)
+    shop.finish()
+    paths = shop.result["paths"]
+    weights = shop.folder / paths["run"] / "model.weights.h5"
+    first, trained = weights.stat().st_mtime_ns, fitting.weights(weights)
+    small_disk(shop.folder / paths["run"] / "checkpoints", 4096)
+    process = shop.start("--fresh")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 3
+    said = events(output)
+    assert any(event["event"] == "checkpoint_failed" for event in said)
+    assert {event["stage"] for event in said if event["event"] == "done"} == {"train", "evaluate"}
+    assert said[-1]["exit_code"] == 3
+    assert "a checkpoint could not be written: [Errno 28]" in said[-1]["message"]
+    assert "What was trained is finished and in its place." in said[-1]["message"]
+    run = json.loads((shop.folder / paths["run"] / "run.json").read_text())
+    assert (run["exit_code"], run["stages"]["train"]["state"]) == (3, "done")
+    assert weights.stat().st_mtime_ns > first, "--fresh trains again"
+    assert fitting.weights(weights) == trained
+    shop.finish()

@@ -1,6 +1,5 @@
 """SIGKILL at any instant, then the same command: the same dataset, byte for byte, and the same model."""
 
-import hashlib
 import json
 import subprocess
 import time
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from faulty import KILLS, Shop, dice
+from fitting import weights
 from shop import events
 
 ROWS = 6_000
@@ -41,21 +41,6 @@ class Run(Shop):
         run = json.loads(next((self.folder / "lake/shop/runs").glob("*/run.json")).read_text())
         assert run["exit_code"] == 4
         assert run["stages"]["train"]["state"] == "failed"
-
-
-def weights(file: Path) -> str:
-    """Return a digest of a file of weights by their names (the file itself holds times)."""
-    import h5py
-    import numpy as np
-
-    digest = hashlib.sha256()
-    with h5py.File(file) as found:
-        found.visititems(
-            lambda name, item: (
-                digest.update(name.encode() + np.asarray(item).tobytes()) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-    return digest.hexdigest()
 
 
 def test_a_run_killed_in_prepare_stopped_and_killed_in_train_ends_as_one_never_killed(tmp_path: Path) -> None:

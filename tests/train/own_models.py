@@ -1,5 +1,6 @@
 """Models, layers and losses as a user may write them: `own_models:NAME` in a pipeline file."""
 
+import time
 from typing import Any, ClassVar
 
 import keras
@@ -160,3 +161,14 @@ class Odd(Cooling):
 
     def get_state(self) -> Any:
         return {"seen": [{1, 2}]}
+
+
+class Slow(keras.callbacks.Callback):
+    """Takes its time after every step."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        time.sleep(self.seconds)

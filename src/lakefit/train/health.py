@@ -43,9 +43,10 @@ def unhealthy(
             "lower the learning rate, or take LeakyReLU or another initializer"
         )
     usual = sorted(gradient_norms)[len(gradient_norms) // 2] if gradient_norms else None
-    if findings.gradient_norm > (1e3 if usual is None else max(10.0, 100 * usual)):
+    length = findings.gradient_norm or 0.0
+    if length > (1e3 if usual is None else max(10.0, 100 * usual)):
         said["exploding_gradients"] = (
-            f"the gradient's length is {findings.gradient_norm:.3g}"
+            f"the gradient's length is {length:.3g}"
             + (f", and was {usual:.3g}" if usual is not None else "")
             + ": clip it (clipnorm: 1.0 in train.compile.optimizer), or lower the learning rate"
         )

@@ -22,7 +22,7 @@ from lakefit.train.checkpoint import (
     snapshot,
 )
 from lakefit.train.health import diverged, unhealthy
-from lakefit.train.meter import Meter
+from lakefit.train.meter import Meter, seconds_to_synchronize
 from lakefit.train.steps import Steps
 from lakefit.train.tensorboard import Curves
 
@@ -153,6 +153,8 @@ class Keeper(keras.callbacks.Callback):
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         self._keep(self._snapshot(epoch + 1, 0))
+        if self.model.distribute_strategy.num_replicas_in_sync > 1 and not self.meter.sync_seconds:
+            self.meter.sync_seconds = seconds_to_synchronize(self.model)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         rows_per_s = self._training.rows / seconds if seconds else 0.0
         self._console.event(
@@ -161,10 +163,18 @@ class Keeper(keras.callbacks.Callback):
             epoch=epoch + 1,
             **values,
             rows_per_s=round(rows_per_s),
+            **self._blame(),
         )
         self._say_unhealthy()
         if self._stop.asked:
             self._end(None)
+
+    def _blame(self) -> dict[str, Any]:
+        shares = self._curves.shares
+        if shares is None:
+            return {}
+        of = {name: round(getattr(shares, name), 3) for name in ("input", "computing", "synchronizing", "python")}
+        return {"shares": of, "blame": shares.blame()}
 
     def _say_unhealthy(self) -> None:
         """Say what does not look well, once for each that begins to."""
@@ -172,7 +182,8 @@ class Keeper(keras.callbacks.Callback):
         if findings is None:
             return
         said = unhealthy(self.history, findings, self._gradient_norms)
-        self._gradient_norms.append(findings.gradient_norm)
+        if findings.gradient_norm is not None:
+            self._gradient_norms.append(findings.gradient_norm)
         for name, text in said.items():
             if name not in self._warned:
                 self._console.event("health", f"warning: {text}", problem=name, epoch=self.epoch + 1)

@@ -14,11 +14,12 @@ from lakefit.train.model import BuiltModel
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """gradient_norm, weight_norm: the length of all gradients, and of all weights, as one vector. spread: the standard
+    """gradient_norm, weight_norm: the length of all gradients, and of all weights, as one vector; no gradient where the
+    model has no loss of its own, or raises. spread: the standard
     deviation of the predictions over the rows, the largest of all outputs. dead: of the units behind a ReLU, the share
     that gives 0 for every row; None where none can be looked at."""
 
-    gradient_norm: float
+    gradient_norm: float | None
     weight_norm: float
     spread: float
     dead: float | None
@@ -41,19 +42,27 @@ class Probe:
 
     def look(self) -> Findings:
         """Return what is to be seen now."""
-        model = self._model
-        with tf.GradientTape() as tape:
-            predicted = model(self.inputs, training=False)
-            loss = model.compute_loss(self.inputs, self._target, predicted, None, training=False)
-        weights = [variable.value for variable in model.trainable_variables]
-        gradients = [gradient for gradient in tape.gradient(loss, weights) if gradient is not None]
+        weights = [variable.value for variable in self._model.trainable_variables]
+        predicted, gradient_norm = self._predicted_and_gradient(weights)
         outputs = [np.asarray(output, np.float32) for output in keras.tree.flatten(predicted)]
         return Findings(
-            gradient_norm=float(tf.linalg.global_norm(gradients)) if gradients else 0.0,
+            gradient_norm=gradient_norm,
             weight_norm=float(tf.linalg.global_norm([tf.convert_to_tensor(weight) for weight in weights])),
             spread=max(float(output.reshape(len(output), -1).std(axis=0).max()) for output in outputs),
             dead=self._dead(),
         )
+
+    def _predicted_and_gradient(self, weights: list[Any]) -> tuple[Any, float | None]:
+        model = self._model
+        with tf.GradientTape() as tape:
+            predicted = model(self.inputs, training=False)
+            try:
+                loss = model.compute_loss(self.inputs, self._target, predicted, None, training=False)
+            except Exception:
+                # A model with a train_step of its own may have no such loss; that is no reason to end its training.
+                return predicted, None
+        gradients = [gradient for gradient in tape.gradient(loss, weights) if gradient is not None]
+        return predicted, float(tf.linalg.global_norm(gradients)) if gradients else 0.0
 
     def _dead(self) -> float | None:
         if self._units is None:

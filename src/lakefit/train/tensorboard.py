@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lakefit.train.meter import Meter
+from lakefit.train.meter import Meter, Shares
 from lakefit.train.probe import Findings, Probe
 
 
@@ -19,7 +19,7 @@ class Curves(keras.callbacks.Callback):
 
     Keras's own callback is called at every batch, which costs a small model up to a tenth of its speed.
 
-    findings: what the probe has found after the last epoch.
+    findings, shares: what the probe has found after the last epoch, and where its time went.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Curves(keras.callbacks.Callback):
         when nothing could be written; the training goes on."""
         super().__init__()
         self.findings: Findings | None = None
+        self.shares: Shares | None = None
         self.meter: Meter
         self._folder = folder
         self._probe = probe
@@ -60,6 +61,7 @@ class Curves(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         found = self.findings = self._probe.look()
+        self.shares = self.meter.take()
         if self._failed is None:
             return
         with self._writing():
@@ -69,9 +71,12 @@ class Curves(keras.callbacks.Callback):
             for name, value in (logs or {}).items():
                 of_validation = name.startswith("val_")
                 values["validation" if of_validation else "train"][name.removeprefix("val_")] = value
-            values["train"] |= {"gradient_norm": found.gradient_norm, "weight_norm": found.weight_norm}
-            if found.dead is not None:
-                values["train"]["dead_units"] = found.dead
+            seen = {
+                "gradient_norm": found.gradient_norm,
+                "weight_norm": found.weight_norm,
+                "dead_units": found.dead,
+            }
+            values["train"] |= {name: value for name, value in seen.items() if value is not None}
             for split, of_split in values.items():
                 with self._writer(split).as_default(step=epoch):
                     for name, value in of_split.items():
@@ -83,7 +88,7 @@ class Curves(keras.callbacks.Callback):
             self._write_speed(epoch)
 
     def _write_speed(self, epoch: int) -> None:
-        shares = self.meter.take()
+        shares = self.shares
         if shares is None:
             return
         with self._writer("speed").as_default(step=epoch):

@@ -1,5 +1,6 @@
 """`train.warm_start`: begin with the weights of an exported model, embeddings row by row, by what they stand for."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,11 @@ def warm_start(built: BuiltModel, train: Train, source: PipelineSource) -> int:
             raise _other(folder, what, ", ".join(before), ", ".join(now), source)
     first = build_model(old, train, source).model
     try:
-        first.load_weights(folder / WEIGHTS)
-    except (OSError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            # Of layers that the file does not have, Keras only warns.
+            warnings.simplefilter("error", UserWarning)
+            first.load_weights(folder / WEIGHTS)
+    except (OSError, ValueError, KeyError, UserWarning) as error:
         message = f"{folder / WEIGHTS}: the weights do not fit the model: {str(error).strip().splitlines()[0]}"
         raise source.error(Problem(_KEY, message)) from error
     rows = {embedding_name(number): _rows(name, old, new) for number, name in enumerate(_lookups(new.features))}
