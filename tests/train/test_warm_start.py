@@ -30,6 +30,7 @@ def artifact(folder: Path, of: Features, model: Any = MODEL, **label: Any) -> Bu
     """Write what an export holds of a model with random weights."""
     label_feature = LabelFeature(**label)
     built = build(of, label_feature, model=model)
+    built.model.optimizer = None  # as a training's end leaves it
     built.model.save_weights(folder / "model.weights.h5")
     content = {"features": of.model_dump(mode="json"), "labels": [label_feature.model_dump(mode="json")]}
     (folder / "artifact.json").write_text(json.dumps({"fingerprint": "1", **content}), encoding="utf-8")

@@ -1,9 +1,10 @@
 """`train`: devices, model, compile, fit and callbacks, by Keras's own names and arguments."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lakefit.config.file import Key
 from lakefit.config.sections import Section
@@ -131,11 +132,18 @@ class Checkpointing(Section):
     and versions, so that the weights are the same to the bit; `auto` goes on as well as it can, and says where.
     """
 
-    every: Annotated[str, Field(pattern=r"^[1-9]\d* ?(s|min|h|steps)$")] = "10min"
+    every: str = "10min"
     keep: Annotated[int, Field(ge=1)] = 2
     monitor: str = "val_loss"
     mode: Literal["auto", "min", "max"] = "auto"
     resume: Literal["auto", "exact"] = "auto"
+
+    @field_validator("every")
+    @classmethod
+    def _is_a_time_or_steps(cls, every: str) -> str:
+        if re.fullmatch(r"[1-9]\d* ?(s|min|h|steps)", every) is None:
+            raise ValueError("expected a time (30s, 10min, 2h) or a number of steps (1000 steps)")
+        return every
 
 
 class TensorBoard(Section):

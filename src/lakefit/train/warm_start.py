@@ -46,6 +46,8 @@ def warm_start(built: BuiltModel, train: Train, source: PipelineSource) -> int:
         if list(before) != list(now):
             raise _other(folder, what, ", ".join(before), ", ".join(now), source)
     first = build_model(old, train, source).model
+    # The file holds no optimizer.
+    first.optimizer, first.compiled = None, False
     try:
         with warnings.catch_warnings():
             # Of layers that the file does not have, Keras only warns.
