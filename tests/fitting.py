@@ -77,7 +77,7 @@ def fit(folder: Path, run_dir: Path, section: dict[str, Any], fingerprint: str =
 def kill_at(instant: str, number: int) -> None:
     """Make this process kill itself, by SIGKILL, the n-th time it comes to an instant: `step`, before a step;
     `checkpoint`, when a checkpoint's bytes are written and have not got their name; `validation`, between its steps; or
-    send itself SIGTERM: `term at step`. `milliseconds` are counted from the training's begin."""
+    send itself SIGTERM: `term at step`, `term at validation`. `milliseconds` are counted from the training's begin."""
     from lakefit.dataset import publish
     from lakefit.train import checkpoint, keeper, steps
 
@@ -111,7 +111,7 @@ def kill_at(instant: str, number: int) -> None:
         keeper.Keeper.on_train_begin = began  # type: ignore[method-assign]
     elif instant.endswith("step"):
         steps.Steps.__call__ = killing(steps.Steps.__call__)  # type: ignore[method-assign]
-    elif instant == "validation":
+    elif instant.endswith("validation"):
         validation = keeper.Keeper.after_validation_steps
         keeper.Keeper.after_validation_steps = killing(validation)  # type: ignore[method-assign]
     else:

@@ -70,7 +70,8 @@ def _again(given: Sequence[str], exit_code: int) -> str:
     """Return the last line of a failed run: the command to go on with."""
     import shlex
 
-    command = without_credentials(shlex.join(["lakefit", *given]))
+    # What a run that was begun anew has done since is to be gone on with.
+    command = without_credentials(shlex.join(["lakefit", *(word for word in given if word != "--fresh")]))
     return f"{'Once that is mended' if exit_code == 2 else 'To go on'}: {command}"
 
 

@@ -25,7 +25,7 @@ layers = [keras.layers.Dense(128, "relu"), keras.layers.Dense(64, "relu"), keras
 model = keras.Sequential([keras.Input((30,)), *layers])
 model.compile("adam", "binary_crossentropy")
 model.fit(numpy.zeros((32, 30), "float32"), numpy.zeros((32, 1), "float32"), verbose=0)
-from lakefit.train.stage import since_start
+from lakefit.train.keeper import since_start
 print(since_start())
 """
 

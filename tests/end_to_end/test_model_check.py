@@ -107,3 +107,6 @@ def test_more_devices_than_rows_of_a_batch_are_refused(shop: Path, capsys: pytes
     optimizer = "train.compile.optimizer={Adam: {gradient_accumulation_steps: 2}}"
     assert main(["validate", "--model", "shop.yaml", "--set", "train.devices=cpu:2", "--set", optimizer]) == 2
     assert "Keras accumulates gradients on one device only, and there are 2" in capsys.readouterr().err
+    several = "train.compile.steps_per_execution=4"
+    assert main(["validate", "--model", "shop.yaml", "--set", "train.devices=cpu:2", "--set", several]) == 2
+    assert "Keras runs several steps at once on one device only, and there are 2" in capsys.readouterr().err

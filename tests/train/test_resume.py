@@ -50,6 +50,8 @@ def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     @cache
     def of(devices: str) -> Result:
         section, run_dir = {**SECTION, "devices": devices}, tmp_path_factory.mktemp("whole")
+        if devices == "cpu":
+            section["compile"] = {**SECTION["compile"], "steps_per_execution": 2}
         ended(start(dataset, run_dir, section))
         found = result_of(run_dir)
         epochs = len(found["history"]["loss"])
@@ -63,7 +65,7 @@ def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 @pytest.mark.parametrize(
     ("devices", "kills"),
     [
-        ("cpu", [("step", 27), ("checkpoint", 2), ("validation", 1)]),
+        ("cpu", [("step", 15), ("checkpoint", 2), ("validation", 1)]),
         ("cpu:2", [("step", 17)]),
         *(
             pytest.param(devices, kills, marks=pytest.mark.fault)
@@ -97,7 +99,7 @@ def test_trainings_killed_at_random_instants(
     random, (section, expected) = dice(), whole(devices)
     kills: Counter[str] = Counter()
     runs = 0
-    while kills.total() < KILLS // 2:
+    while kills.total() < max(KILLS, 50):
         run_dir = tmp_path / str(runs)
         runs += 1
         while True:
@@ -117,10 +119,15 @@ def test_sigterm_writes_a_checkpoint_of_the_very_step(
     dataset: Path, tmp_path: Path, whole: Callable[[str], Result]
 ) -> None:
     section, expected = whole("cpu")
+    epochs = len(expected["history"]["loss"])
     section = {**section, "checkpoint": {"every": "1h"}}
-    process = start(dataset, tmp_path, section, "term at step", 26)
-    output, _ = process.communicate(timeout=120)
-    assert "StoppedError: Stopped at epoch 3, step 4 of 11, as asked; a checkpoint holds all of it." in output
-    assert len(list((tmp_path / "checkpoints").glob("epoch-00002-batch-000000004-*.npz"))) == 1
-    assert "train goes on after epoch 2 and 4 batches" in ended(start(dataset, tmp_path, section))
+    for instant, number, epoch, step in (
+        ("term at step", 14, 3, 4),
+        ("term at validation", 2 * epochs - 5, epochs, 11),
+    ):
+        output, _ = start(dataset, tmp_path, section, instant, number).communicate(timeout=120)
+        said = f"StoppedError: Stopped at epoch {epoch}, step {step} of 11, as asked; a checkpoint holds all of it."
+        assert said in output
+        assert len(list((tmp_path / "checkpoints").glob(f"epoch-{epoch - 1:05d}-batch-{step:09d}-*.npz"))) == 1
+    assert f"train goes on after epoch {epochs - 1} and 11 batches" in ended(start(dataset, tmp_path, section))
     assert result_of(tmp_path) == expected

@@ -43,6 +43,7 @@ def test_a_callback_that_wants_to_be_is_called_at_every_call(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.chdir(Path(__file__).parent)
+    sys.modules.pop("own_models", None)
     section = {
         **SECTION,
         "compile": {"steps_per_execution": at_once},

@@ -127,9 +127,10 @@ class Checkpointing(Section):
     """What a run that was stopped or killed goes on from.
 
     every: besides each epoch's end, after so much time or so many steps: `10min`, `30s`, `2h`, `1000 steps`. keep: the
-    last so many checkpoints, and the one of the best epoch. monitor, mode: what is best, as Keras's EarlyStopping
-    takes them. resume: `exact` refuses callbacks whose state is in no checkpoint, and goes on only on the same devices
-    and versions, so that the weights are the same to the bit; `auto` goes on as well as it can, and says where.
+    last so many checkpoints, and the one of the best epoch. monitor, mode: what is best, by a name in the logs; of a
+    loss the least, of anything else `min` or `max` says. resume: `exact` refuses callbacks whose state is in no
+    checkpoint, and goes on only on the same devices and versions, so that the weights are the same to the bit; `auto`
+    goes on as well as it can, and says where.
     """
 
     every: str = "10min"
@@ -144,6 +145,12 @@ class Checkpointing(Section):
         if re.fullmatch(r"[1-9]\d* ?(s|min|h|steps)", every) is None:
             raise ValueError("expected a time (30s, 10min, 2h) or a number of steps (1000 steps)")
         return every
+
+    @model_validator(mode="after")
+    def _knows_what_is_better(self) -> "Checkpointing":
+        if self.mode == "auto" and not self.monitor.endswith("loss"):
+            raise ValueError(f"mode: min or max is due, since monitor: {self.monitor} is no loss")
+        return self
 
 
 class TensorBoard(Section):
@@ -195,6 +202,12 @@ class Train(Section):
                 "compile.jit_compile: true needs deterministic: false; Keras does not use XLA where operations must be "
                 "deterministic"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_exact(self) -> "Train":
+        if self.checkpoint.resume == "exact" and not self.deterministic:
+            raise ValueError("checkpoint.resume: exact needs deterministic: true")
         return self
 
     def own_code(self) -> Iterator[tuple[Key, str]]:

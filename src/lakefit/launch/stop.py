@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C: at once, or when whoever works can stop well."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -26,12 +27,27 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within the block the first signal only sets `asked`."""
+        """Within the block the first signal only sets `asked`. Spark may have taken Ctrl-C over: it is taken back."""
         self._deferred = True
+        try:
+            with self._handling():
+                yield
+        finally:
+            self._deferred = False
+
+    @contextmanager
+    def _handling(self) -> Iterator[None]:
+        """Within the block `on_signal` is called; in other threads than the main one, whoever owns the process decides
+        on signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            self._deferred = False
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._deferred and not self.asked:
@@ -47,18 +63,10 @@ class Stop:
         """Within the block SIGTERM becomes StoppedError, so that a stopped run lets go of everything and says how to go
         on."""
         try:
-            before = {number: signal.signal(number, self.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:
-            # Not the main thread: whoever owns the process decides on signals.
-            yield
-            return
-        try:
-            yield
+            with self._handling():
+                yield
         except BaseException as error:
             # Also where other code has caught the signal's exception, and failed of what it interrupted.
             if self._terminated:
                 raise StoppedError("Stopped by SIGTERM; what is finished is kept.") from error
             raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

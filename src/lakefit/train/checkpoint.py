@@ -9,12 +9,15 @@ import io
 import json
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from lakefit.dataset.publish import write_atomically
@@ -62,34 +65,41 @@ def snapshot(
         LakefitError: a callback's get_state returned what can't be written.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    described = []
-    for number, variable in enumerate(_variables(model)):
+    for number, (variable, is_metric) in enumerate(_variables(model)):
         parts = [np.array(part) for part in _components(model, variable)]
-        # Those of several devices differ where each counts for itself, such as a metric's.
-        same = all(part.tobytes() == parts[0].tobytes() for part in parts)
+        # Of a metric each device counts its own share.
+        same = not is_metric and all(part.tobytes() == parts[0].tobytes() for part in parts)
         for place, part in enumerate(parts[:1] if same else parts):
             arrays[f"{_VARIABLE}-{number:05d}-{place:03d}"] = part
-        described.append([variable.path, str(parts[0].dtype), *parts[0].shape])
     remembered = []
     for place, callback in enumerate(callbacks):
         found: list[NDArray[Any]] = []
         remembered.append(_plain(_state_of(callback), found, type(callback).__name__))
         arrays |= {f"{_CALLBACK}-{place:03d}-{number:05d}": array for number, array in enumerate(found)}
+    described = described_variables(model)
     return Checkpoint(epoch, batch, {**meta, "variables": described, "callbacks": remembered}, arrays)
 
 
 def described_variables(model: keras.Model) -> list[list[Any]]:
     """Return path, dtype and shape of all variables, as a checkpoint's `meta["variables"]` has them."""
-    return [[v.path, str(np.dtype(v.dtype)), *v.shape] for v in _variables(model)]
+    return [[variable.path, str(variable.dtype), *variable.shape] for variable, _ in _variables(model)]
 
 
 def restore_variables(checkpoint: Checkpoint, model: keras.Model) -> None:
-    """Set all variables of a model that has the same ones."""
-    for number, variable in enumerate(_variables(model)):
+    """Set all variables of a model that has the same ones. On another number of devices, the first of them takes over
+    what all have counted."""
+    for number, (variable, is_metric) in enumerate(_variables(model)):
+        names = (f"{_VARIABLE}-{number:05d}-{place:03d}" for place in count())
+        saved = [checkpoint.arrays[name] for name in takewhile(checkpoint.arrays.__contains__, names)]
+        if saved[0].dtype.kind == "V":
+            # NumPy has no name for bfloat16 in its files.
+            saved = [part.view(tf.as_dtype(variable.dtype).as_numpy_dtype) for part in saved]
         parts = _components(model, variable)
-        for place, part in enumerate(parts):
-            name = f"{_VARIABLE}-{number:05d}-{place:03d}"
-            part.assign(checkpoint.arrays.get(name, checkpoint.arrays[f"{_VARIABLE}-{number:05d}-000"]))
+        if len(saved) != len(parts):
+            rest = np.zeros_like(saved[0]) if is_metric else saved[0]
+            saved = [sum(saved[1:], saved[0]) if is_metric else saved[0], *[rest] * (len(parts) - 1)]
+        for part, value in zip(parts, saved, strict=True):
+            part.assign(value)
 
 
 def restore_callbacks(checkpoint: Checkpoint, callbacks: Sequence[keras.callbacks.Callback]) -> None:
@@ -110,10 +120,10 @@ class CheckpointFolder:
     failed: why a checkpoint could not be written, None where all were.
     """
 
-    def __init__(self, folder: Path, keep: int, failed: Callable[[OSError], None]) -> None:
+    def __init__(self, folder: Path, keep: int, failed: Callable[[Exception], None]) -> None:
         """failed: called, by the thread, with what went wrong."""
         self.folder = folder
-        self.failed: OSError | None = None
+        self.failed: Exception | None = None
         self._keep = keep
         self._say_failed = failed
         self._changed = threading.Condition()
@@ -130,7 +140,7 @@ class CheckpointFolder:
         with self._changed:
             best = [waits for waits in self._waiting if (waits.epoch, waits.batch) == (best_epoch, 0)]
             self._waiting, self._best_epoch = [*best, checkpoint], best_epoch
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._write_all, name="checkpoints", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
@@ -141,12 +151,15 @@ class CheckpointFolder:
             self._changed.wait_for(lambda: not self._waiting and not self._writing)
 
     def newest(self, damaged: Callable[[Path], None]) -> Checkpoint | None:
-        """Return the newest checkpoint that is whole, or None. damaged: called with each newer one that is not."""
+        """Return the newest checkpoint that is whole, or None. damaged: called with each newer one that is not, which
+        is called `.damaged` from then on."""
         for path in reversed(self._files()):
             found = _read(path)
             if found is not None:
                 return found
             damaged(path)
+            with suppress(OSError):
+                path.rename(f"{path}.damaged")
         return None
 
     def _files(self) -> list[Path]:
@@ -159,9 +172,11 @@ class CheckpointFolder:
                 checkpoint, best_epoch, self._writing = self._waiting.pop(0), self._best_epoch, True
             try:
                 self._write(checkpoint, best_epoch)
-            except OSError as error:
+            except Exception as error:
+                # Whatever it is, the training goes on, and whoever waits for this thread must not wait for ever.
                 self.failed = error
-                self._say_failed(error)
+                with suppress(Exception):  # where standard output is on the same full disk
+                    self._say_failed(error)
             finally:
                 with self._changed:
                     self._writing = False
@@ -171,10 +186,10 @@ class CheckpointFolder:
         sink = io.BytesIO()
         meta = {"epoch": checkpoint.epoch, "batch": checkpoint.batch, **checkpoint.meta}
         np.savez(sink, allow_pickle=False, meta=np.array(json.dumps(meta)), **checkpoint.arrays)
-        content = sink.getbuffer()
+        content = sink.getvalue()
         digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
         name = f"epoch-{checkpoint.epoch:05d}-batch-{checkpoint.batch:09d}-{digest}.npz"
-        write_atomically(self.folder / name, bytes(content))
+        write_atomically(self.folder / name, content)
         best = f"epoch-{best_epoch:05d}-batch-{0:09d}-" if best_epoch is not None else name
         for old in self._files()[: -self._keep]:
             if not old.name.startswith(best):
@@ -195,10 +210,14 @@ def _read(path: Path) -> Checkpoint | None:
         return None
 
 
-def _variables(model: keras.Model) -> list[Any]:
-    """Return all that a training step changes, once each, in an order that is always the same."""
-    found = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-    return list({id(variable): variable for variable in found}.values())
+def _variables(model: keras.Model) -> list[tuple[Any, bool]]:
+    """Return all that a training step changes, once each, in an order that is always the same; True of a metric's."""
+    # A model with a train_step of its own may have several.
+    others = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
+    optimizers = {id(optimizer): optimizer for optimizer in (model.optimizer, *others)}.values()
+    metrics = {id(variable) for variable in model.metrics_variables}
+    found = [*model.variables, *(v for one in optimizers for v in one.variables), *model.metrics_variables]
+    return [(variable, key in metrics) for key, variable in {id(v): v for v in found}.items()]
 
 
 def _components(model: keras.Model, variable: Any) -> Sequence[Any]:

@@ -89,6 +89,10 @@ def build_callbacks(train: Train, logged: Sequence[str] | None, source: Pipeline
         ConfigError: an unknown callback, an argument that Keras refuses, or nothing is called as `monitor` says.
     """
     callbacks = []
+    monitor = train.checkpoint.monitor
+    if logged is not None and monitor not in logged:
+        message = f"nothing is called {monitor!r}{nearest(monitor, logged)}"
+        raise source.error(Problem(("train", "checkpoint", "monitor"), message))
     for place, spec in enumerate(train.callbacks):
         name, arguments = keras_name_and_arguments(spec)
         if logged is not None and "monitor" in arguments and arguments["monitor"] not in logged:

@@ -55,6 +55,10 @@ def check_share(train: Train, replicas: int, rows: int | None, source: PipelineS
         key: Key = ("train", "compile", "optimizer", name, "gradient_accumulation_steps")
         message = f"Keras accumulates gradients on one device only, and there are {replicas}: raise fit.batch_size"
         raise source.error(Problem(key, message))
+    if replicas > 1 and train.compile is not None and train.compile.steps_per_execution > 1:
+        key = ("train", "compile", "steps_per_execution")
+        message = f"Keras runs several steps at once on one device only, and there are {replicas}: raise fit.batch_size"
+        raise source.error(Problem(key, message))
     smallest = train.fit.batch_size if rows is None else min(train.fit.batch_size, rows)
     if smallest < replicas:
         has = f"; the training split has {rows:,}" if rows is not None else ""

@@ -1,9 +1,11 @@
 """What is done between steps and at each epoch's end: receipts, checkpoints, history, and stopping well."""
 
 import math
+import os
 import re
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -22,11 +24,18 @@ from lakefit.train.checkpoint import (
     snapshot,
 )
 from lakefit.train.health import diverged, unhealthy
-from lakefit.train.meter import Meter, seconds_to_synchronize
+from lakefit.train.logs import numbers
+from lakefit.train.meter import Meter
 from lakefit.train.steps import Steps
 from lakefit.train.tensorboard import Curves
 
 _UNITS = {"s": 1, "min": 60, "h": 3600}
+
+
+def since_start() -> float:
+    """Return the seconds since this process was started."""
+    ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Keeper(keras.callbacks.Callback):
@@ -54,17 +63,19 @@ class Keeper(keras.callbacks.Callback):
         super().__init__()
         self._training, self._validation = training, validation
         # Its rule for what is better, and the epoch that was best. It never stops.
-        self.best = keras.callbacks.EarlyStopping(settings.monitor, mode=settings.mode, patience=epochs + 1)
+        mode = "min" if settings.mode == "auto" else settings.mode
+        self.best = keras.callbacks.EarlyStopping(settings.monitor, mode=mode, patience=epochs + 1)
         self._callbacks = [*callbacks, self.best]
         self._curves, self._folder, self._about, self._found = curves, folder, about, found
         self._epochs, self._stop, self._console = epochs, stop, console
         number, unit = re.fullmatch(r"(\d+) ?([a-z]+)", settings.every).groups()  # type: ignore[union-attr]  # mypy: the section's pattern
         self._every_steps = int(number) if unit == "steps" else None
         self._every_seconds = int(number) * _UNITS.get(unit, 0)
-        self.epoch = 0
+        self.epoch = found.epoch if found is not None else 0
         self.batch_size = training.batch_size
         self._began = self._kept = time.monotonic()
-        self._kept_step = 0
+        self._kept_step = self._done_before = 0
+        self._first_step_said = False
         self._before_validation: Checkpoint | None = None
         self._last: tuple[int, int, Any] | None = None
         self._gradient_norms: list[float] = []
@@ -82,12 +93,12 @@ class Keeper(keras.callbacks.Callback):
         restore_callbacks(found, self._callbacks)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.epoch, self._kept_step = epoch, 0
+        self.epoch, self._kept_step, self._done_before = epoch, 0, 0
         found, self._found = self._found, None
         if found is not None and found.batch and found.epoch == epoch:
             # In the middle of it: what callbacks do at an epoch's begin was done before, and metrics go on.
             self._restore(found)
-            self._kept_step = found.batch
+            self._kept_step = self._done_before = found.batch
             self.steps.begin_epoch(found.batch, found.meta["logs"])
         else:
             self.steps.begin_epoch()
@@ -95,13 +106,17 @@ class Keeper(keras.callbacks.Callback):
 
     def logs(self) -> dict[str, float]:
         """Return loss and metrics of the running epoch so far. Safe to call from another thread."""
-        return _numbers(self.steps.logs)
+        return numbers(self.steps.logs)
 
     def after_steps(self) -> None:
         """To be called between steps."""
+        if not self._first_step_said:
+            self._say_first_step()
         self._check_loss()
         if isinstance(self.steps.logs, dict) and "loss" in self.steps.logs:
             self._last = (self.steps.done - self.steps.last, self.steps.done, self.steps.logs["loss"])
+        if self.model.stop_training:
+            return  # a callback ends the epoch here; what is still to come of it is no part of a checkpoint within it
         if self._stop.asked:
             self._end(self._snapshot(self.epoch, self.steps.done))
         if self._every_steps is not None:
@@ -125,14 +140,21 @@ class Keeper(keras.callbacks.Callback):
             where = f"in epoch {self.epoch + 1}, {steps}, whose rows are from {'; '.join(groups[:8])}{more}"
             raise LakefitError(diverged(value, where))
 
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # Before the validation, which counts its metrics where those of the training stand.
-        self._before_validation = self._snapshot(self.epoch, self.steps.done)
+    def _say_first_step(self) -> None:
+        self._first_step_said = True
+        seconds = round(since_start(), 1)
+        self._console.event("first_step", f"the first step was done {seconds} s after the start", seconds=seconds)
+
+    def before_validation(self) -> None:
+        """To be called before callbacks learn of it: the validation may change metrics, seeds and what callbacks keep,
+        and some swap weights for it."""
+        self._before_validation = None
+        if not self.model.stop_training:
+            self._before_validation = self._snapshot(self.epoch, self.steps.done)
 
     def after_validation_steps(self) -> None:
         """To be called between steps of the validation."""
-        if self._stop.asked:
-            assert self._before_validation is not None
+        if self._stop.asked and self._before_validation is not None:
             self._end(self._before_validation)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -147,16 +169,15 @@ class Keeper(keras.callbacks.Callback):
             text = f"a callback stopped the training in epoch {epoch + 1}, after {self.steps.done:,} of its steps"
             self._console.event("stopped", text, epoch=epoch + 1, steps=self.steps.done)
         self._validation.check()
-        values = {name: float(np.asarray(value)) for name, value in (logs or {}).items()}
+        values = numbers(logs)
         if not math.isfinite(values.get("loss", 0.0)):
             raise LakefitError(diverged(values["loss"], f"in epoch {epoch + 1}"))
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         self._keep(self._snapshot(epoch + 1, 0))
-        if self.model.distribute_strategy.num_replicas_in_sync > 1 and not self.meter.sync_seconds:
-            self.meter.sync_seconds = seconds_to_synchronize(self.model)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        rows_per_s = self._training.rows / seconds if seconds else 0.0
+        rows = min(self.steps.done * self.batch_size, self._training.rows) - self._done_before * self.batch_size
+        rows_per_s = rows / seconds if seconds else 0.0
         self._console.event(
             "epoch",
             f"epoch {epoch + 1}/{self._epochs}  {shown}  {rows_per_s:,.0f} rows/s",
@@ -213,8 +234,6 @@ class Keeper(keras.callbacks.Callback):
             self._keep(checkpoint)
         self._folder.flush()
         done = f"epoch {self.epoch + 1}, step {self.steps.done:,} of {self.steps.steps:,}"
-        raise StoppedError(f"Stopped at {done}, as asked; a checkpoint holds all of it.")
-
-
-def _numbers(logs: Any) -> dict[str, float]:
-    return {name: float(np.asarray(value)) for name, value in logs.items()} if isinstance(logs, dict) else {}
+        failed = self._folder.failed
+        kept = "a checkpoint holds all of it" if failed is None else f"no checkpoint of it could be written: {failed}"
+        raise StoppedError(f"Stopped at {done}, as asked; {kept}.")

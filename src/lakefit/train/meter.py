@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
 
 from lakefit.feed.split import SplitFeed
-from lakefit.train.steps import Steps
+from lakefit.train.steps import Steps, raw_iterations
 
 _SECONDS = 0.05
 ENOUGH = 20
@@ -79,13 +78,11 @@ class Meter:
     def looking(self) -> Iterator[None]:
         """Look, within the block."""
         ended = threading.Event()
-        arrived, done = self.feed.arrived, self._done()
 
         def look() -> None:
-            last = time.monotonic()
-            before = done
+            last, before = time.monotonic(), 0
             while not ended.wait(_SECONDS):
-                now, at = time.monotonic(), self._done()
+                now, at = time.monotonic(), self.steps.total
                 with self._lock:
                     counts = self._counts
                     # The validation is no part of it.
@@ -95,7 +92,7 @@ class Meter:
                         counts.steps += at - before
                         if not self.steps.inside:
                             counts.python += 1
-                        elif self.feed.arrived - arrived <= at - done:
+                        elif self.feed.arrived <= self._taken(at):
                             # The model has taken all that has come, and is not computing with it any more.
                             counts.input += 1
                 last, before = now, at
@@ -129,8 +126,11 @@ class Meter:
         synchronizing = min(computing, self.sync_seconds * counts.steps / counts.seconds) if counts.seconds else 0.0
         return Shares(waiting, computing, synchronizing, python, counts.steps, counts.seconds)
 
-    def _done(self) -> int:
-        return int(np.asarray(self.model.optimizer.iterations))
+    def _taken(self, total: int) -> int:
+        """Return the batches that the model is done with, those of the running call included."""
+        if self.steps.at_once == 1:
+            return total
+        return total + raw_iterations(self.model) - self.steps.iterations
 
 
 def seconds_to_synchronize(model: keras.Model) -> float:
@@ -138,7 +138,9 @@ def seconds_to_synchronize(model: keras.Model) -> float:
     import tensorflow as tf
 
     strategy = model.distribute_strategy
-    shapes = [(tuple(v.shape), v.dtype) for v in model.trainable_variables]
+    # An embedding's gradient is of the rows that a batch has, not of the whole table.
+    variables = [v for v in model.trainable_variables if not v.path.endswith("/embeddings")]
+    shapes = [(tuple(v.shape), v.dtype) for v in variables]
 
     @tf.function  # type: ignore[untyped-decorator]  # TensorFlow has no types
     def added() -> Any:

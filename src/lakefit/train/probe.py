@@ -47,7 +47,7 @@ class Probe:
         outputs = [np.asarray(output, np.float32) for output in keras.tree.flatten(predicted)]
         return Findings(
             gradient_norm=gradient_norm,
-            weight_norm=float(tf.linalg.global_norm([tf.convert_to_tensor(weight) for weight in weights])),
+            weight_norm=_length([tf.convert_to_tensor(weight) for weight in weights]),
             spread=max(float(output.reshape(len(output), -1).std(axis=0).max()) for output in outputs),
             dead=self._dead(),
         )
@@ -62,7 +62,7 @@ class Probe:
                 # A model with a train_step of its own may have no such loss; that is no reason to end its training.
                 return predicted, None
         gradients = [gradient for gradient in tape.gradient(loss, weights) if gradient is not None]
-        return predicted, float(tf.linalg.global_norm(gradients)) if gradients else 0.0
+        return predicted, _length(gradients)
 
     def _dead(self) -> float | None:
         if self._units is None:
@@ -70,6 +70,11 @@ class Probe:
         outputs = [np.asarray(output) for output in keras.tree.flatten(self._units(self.inputs, training=False))]
         dead = [~output.reshape(-1, output.shape[-1]).any(axis=0) for output in outputs]
         return float(np.concatenate(dead).mean())
+
+
+def _length(parts: list[Any]) -> float:
+    parts = [part.values if isinstance(part, tf.IndexedSlices) else part for part in parts]
+    return float(tf.linalg.global_norm([tf.cast(part, tf.float32) for part in parts])) if parts else 0.0
 
 
 def _behind_relu(model: keras.Model) -> Any:

@@ -1,8 +1,6 @@
 """`train`: fit the model on the training split, watch it on the validation split, end with its weights on disk."""
 
 import os
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -18,7 +16,7 @@ from lakefit.console import Console
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, TENSORBOARD, WEIGHTS
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import write_json
-from lakefit.errors import InputError
+from lakefit.errors import InputError, StoppedError
 from lakefit.feed.split import SplitFeed
 from lakefit.launch.stop import Stop
 from lakefit.train.checkpoint import Checkpoint, CheckpointFolder, described_variables
@@ -78,13 +76,17 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
         callbacks = build_callbacks(section, built.logged, job.source)
     training, validation = _feeds(job)
     check_share(section, devices.num_replicas_in_sync, training.rows, job.source)
+    profile_of = section.tensorboard.profile
+    if profile_of is not None and profile_of[0] > training.batches:
+        message = f"an epoch has {training.batches:,} steps, so none from {profile_of[0]:,} on can be profiled"
+        raise job.source.error(Problem(("train", "tensorboard", "profile"), message))
 
-    def no_checkpoint(error: OSError) -> None:
+    def no_checkpoint(error: Exception) -> None:
         text = f"no checkpoint could be written, and training goes on without: {error}"
         console.event("checkpoint_failed", text, reason=str(error))
 
     folder = CheckpointFolder(job.run_dir / CHECKPOINTS, section.checkpoint.keep, no_checkpoint)
-    about = about_run(job, devices.num_replicas_in_sync)
+    about = about_run(job, training, devices.num_replicas_in_sync)
     found = folder.newest(
         lambda path: console.event("damaged", f"{path}: is damaged (its checksum differs): the one before is taken")
     )
@@ -132,6 +134,7 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
         console=console,
     )
     keeper.steps = steps = Steps(model, training.batches)
+    steps.done = found.batch if found is not None else 0
     curves.meter = keeper.meter = meter = Meter(model, training, steps)
     batches = batches_for(built, training, devices, epochs=epochs - training.epoch)
     all_callbacks = Callbacks(
@@ -140,11 +143,10 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
         steps,
         epochs=epochs,
         after_steps=keeper.after_steps,
+        before_validation=keeper.before_validation,
         after_validation_steps=keeper.after_validation_steps,
     )
-    profile = profiled(all_callbacks, steps, section.tensorboard.profile, job.run_dir / TENSORBOARD)
-    ended = threading.Event()
-    threading.Thread(target=_say_first_step, args=(model, ended, console), daemon=True).start()
+    profile = profiled(all_callbacks, steps, profile_of, job.run_dir / TENSORBOARD)
     with console.progress("train", training.batches * epochs, lambda: _progress(keeper, epochs)):
         try:
             with stop.deferred(), meter.looking(), profile:
@@ -166,9 +168,10 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
                     raise feed.error from None
             raise
         finally:
-            ended.set()
             training.close()
             folder.flush()
+    if stop.asked:
+        raise StoppedError("Stopped after the last epoch, as asked; a checkpoint holds all of it.")
     write_json(job.run_dir / HISTORY, keeper.history)
     _save_weights(model, job.run_dir / WEIGHTS)
     return f"{folder.folder}: a checkpoint could not be written: {folder.failed}" if folder.failed else None
@@ -198,11 +201,13 @@ def _feeds(job: TrainJob) -> tuple[SplitFeed, SplitFeed]:
     return training, SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=size, shuffle=False)
 
 
-def about_run(job: TrainJob, replicas: int) -> dict[str, Any]:
+def about_run(job: TrainJob, training: SplitFeed, replicas: int) -> dict[str, Any]:
     """Return what a checkpoint says of its run, so that no other goes on from it."""
     return {
         "run": job.fingerprint,
         "dataset": job.manifest.fingerprint,
+        # The batches are those of this order; epoch and batch stand in the checkpoint itself.
+        "feed": {key: value for key, value in training.state().items() if key not in ("epoch", "batch")},
         "devices": f"{replicas} of {tf.config.list_logical_devices()[-1].device_type}",
         "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
     }
@@ -211,7 +216,7 @@ def about_run(job: TrainJob, replicas: int) -> dict[str, Any]:
 def check_about(found: Checkpoint, due: Mapping[str, Any], resume: str, console: Console) -> None:
     """Raise InputError where a checkpoint is of another run, dataset or model; other devices or versions are only said,
     but where the resume must be exact."""
-    for name in ("run", "dataset", "variables", "devices", "versions"):
+    for name in ("run", "dataset", "feed", "variables", "devices", "versions"):
         old, new = found.meta[name], due[name]
         if old == new:
             continue
@@ -220,7 +225,7 @@ def check_about(found: Checkpoint, due: Mapping[str, Any], resume: str, console:
             old, new = ("no more variables" if side is None else _variable(side) for side in changed)
         what = f"{found.path}: {name} of this checkpoint: {old}; now: {new}"
         if name in ("devices", "versions") and resume != "exact":
-            console.event("resume", f"{what}. Training goes on, and the weights may differ in their last digits")
+            console.event("resume", f"{what}. Training goes on, and the weights will not be the same to the bit")
             continue
         raise InputError(f"{what}. Begin anew with --fresh, or restore what it was.")
 
@@ -286,19 +291,3 @@ def _progress(keeper: Keeper, epochs: int) -> tuple[int, str, dict[str, Any]]:
         fields |= {"rows_per_s": round(rows_per_s), "input": round(shares.input, 3), "blame": shares.blame()}
         text += f"  {rows_per_s:,.0f} rows/s"
     return done, text, fields
-
-
-def since_start() -> float:
-    """Return the seconds since this process was started."""
-    ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _say_first_step(model: keras.Model, ended: threading.Event, console: Console) -> None:
-    """Say how long the start took. Looked at from outside: Keras would wait for a callback at every batch."""
-    before = int(np.asarray(model.optimizer.iterations))
-    while int(np.asarray(model.optimizer.iterations)) == before:
-        if ended.wait(0.02):
-            return
-    seconds = round(since_start(), 1)
-    console.event("first_step", f"the first step was done {seconds} s after the start", seconds=seconds)

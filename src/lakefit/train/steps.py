@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 _OF_BATCHES = tuple(f"on_{mode}batch_{edge}" for mode in ("", "train_", "test_") for edge in ("begin", "end"))
@@ -18,7 +19,8 @@ class Steps:
     steps of an epoch are no multiple of that, the last call would run into the next epoch, so it runs fewer.
 
     done: steps of this epoch. logs: of the last call. skipped: it did nothing, since its steps were done before.
-    last: how many the last call did. training: an epoch's steps are not all done. inside: a call is running.
+    last: how many the last call did. training: an epoch's steps are not all done. inside: a call is running. total:
+    steps of all calls. iterations: the optimizer's before a call of several.
     """
 
     def __init__(self, model: keras.Model, steps: int) -> None:
@@ -28,7 +30,8 @@ class Steps:
         self.logs: Any = {}
         self.skipped = False
         self.training = self.inside = False
-        self.last = 0
+        self.last = self.total = 0
+        self.iterations = 0
         self.at_once = int(model.steps_per_execution)
         self._model = model
         self._skip = 0
@@ -56,6 +59,7 @@ class Steps:
         if self.skipped:
             self.done += self.last
             return self.logs
+        self.iterations = raw_iterations(self._model) if self.at_once > 1 else 0
         self.inside = True
         if left >= self.at_once:
             self.logs = self._whole(iterator)
@@ -68,6 +72,7 @@ class Steps:
             finally:
                 self._model.steps_per_execution = self.at_once
             self.done = self.steps
+        self.total += self.last
         self.inside, self.training = False, self.done < self.steps
         return self.logs
 
@@ -86,12 +91,15 @@ class Callbacks(keras.callbacks.CallbackList):
         *,
         epochs: int,
         after_steps: Callable[[], None],
+        before_validation: Callable[[], None],
         after_validation_steps: Callable[[], None],
     ) -> None:
-        """after_steps, after_validation_steps: called after every call of the model, and what callbacks do then."""
+        """after_steps, after_validation_steps: called after every call of the model, and what callbacks do then.
+        before_validation: called before they learn of it."""
         super().__init__(callbacks, add_history=True, model=model, epochs=epochs, steps=steps.steps)
         self._steps = steps
         self.after_steps, self._after_validation_steps = after_steps, after_validation_steps
+        self._before_validation = before_validation
         self._called_at_batches = any(map(_wants_batches, self.callbacks))
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -105,6 +113,10 @@ class Callbacks(keras.callbacks.CallbackList):
             super().on_train_batch_end(batch, logs)
         self.after_steps()
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._before_validation()
+        super().on_test_begin(logs)
+
     def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._called_at_batches:
             super().on_test_batch_begin(batch, logs)
@@ -113,6 +125,12 @@ class Callbacks(keras.callbacks.CallbackList):
         if self._called_at_batches:
             super().on_test_batch_end(batch, logs)
         self._after_validation_steps()
+
+
+def raw_iterations(model: keras.Model) -> int:
+    """Return the steps that the optimizer has seen, those included that only gathered gradients."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    return int(np.asarray(getattr(optimizer, "_iterations", optimizer.iterations)))
 
 
 def _wants_batches(callback: keras.callbacks.Callback) -> bool:
@@ -125,19 +143,23 @@ def _wants_batches(callback: keras.callbacks.Callback) -> bool:
 
 @contextmanager
 def profiled(callbacks: Callbacks, steps: Steps, of: tuple[int, int] | None, folder: Path) -> Iterator[None]:
-    """Within the block, profile the steps of..of, counted from 1 in the first epoch that is run, for TensorBoard."""
+    """Within the block, profile steps for TensorBoard: from `of[0]` to `of[1]`, counted from 1, of the first epoch that
+    is run."""
     if of is None:
         yield
         return
     first, last = of
     began, function = False, callbacks.after_steps
 
-    def after() -> None:
+    def begin() -> None:
         nonlocal began
+        began = True
+        tf.profiler.experimental.start(str(folder))
+
+    def after() -> None:
         if not began and steps.done >= first - 1:
-            began = True
-            tf.profiler.experimental.start(str(folder))
-        elif began and steps.done >= last:
+            begin()
+        elif began and (steps.done >= last or not steps.training):
             end()
         function()
 
@@ -146,6 +168,8 @@ def profiled(callbacks: Callbacks, steps: Steps, of: tuple[int, int] | None, fol
         tf.profiler.experimental.stop()
 
     callbacks.after_steps = after
+    if first == 1:
+        begin()
     try:
         yield
     finally:

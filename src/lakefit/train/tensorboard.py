@@ -1,15 +1,16 @@
 """What TensorBoard shows while the model trains: a point an epoch, training and validation on one chart."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from lakefit.train.meter import Meter, Shares
+from lakefit.train.logs import numbers
+from lakefit.train.meter import Meter, Shares, seconds_to_synchronize
 from lakefit.train.probe import Findings, Probe
 
 
@@ -60,32 +61,46 @@ class Curves(keras.callbacks.Callback):
                 os.truncate(path, size)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        found = self.findings = self._probe.look()
-        self.shares = self.meter.take()
         if self._failed is None:
             return
-        with self._writing():
-            if not self._described:
-                self._describe()
-            values: dict[str, dict[str, Any]] = {"train": {"learning_rate": self._learning_rate()}, "validation": {}}
-            for name, value in (logs or {}).items():
-                of_validation = name.startswith("val_")
-                values["validation" if of_validation else "train"][name.removeprefix("val_")] = value
-            seen = {
-                "gradient_norm": found.gradient_norm,
-                "weight_norm": found.weight_norm,
-                "dead_units": found.dead,
-            }
-            values["train"] |= {name: value for name, value in seen.items() if value is not None}
-            for split, of_split in values.items():
-                with self._writer(split).as_default(step=epoch):
-                    for name, value in of_split.items():
-                        tf.summary.scalar(f"epoch_{name}", value)
-            if self._histograms:
-                with self._writer("train").as_default(step=epoch):
-                    for variable in self.model.trainable_variables:
-                        tf.summary.histogram(variable.path, tf.convert_to_tensor(variable.value))
-            self._write_speed(epoch)
+        try:
+            self._look()
+            self._write(epoch, numbers(logs))
+            for writer in self._writers.values():
+                writer.flush()
+        except Exception as error:
+            # A full disk, or a model that can't be looked at so: no reason to end its training.
+            self.findings = None
+            self._failed(error)
+            self._failed = None
+
+    def _look(self) -> None:
+        several = self.model.distribute_strategy.num_replicas_in_sync > 1
+        if several and not self.meter.sync_seconds:
+            self.meter.sync_seconds = seconds_to_synchronize(self.model)
+        self.shares = self.meter.take()
+        self.findings = self._probe.look()
+
+    def _write(self, epoch: int, logs: Mapping[str, float]) -> None:
+        if not self._described:
+            self._describe()
+        found = self.findings
+        assert found is not None
+        values: dict[str, dict[str, Any]] = {"train": {"learning_rate": self._learning_rate()}, "validation": {}}
+        for name, value in logs.items():
+            of_validation = name.startswith("val_")
+            values["validation" if of_validation else "train"][name.removeprefix("val_")] = value
+        seen = {"gradient_norm": found.gradient_norm, "weight_norm": found.weight_norm, "dead_units": found.dead}
+        values["train"] |= {name: value for name, value in seen.items() if value is not None}
+        for split, of_split in values.items():
+            with self._writer(split).as_default(step=epoch):
+                for name, value in of_split.items():
+                    tf.summary.scalar(f"epoch_{name}", value)
+        if self._histograms:
+            with self._writer("train").as_default(step=epoch):
+                for variable in self.model.trainable_variables:
+                    tf.summary.histogram(variable.path, tf.convert_to_tensor(variable.value))
+        self._write_speed(epoch)
 
     def _write_speed(self, epoch: int) -> None:
         shares = self.shares
@@ -116,17 +131,6 @@ class Curves(keras.callbacks.Callback):
         if name not in self._writers:
             self._writers[name] = tf.summary.create_file_writer(str(self._folder / name))
         return self._writers[name]
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        assert self._failed is not None
-        try:
-            yield
-            for writer in self._writers.values():
-                writer.flush()
-        except (OSError, tf.errors.OpError) as error:
-            self._failed(error)
-            self._failed = None
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*/events.out.tfevents.*"))

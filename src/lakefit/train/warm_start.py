@@ -34,7 +34,7 @@ def warm_start(built: BuiltModel, train: Train, source: PipelineSource) -> int:
     folder, new = Path(train.warm_start), built.description
     old = artifact_description(folder, new, source)
     for what, before, now in (
-        ("labels", [label.name for label in old.labels], [label.name for label in new.labels]),
+        ("labels", _labels(old), _labels(new)),
         ("numeric columns", old.numeric_columns, new.numeric_columns),
         ("categorical columns", old.categorical_columns, new.categorical_columns),
         (
@@ -96,6 +96,10 @@ def artifact_description(folder: Path, new: DatasetDescription, source: Pipeline
     return DatasetDescription(features, labels, new.embeddings)
 
 
+def _labels(description: DatasetDescription) -> list[str]:
+    return [f"{label.name} ({' '.join((label.kind, *label.classes))})" for label in description.labels]
+
+
 def _lookups(features: Features) -> list[str]:
     return [lookup.name for lookup in features.lookups]
 
@@ -111,8 +115,8 @@ def _rows(name: str, old: DatasetDescription, new: DatasetDescription) -> Any:
     before, now = old.categories(name), new.categories(name)
     words = _words(new).get(name)
     if words is None:
-        # Hash buckets, buckets of numbers and parts of dates stand for themselves.
-        return np.where(np.arange(now) < before, np.arange(now), -1)
+        # Hash buckets, buckets of numbers and parts of dates stand for themselves, where there are as many.
+        return np.arange(now) if now == before else np.full(now, -1)
     places = {word: 2 + place for place, word in enumerate(_words(old).get(name, ()))}
     return np.array([0, 1, *(places.get(word, -1) for word in words)])
 
