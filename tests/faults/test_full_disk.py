@@ -129,7 +129,7 @@ def test_a_disk_without_room_for_checkpoints_does_not_cost_the_training(
     assert any(event["event"] == "checkpoint_failed" for event in said)
     assert {event["stage"] for event in said if event["event"] == "done"} == {"train", "evaluate", "export"}
     assert said[-1]["exit_code"] == 3
-    assert "a checkpoint could not be written: [Errno 28]" in said[-1]["message"]
+    assert "a checkpoint could not be written: the disk is full. " in said[-1]["message"]
     assert "What was trained is finished and in its place." in said[-1]["message"]
     run = json.loads((shop.folder / paths["run"] / "run.json").read_text())
     assert (run["exit_code"], run["stages"]["train"]["state"]) == (3, "done")

@@ -130,7 +130,7 @@ def test_a_training_that_can_write_none_goes_on_and_says_so(
     monkeypatch.setattr(checkpoint, "write_atomically", full)
     trouble = fit(dataset, without, section())
     assert trouble is not None
-    assert "checkpoints: a checkpoint could not be written: [Errno 28] No space left on device" in trouble
+    assert "checkpoints: a checkpoint could not be written: the disk is full" in trouble
     assert any(event["event"] == "checkpoint_failed" for event in events(capsys))
     assert result_of(without) == result_of(whole)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lakefit.errors import LakefitError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # How the JVM, Arrow and Python's errors in workers say it.
 _SAID = re.compile(r"No space left on device|Disk quota exceeded")
 
@@ -40,7 +40,7 @@ def full_disk_named(output: Path, spark_local: str | None = None) -> Iterator[No
 
 def _is_full(error: BaseException | None) -> bool:
     while error is not None:
-        if getattr(error, "errno", None) in _FULL or _SAID.search(str(error)):
+        if getattr(error, "errno", None) in FULL or _SAID.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from lakefit.config import Pipeline, PipelineSource, Problem
 from lakefit.console import Console
+from lakefit.dataset.disk import FULL
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, TENSORBOARD, WEIGHTS
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import write_json
@@ -174,7 +175,10 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
         raise StoppedError("Stopped after the last epoch, as asked; a checkpoint holds all of it.")
     write_json(job.run_dir / HISTORY, keeper.history)
     _save_weights(model, job.run_dir / WEIGHTS)
-    return f"{folder.folder}: a checkpoint could not be written: {folder.failed}" if folder.failed else None
+    if folder.failed is None:
+        return None
+    full = getattr(folder.failed, "errno", None) in FULL
+    return f"{folder.folder}: a checkpoint could not be written: {'the disk is full' if full else folder.failed}"
 
 
 def _feeds(job: TrainJob) -> tuple[SplitFeed, SplitFeed]:
