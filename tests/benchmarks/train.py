@@ -2,12 +2,12 @@
 
 1 M rows (at most 8,000 batches) of 39 float32 columns and a binary label, Dense 128-64-1, Adam; every contender trains
 the same model on the same columns. `lakefit` is the stage as `lakefit train` runs it, with TensorBoard, checkpoints and
-receipts; `lakefit-nondeterministic` without determinism; `lakefit-metered` with clocks in its input, too, which
-determinism forbids. `keras-in-memory` is a bare `fit` on arrays, in the very order of lakefit's first epoch, with the
-same validation: their losses after it must be equal. The first epoch warms up; then the fastest of RUNS=3 epochs, or
-what comes in 20 s, is counted, in the better of ROUNDS=2 rounds. Per contender and batch size: rows/s, the share of the
-time in which the model waited for input, CPU seconds per million rows, peak anonymous memory, the ratio to
-keras-in-memory, the loss after the first epoch.
+receipts; `lakefit-unkept` without checkpoints; `lakefit-nondeterministic` without determinism; `lakefit-metered` with
+clocks in its input, too, which determinism forbids. `keras-in-memory` is a bare `fit` on arrays, in the very order of
+lakefit's first epoch, with the same validation: their losses after it must be equal. The first epoch warms up; then the
+fastest of RUNS=3 epochs, or what comes in 20 s, is counted, in the better of ROUNDS=2 rounds. Per contender and batch
+size: rows/s, the share of the time in which the model waited for input, CPU seconds per million rows, peak anonymous
+memory, the ratio to keras-in-memory, the loss after the first epoch.
 
 ROWS=1000000, BATCHES=32,256,1024, CONTENDERS=lakefit,keras-in-memory,... choose.
 """
@@ -185,6 +185,15 @@ def lakefit_metered(folder: Path, batch: int, clock: Clock) -> None:
     lakefit_contender(folder, batch, clock, deterministic=False)
 
 
+def lakefit_unkept(folder: Path, batch: int, clock: Clock) -> None:
+    """The stage without checkpoints: what they cost."""
+    from lakefit.train.keeper import Keeper
+
+    Keeper._keep = lambda self, checkpoint: None  # type: ignore[method-assign]
+    Keeper._snapshot = lambda self, epoch, batch: None  # type: ignore[method-assign,assignment,return-value]
+    lakefit_contender(folder, batch, clock)
+
+
 def lakefit_contender(folder: Path, batch: int, clock: Clock, *, deterministic: bool = True) -> None:
     """Run the stage as it is; its epochs are timed by the lines that it prints, validation included."""
     import shutil
@@ -339,6 +348,7 @@ CONTENDERS: dict[str, Callable[[Path, int, Clock], None]] = {
     "lakefit": lakefit_contender,
     "lakefit-metered": lakefit_metered,
     "lakefit-nondeterministic": partial(lakefit_contender, deterministic=False),
+    "lakefit-unkept": lakefit_unkept,
     "petastorm-documented": petastorm_documented,
     "tfrecord": tfrecord,
     "pydataset": pydataset,

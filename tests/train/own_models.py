@@ -172,3 +172,15 @@ class Slow(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         time.sleep(self.seconds)
+
+
+class StopsAt(keras.callbacks.Callback):
+    """Ends the training within an epoch, after so many of its steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch + 1 == self.steps:
+            self.model.stop_training = True

@@ -148,3 +148,46 @@ def test_a_callback_whose_state_is_in_no_checkpoint_is_refused_where_a_resume_mu
 def test_a_state_that_can_not_be_written_is_named(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(LakefitError, match=r"Odd.get_state\(\) returned a set, which a checkpoint can't hold"):
         fit(dataset, tmp_path, section(callbacks=["own_models:Odd"]))
+
+
+def test_a_damaged_one_takes_no_place_of_those_that_are_kept(dataset: Path, tmp_path: Path) -> None:
+    one = {"checkpoint": {"keep": 1, "every": "1h"}}
+    fit(dataset, tmp_path, section(**one))
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    fit(dataset, tmp_path, section(**one, fit={"epochs": 2, "batch_size": 32}))
+    assert "epoch-00002-batch-000000000" in checkpoints(tmp_path)
+    assert sum(path.suffix == ".damaged" for path in (tmp_path / "checkpoints").iterdir()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"compile": {"metrics": ["F1Score"]}},
+        {"model": {"sequential": [{"Dense": {"units": 4, "dtype": "bfloat16"}}, SIGMOID]}},
+        {"dtype_policy": "mixed_float16"},
+    ],
+    ids=["a metric that is an array", "weights of 16 bits", "a scaled loss"],
+)
+def test_what_a_model_keeps_is_restored(dataset: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    changes = {**section(), **changes}
+    fit(dataset, whole, changes)
+    fit(dataset, parts, {**changes, "fit": {"epochs": 1, "batch_size": 32}})
+    fit(dataset, parts, changes)
+    assert result_of(parts) == result_of(whole)
+
+
+def test_a_callback_may_end_the_training_within_an_epoch(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = section(callbacks=[{"own_models:StopsAt": {"steps": 5}}], checkpoint={"every": "1 steps"})
+    fit(dataset, tmp_path, stopping)
+    said = events(capsys)
+    assert [event["message"] for event in said if event["event"] == "stopped"] == [
+        "a callback stopped the training in epoch 1, after 5 of its steps"
+    ]
+    assert len(json.loads((tmp_path / "history.json").read_text())["val_loss"]) == 1
+    before = result_of(tmp_path)
+    fit(dataset, tmp_path, stopping)
+    assert result_of(tmp_path) == before, "what had ended is not gone on with"
