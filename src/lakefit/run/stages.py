@@ -186,7 +186,29 @@ def _train(run: Run) -> None:
     _start_tensorflow()
     from lakefit.train.stage import train
 
+    for text in unfinished_runs(run.run_dir, run.prints):
+        run.console.event("unfinished", text)
     run.trouble = train(train_job(run), run.console, run.stop)
+
+
+def unfinished_runs(run_dir: Path, prints: Fingerprints) -> list[str]:
+    """Return a sentence for each run beside this one that has a checkpoint and was never finished, where this one has
+    none to go on from: whoever expects to go on should know what has changed."""
+    if any((run_dir / CHECKPOINTS).glob("*.npz")):
+        return []
+    said = []
+    for checkpoints in sorted(run_dir.parent.glob(f"*/{CHECKPOINTS}")):
+        other = checkpoints.parent
+        if other == run_dir or (other / WEIGHTS).is_file() or not any(checkpoints.glob("*.npz")):
+            continue
+        dataset = (read_json(other / RUN) or {}).get("dataset")
+        change = (
+            "the model or its settings have changed"
+            if dataset == prints.dataset
+            else f"the dataset was {dataset} and is {prints.dataset}"
+        )
+        said.append(f"{relative(other)} is not finished, and stays; this run, {prints.run}, begins anew: {change}")
+    return said
 
 
 def train_job(run: Run) -> "TrainJob":
