@@ -13,6 +13,18 @@ from typing import Any
 FEATURES = ("x", "y", "z")
 
 
+def section_of(**changes: Any) -> dict[str, Any]:
+    """Return a train section: a small model, three epochs, but for what is given."""
+    from models import SIGMOID
+
+    return {
+        "devices": "cpu",
+        "model": {"sequential": [{"Dense": {"units": 4, "activation": "relu"}}, SIGMOID]},
+        "fit": {"epochs": 3, "batch_size": 32},
+        **changes,
+    }
+
+
 def write_dataset(folder: Path, rows: int = 330, validation: int = 70) -> Path:
     """Write a training and a validation split, and their manifest, as `prepare` would; return the folder."""
     import numpy as np

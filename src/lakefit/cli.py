@@ -96,11 +96,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         return 0
     if only in (None, "prepare"):
         read_again(valid.pipeline)
-    before = Run(valid, console).plan()
-    was_current = not getattr(options, "fresh", False) and all(
-        step.current for step in before if only in (None, step.stage)
-    )
-    run = run_stages(valid, console, only, fresh=getattr(options, "fresh", False))
+    before, fresh = Run(valid, console).plan(), getattr(options, "fresh", False)
+    was_current = not fresh and all(step.current for step in before if only in (None, step.stage))
+    run = run_stages(valid, console, only, fresh=fresh)
     _say_result(run, console, was_current)
     return 10 if was_current and options.exit_code else 0
 

@@ -70,7 +70,7 @@ class Console:
                     bar.update(task, completed=done)
                     note.plain = "\n".join(line for line in (text, fields.get("blame")) if line)
 
-                with _repeated(show, 0.2):
+                with repeated(show, 0.2):
                     yield
             return
 
@@ -83,7 +83,7 @@ class Console:
             blame = f"  {fields['blame']}" if "blame" in fields else ""
             self.event("progress", f"{title} {done:,}/{total:,}  {note}{left}{blame}", done=done, total=total, **fields)
 
-        with _repeated(say, 30):
+        with repeated(say, 30):
             yield
 
     def _json(self, value: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class Console:
 
 
 @contextmanager
-def _repeated(show: Callable[[], None], seconds: float) -> Iterator[None]:
+def repeated(show: Callable[[], None], seconds: float) -> Iterator[None]:
     """Call `show` again and again, in a thread, until the block ends."""
     ended = threading.Event()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fitting import fit, result_of, start, write_dataset
+from fitting import fit, result_of, section_of, start
 from lakefit.config import ConfigError
 from lakefit.errors import InputError, LakefitError
 from lakefit.train import checkpoint
@@ -16,18 +16,7 @@ from models import SIGMOID
 
 
 def section(**changes: Any) -> dict[str, Any]:
-    return {
-        "devices": "cpu",
-        "model": {"sequential": [{"Dense": {"units": 4, "activation": "relu"}}, SIGMOID]},
-        "compile": {"optimizer": {"Adam": {"learning_rate": 0.1}}},
-        "fit": {"epochs": 3, "batch_size": 32},
-        **changes,
-    }
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("dataset"))
+    return section_of(**{"compile": {"optimizer": {"Adam": {"learning_rate": 0.1}}}, **changes})
 
 
 @pytest.fixture(autouse=True)

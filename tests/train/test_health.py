@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fitting import fit, write_dataset
+from fitting import fit, section_of
 from lakefit.errors import LakefitError
 from lakefit.train.health import unhealthy
 from lakefit.train.probe import Findings
@@ -41,25 +41,11 @@ def test_what_does_not_look_well(
     assert list(unhealthy({"loss": losses, "val_loss": held_out}, found, norms)) == ([problem] if problem else [])
 
 
-def section(**changes: Any) -> dict[str, Any]:
-    return {
-        "devices": "cpu",
-        "model": {"sequential": [{"Dense": {"units": 4, "activation": "relu"}}, SIGMOID]},
-        "fit": {"epochs": 3, "batch_size": 32},
-        **changes,
-    }
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("dataset"))
-
-
 @pytest.mark.parametrize(("at_once", "steps"), [(1, r"step \d+"), (4, r"steps \d+ to \d+")])
 def test_a_loss_that_is_not_a_number_ends_the_training_and_names_row_groups(
     dataset: Path, tmp_path: Path, at_once: int, steps: str
 ) -> None:
-    diverging = section(compile={"optimizer": {"SGD": {"learning_rate": 1e38}}, "steps_per_execution": at_once})
+    diverging = section_of(compile={"optimizer": {"SGD": {"learning_rate": 1e38}}, "steps_per_execution": at_once})
     said = rf"The loss is nan in epoch 1, {steps}, whose rows are from (train/part-00000.parquet row group \d(; )?)+: "
     with pytest.raises(LakefitError, match=said):
         fit(dataset, tmp_path, diverging)
@@ -79,7 +65,7 @@ def test_a_loss_that_is_not_a_number_ends_the_training_and_names_row_groups(
 def test_a_training_that_is_not_well_says_so_once(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], problem: str
 ) -> None:
-    fit(dataset, tmp_path, section(**changes))
+    fit(dataset, tmp_path, section_of(**changes))
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     found = [event["problem"] for event in events if event["event"] == "health"]
     assert found.count(problem) == 1

@@ -8,21 +8,11 @@ from typing import Any
 
 import pytest
 
-from fitting import fit, write_dataset
+from fitting import fit, section_of
 from lakefit.feed.split import SplitFeed
 from lakefit.train.meter import Shares
-from models import SIGMOID
 
-SECTION: dict[str, Any] = {
-    "devices": "cpu",
-    "model": {"sequential": [{"Dense": {"units": 4, "activation": "relu"}}, SIGMOID]},
-    "fit": {"epochs": 3, "batch_size": 32},
-}
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("dataset"))
+SECTION = section_of()
 
 
 def last_shares(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, float], str]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from faulty import KILLS, dice
-from fitting import result_of, start, write_dataset
+from fitting import result_of, start
 from models import SIGMOID
 
 Result = tuple[dict[str, Any], dict[str, Any]]
@@ -30,11 +30,6 @@ SECTION: dict[str, Any] = {
     ],
     "checkpoint": {"every": "4 steps", "resume": "exact"},
 }
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 def ended(process: "subprocess.Popen[str]") -> str:

@@ -6,19 +6,9 @@ from typing import Any
 
 import pytest
 
-from fitting import fit, result_of, write_dataset
-from models import SIGMOID
+from fitting import fit, result_of, section_of
 
-SECTION: dict[str, Any] = {
-    "devices": "cpu",
-    "model": {"sequential": [{"Dense": {"units": 4, "activation": "relu"}}, SIGMOID]},
-    "fit": {"epochs": 3, "batch_size": 32},
-}
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("dataset"))
+SECTION = section_of()
 
 
 @pytest.fixture(scope="module")

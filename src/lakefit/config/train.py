@@ -160,7 +160,7 @@ class TensorBoard(Section):
     """
 
     histograms: bool = False
-    profile: Annotated[tuple[int, int], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] | None = None
+    profile: tuple[int, int] | None = None
 
     @model_validator(mode="after")
     def _ends_after_it_begins(self) -> "TensorBoard":

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import tensorflow as tf
 
+from lakefit.console import repeated
 from lakefit.feed.split import SplitFeed
 from lakefit.train.steps import Steps, raw_iterations
 
@@ -77,33 +79,27 @@ class Meter:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Look, within the block."""
-        ended = threading.Event()
+        last, before = time.monotonic(), 0
 
         def look() -> None:
-            last, before = time.monotonic(), 0
-            while not ended.wait(_SECONDS):
-                now, at = time.monotonic(), self.steps.total
-                with self._lock:
-                    counts = self._counts
-                    # The validation is no part of it.
-                    if self.steps.training:
-                        counts.looks += 1
-                        counts.seconds += now - last
-                        counts.steps += at - before
-                        if not self.steps.inside:
-                            counts.python += 1
-                        elif self.feed.arrived <= self._taken(at):
-                            # The model has taken all that has come, and is not computing with it any more.
-                            counts.input += 1
-                last, before = now, at
+            nonlocal last, before
+            now, at = time.monotonic(), self.steps.total
+            with self._lock:
+                counts = self._counts
+                # The validation is no part of it.
+                if self.steps.training:
+                    counts.looks += 1
+                    counts.seconds += now - last
+                    counts.steps += at - before
+                    if not self.steps.inside:
+                        counts.python += 1
+                    elif self.feed.arrived <= self._taken(at):
+                        # The model has taken all that has come, and is not computing with it any more.
+                        counts.input += 1
+            last, before = now, at
 
-        thread = threading.Thread(target=look, name="meter", daemon=True)
-        thread.start()
-        try:
+        with repeated(look, _SECONDS):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def take(self) -> Shares | None:
         """Return the shares since they were last taken, or None where too little has been seen: it counts on."""
@@ -135,8 +131,6 @@ class Meter:
 
 def seconds_to_synchronize(model: keras.Model) -> float:
     """Return what it takes to add up gradients of the model's size over its devices: the fastest of three times."""
-    import tensorflow as tf
-
     strategy = model.distribute_strategy
     # An embedding's gradient is of the rows that a batch has, not of the whole table.
     variables = [v for v in model.trainable_variables if not v.path.endswith("/embeddings")]
