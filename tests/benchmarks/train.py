@@ -4,10 +4,13 @@
 the same model on the same columns. `lakefit` is the stage as `lakefit train` runs it, with TensorBoard, checkpoints and
 receipts; `lakefit-unkept` without checkpoints; `lakefit-nondeterministic` without determinism; `lakefit-metered` with
 clocks in its input, too, which determinism forbids. `keras-in-memory` is a bare `fit` on arrays, in the very order of
-lakefit's first epoch, with the same validation: their losses after it must be equal. The first epoch warms up; then the
-fastest of RUNS=3 epochs, or what comes in 20 s, is counted, in the better of ROUNDS=2 rounds. Per contender and batch
-size: rows/s, the share of the time in which the model waited for input, CPU seconds per million rows, peak anonymous
-memory, the ratio to keras-in-memory, the loss after the first epoch.
+lakefit's first epoch, with the same validation: their losses after it must be equal.
+
+The machine is not always as fast, so all contenders of a batch size are alive at once and take turns, an epoch each:
+the others are stopped (SIGSTOP) with all their threads meanwhile. The first epoch warms up, and RUNS=5 are counted; of
+the contenders that would take minutes, what comes in 20 s. Per contender and batch size: median rows/s, the share of
+the time in which the model waited for input, CPU seconds per million rows, peak anonymous memory, the median over the
+turns of the ratio to keras-in-memory, the loss after the first epoch.
 
 ROWS=1000000, BATCHES=32,256,1024, CONTENDERS=lakefit,keras-in-memory,... choose.
 """
@@ -15,11 +18,13 @@ ROWS=1000000, BATCHES=32,256,1024, CONTENDERS=lakefit,keras-in-memory,... choose
 import json
 import os
 import re
+import signal
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +38,7 @@ ROWS = int(os.environ.get("ROWS", "1000000"))
 BATCHES = 8_000
 VALIDATION_ROWS = 1_000
 ROWS_OF_GROUP = 100_000
-EPOCHS = 1 + int(os.environ.get("RUNS", "3"))
-ROUNDS = int(os.environ.get("ROUNDS", "2"))
+EPOCHS = 1 + int(os.environ.get("RUNS", "5"))
 SECONDS = 20.0
 LAYERS = [
     {"Dense": {"units": 128, "activation": "relu"}},
@@ -119,11 +123,10 @@ def pipeline(batch: int, deterministic: bool) -> Any:
 
 
 class Clock:
-    """Wall and CPU time, and the time spent waiting for input, at each epoch's end."""
+    """Wall and CPU time, and the time spent waiting for input, at each epoch's end, when the turn goes to another."""
 
     def __init__(self) -> None:
         self.waited: Any = None
-        self.epochs: list[dict[str, float]] = []
         self._last = (0.0, 0.0, 0.0)
 
     def metered(self, data: Any) -> Any:
@@ -149,7 +152,9 @@ class Clock:
     def epoch(self, rows: int, loss: float) -> None:
         now = self._now()
         seconds, cpu, waited = (a - b for a, b in zip(now, self._last, strict=True))
-        self.epochs.append({"rows": rows, "seconds": seconds, "cpu": cpu, "waited": waited, "loss": loss})
+        shown = waited if self.waited is not None else None
+        print(json.dumps({"rows": rows, "seconds": seconds, "cpu": cpu, "waited": shown, "loss": loss}), flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
 
     def _now(self) -> tuple[float, float, float]:
         waited = 0.0 if self.waited is None else float(self.waited.numpy())
@@ -203,7 +208,7 @@ def lakefit_contender(folder: Path, batch: int, clock: Clock, *, deterministic: 
     from lakefit.launch.stop import Stop
     from lakefit.train.stage import TrainJob, train
 
-    run_dir = folder / f"run-{batch}"
+    run_dir = folder / f"run-{batch}-{os.getpid()}"
     shutil.rmtree(run_dir, ignore_errors=True)
     run_dir.mkdir()
 
@@ -355,65 +360,98 @@ CONTENDERS: dict[str, Callable[[Path, int, Clock], None]] = {
 }
 
 
-def measure(contender: str, folder: Path, batch: int) -> None:
-    clock = Clock()
-    CONTENDERS[contender](folder, batch, clock)
-    counted = clock.epochs[1:] or clock.epochs
-    best = min(counted, key=lambda epoch: epoch["seconds"] / max(epoch["rows"], 1))
-    print(json.dumps({**best, "first_loss": clock.epochs[0]["loss"], "metered": clock.waited is not None}))
+class Turns:
+    """A contender in a process of its own, which is stopped after each of its epochs."""
 
+    def __init__(self, contender: str, folder: Path, batch: int) -> None:
+        self.contender, self.batch = contender, batch
+        self.peak = 0.0
+        self._output, self._error = folder / f"{contender}-{batch}.out", folder / f"{contender}-{batch}.err"
+        command = [sys.executable, __file__, contender, str(batch), str(folder)]
+        with self._output.open("w") as output, self._error.open("w") as error:
+            self._process = subprocess.Popen(command, stdout=output, stderr=error)
+        self.over = False
+        self._wait()
 
-def run(contender: str, folder: Path, batch: int) -> dict[str, Any]:
-    """Run a contender in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, contender, str(batch), str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    peak = 0.0
+    def take(self) -> None:
+        """Let it run its next epoch, if it has one."""
+        if not self.over:
+            self._process.send_signal(signal.SIGCONT)
+            self._wait()
 
-    def look() -> None:
-        nonlocal peak
-        status = Path(f"/proc/{process.pid}/status")
+    def _wait(self) -> None:
+        with watching(self._look):
+            _, status = os.waitpid(self._process.pid, os.WUNTRACED)
+        self.over = not os.WIFSTOPPED(status)
+        if self.over:
+            self._process.returncode = os.waitstatus_to_exitcode(status)
+            if self._process.returncode:
+                raise SystemExit(f"{self.contender} failed:\n{self._error.read_text()[-3000:]}")
+
+    def _look(self) -> None:
+        status = Path(f"/proc/{self._process.pid}/status")
         found = re.search(r"RssAnon:\s+(\d+)", status.read_text()) if status.exists() else None
-        peak = max(peak, int(found[1]) / 1e3 if found else 0.0)
+        self.peak = max(self.peak, int(found[1]) / 1e3 if found else 0.0)
 
-    with watching(look):
-        output, error = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{contender} failed:\n{error[-3000:]}")
-    return {"contender": contender, "batch": batch, "peak_mb": round(peak), **json.loads(output.splitlines()[-1])}
+    def epochs(self) -> list[dict[str, Any]]:
+        """Return what its clock has said, an epoch a line."""
+        return [json.loads(line) for line in self._output.read_text().splitlines() if line.startswith('{"rows"')]
 
 
-def results(contenders: list[str], batches: list[int]) -> Iterator[dict[str, Any]]:
-    """Yield the fastest epoch of each contender; all have their turn in each round, as the machine is not always as
-    fast."""
-    for batch in batches:
-        folder = ROOT / "build/bench/train" / str(min(ROWS, BATCHES * batch))
-        write_data(folder)
-        rounds = [{name: run(name, folder, batch) for name in contenders} for _ in range(ROUNDS)]
-        for name in contenders:
-            yield min((of_round[name] for of_round in rounds), key=lambda row: row["seconds"] / row["rows"])
+def result(turns: Turns, base: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return medians over a contender's turns, and of its speed by that of the base in the same turns."""
+    epochs = turns.epochs()
+
+    def rate(epoch: dict[str, Any]) -> float:
+        return float(epoch["rows"] / epoch["seconds"])
+
+    counted, of_base = epochs[1:] or epochs, base[1:]
+    if len(counted) == len(of_base):
+        ratio = statistics.median(rate(one) / rate(other) for one, other in zip(counted, of_base, strict=True))
+    else:
+        ratio = statistics.median(map(rate, counted)) / statistics.median(map(rate, of_base))
+    waited = [epoch["waited"] / epoch["seconds"] for epoch in counted if epoch["waited"] is not None]
+    return {
+        "contender": turns.contender,
+        "batch": turns.batch,
+        "rows_per_s": statistics.median(map(rate, counted)),
+        "waiting": statistics.median(waited) if waited else None,
+        "cpu_per_m": statistics.median(epoch["cpu"] / epoch["rows"] * 1e6 for epoch in counted),
+        "peak_mb": round(turns.peak),
+        "ratio": ratio,
+        "first_loss": epochs[0]["loss"],
+    }
+
+
+def results(contenders: list[str], batch: int) -> list[dict[str, Any]]:
+    folder = ROOT / "build/bench/train" / str(min(ROWS, BATCHES * batch))
+    write_data(folder)
+    running = [Turns(name, folder, batch) for name in contenders]
+    while not all(turns.over for turns in running):
+        for turns in running:
+            turns.take()
+    base = running[0].epochs()
+    return [result(turns, base) for turns in running]
 
 
 def main() -> None:
     if len(sys.argv) == 4:
-        measure(sys.argv[1], Path(sys.argv[3]), int(sys.argv[2]))
+        CONTENDERS[sys.argv[1]](Path(sys.argv[3]), int(sys.argv[2]), Clock())
         return
     contenders = os.environ.get("CONTENDERS", ",".join(CONTENDERS)).split(",")
     batches = [int(batch) for batch in os.environ.get("BATCHES", "32,256,1024").split(",")]
     print(f"{'contender':26}{'batch':>7}{'rows/s':>11}{'waiting':>9}{'CPU s/M':>9}{'peak MB':>9}{'ratio':>7}  loss")
     found: list[dict[str, Any]] = []
-    for row in results(contenders, batches):
-        found.append(row)
-        rate = row["rows"] / row["seconds"]
-        base = next((r["rows"] / r["seconds"] for r in found if r["batch"] == row["batch"]), rate)
-        waiting = f"{row['waited'] / row['seconds']:.1%}" if row["metered"] else ""
-        loss = f"{row['first_loss']:.6f}" if row["first_loss"] else ""
-        print(
-            f"{row['contender']:26}{row['batch']:>7,}{rate:>11,.0f}{waiting:>9}{row['cpu'] / row['rows'] * 1e6:>9.2f}"
-            f"{row['peak_mb']:>9,}{rate / base:>7.2f}  {loss}",
-            flush=True,
-        )
+    for batch in batches:
+        for row in results(contenders, batch):
+            found.append(row)
+            waiting = f"{row['waiting']:.1%}" if row["waiting"] is not None else ""
+            loss = f"{row['first_loss']:.6f}" if row["first_loss"] else ""
+            print(
+                f"{row['contender']:26}{row['batch']:>7,}{row['rows_per_s']:>11,.0f}{waiting:>9}{row['cpu_per_m']:>9.2f}"
+                f"{row['peak_mb']:>9,}{row['ratio']:>7.2f}  {loss}",
+                flush=True,
+            )
     (ROOT / "build/bench/train.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 """A split as batches: every row once an epoch, in the order of seed and epoch, or a FeedError before the last batch."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,52 @@ def test_seed_and_epoch_alone_make_the_order(dataset: tuple[Path, Manifest]) -> 
     orders = {(seed, epoch): order(seed, epoch) for seed in range(2) for epoch in range(3)}
     assert len(set(orders.values())) == len(orders)
     assert order(1, 2) == orders[1, 2]
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"worker": 1, "workers": 3}, {"lanes": 3}])
+def test_a_split_that_is_kept_is_read_once_and_comes_in_the_same_order(
+    dataset: tuple[Path, Manifest], options: dict[str, Any], tmp_path: Path
+) -> None:
+    def epochs(feed: SplitFeed, of_first: Callable[[], object] = lambda: None) -> list[list[Any]]:
+        found = []
+        for epoch in range(3):
+            feed.epoch, feed.first_batch = epoch, 1 if epoch == 0 else 0  # it goes on, and opens not all groups
+            found += [{name: array.tolist() for name, array in batch.items()} for batch in feed]
+            if epoch == 1:
+                of_first()
+        return found
+
+    folder = tmp_path / "dataset"
+    shutil.copytree(dataset[0], folder)
+    # Of row groups of six rows, with four columns of four bytes and positions of eight.
+    size = len(feed_of(dataset).groups) * ROWS_PER_GROUP * 24
+    kept = SplitFeed(folder, dataset[1], "train", batch_size=8, in_memory_bytes=size, **options)
+    assert epochs(kept, lambda: shutil.rmtree(folder)) == epochs(feed_of(dataset, **options))
+
+
+def test_a_split_that_takes_more_memory_is_read_in_each_epoch(dataset: tuple[Path, Manifest], tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    shutil.copytree(dataset[0], folder)
+    size = len(feed_of(dataset).groups) * ROWS_PER_GROUP * 24
+    feed = SplitFeed(folder, dataset[1], "train", batch_size=8, in_memory_bytes=size - 1)
+    assert len(positions(list(feed))) == ROWS
+    shutil.rmtree(folder)
+    with pytest.raises(FeedError, match=r"part-0000\d.parquet can't be read"):
+        list(feed)
+
+
+def test_a_row_group_that_can_not_be_read_is_not_kept(dataset: tuple[Path, Manifest], tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    shutil.copytree(dataset[0], folder)
+    damaged = folder / "train/part-00001.parquet"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    feed = SplitFeed(folder, dataset[1], "train", batch_size=8, in_memory_bytes=1 << 20)
+    for _ in range(5):  # as often as there are places to spare, and more
+        with pytest.raises(FeedError, match="part-00001"):
+            list(feed)
+    damaged.write_bytes(whole)
+    assert sorted(positions(list(feed))) == list(range(ROWS))
 
 
 Reader = Callable[..., Any]

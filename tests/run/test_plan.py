@@ -91,6 +91,9 @@ def test_a_stage_after_one_that_runs_runs_too(shop: Path, missing: str) -> None:
     [
         ("split.seed=9", []),
         ("train.fit.epochs=9", ["prepare"]),
+        ("train.checkpoint.every=9 steps", list(STAGES)),
+        ("train.tensorboard.histograms=true", list(STAGES)),
+        ("train.feed.in_memory_mb=9", list(STAGES)),
         ("evaluate.baseline_rows=9", ["prepare", "train"]),
         ("score.keys=[day]", ["prepare", "train", "evaluate"]),
         ("score.input=orders-1.csv", ["prepare", "train", "evaluate", "export"]),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.order import EpochOrder, Runs, Visit
-from lakefit.feed.reader import TIMEOUT_S, Block, Field, KnownFiles, RowGroup, read_row_groups
+from lakefit.feed.reader import TIMEOUT_S, Arena, Block, Field, KnownFiles, RowGroup, read_row_groups
 
 if TYPE_CHECKING:
     from lakefit.dataset.store import Store
@@ -48,6 +48,7 @@ def read_batches(
     timeout_s: float = TIMEOUT_S,
     buffers: Buffers,
     known: KnownFiles,
+    keeping: Arena | None = None,
     cache: "Cache | None" = None,
 ) -> Iterator[Iterator[Batches]]:
     """All batches of an epoch from `first_batch` on. Raises FeedError as read_row_groups does."""
@@ -64,6 +65,7 @@ def read_batches(
             held=held,
             buffers=buffers,
             known=known,
+            keeping=keeping,
             cache=cache,
             row_order=row_order,
             timeout_s=timeout_s,

@@ -139,27 +139,37 @@ class _Worker(WorkerBase):
     def process(self, task: _Task) -> None:
         job: _Job = self.args
         result: Block | FeedError
-        place = None
         try:
             with _naming(job.files.place(task.group.file), task.group):
-                fields = job.arena.fields
-                columns = [name for field in fields for name in field.columns]
-                with job.files.row_group(task.group, columns) as (parquet, state), job.decoding:
-                    place = job.arena.take()
-                    rows = job.arena.views(place, task.group.rows)
-                    variable = decode_row_group(parquet, task.group, fields, rows, job.buffers)
-                # Pages that were right once, of a file that has not changed, are not checked again.
-                job.known.checked.add((task.group.file, state, task.group.index))
-                order = job.row_order(task.group) if job.row_order is not None else np.arange(task.group.rows)
-                for name, array in variable.items():
-                    job.arena.variable[name][place] = taken(array, order) if job.row_order is not None else array
-                order += place * job.arena.rows
-                result = Block(task.group, job.arena, place, order)
+                result = self._block(job, task.group)
         except FeedError as error:
             result = error
-            if place is not None:
-                job.arena.give_back(place)
         self.publish_func((task.sequence, result))
+
+    def _block(self, job: _Job, group: RowGroup) -> Block:
+        order = job.row_order(group) if job.row_order is not None else np.arange(group.rows)
+        place = job.arena.kept.get(group)
+        if place is None:
+            place = self._decoded(job, group, order)
+        order += place * job.arena.rows
+        return Block(group, job.arena, place, order)
+
+    def _decoded(self, job: _Job, group: RowGroup, order: NDArray[np.int64]) -> int:
+        """Return the place in the arena where the row group lies."""
+        fields = job.arena.fields
+        columns = [name for field in fields for name in field.columns]
+        with job.files.row_group(group, columns) as (parquet, state), job.decoding:
+            place = job.arena.take()
+            try:
+                variable = decode_row_group(parquet, group, fields, job.arena.views(place, group.rows), job.buffers)
+                for name, array in variable.items():
+                    job.arena.variable[name][place] = taken(array, order) if job.row_order is not None else array
+            except BaseException:
+                job.arena.give_back(place)
+                raise
+            # Pages that were right once, of a file that has not changed, are not checked again.
+            job.known.checked.add((group.file, state, group.index))
+            return job.arena.decoded(group, place)
 
 
 class _Results:

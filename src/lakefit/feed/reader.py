@@ -119,12 +119,20 @@ class Arena:
     All places lie in one array a field, so that rows of several row groups are gathered at once. Fields whose rows
     differ in length are Arrow arrays, one a place, whose rows stand in the order in which they are to be taken:
     `variable`, by field and place.
+
+    kept: the places of row groups that need not be decoded again, where the arena keeps what it is given. Several
+    threads may ask.
     """
 
-    def __init__(self, fields: Sequence[Field], places: int, rows: int, buffers: Buffers) -> None:
-        """rows: of the largest row group. buffers: where the memory comes from."""
+    def __init__(
+        self, fields: Sequence[Field], places: int, rows: int, buffers: Buffers, *, keeps: bool = False
+    ) -> None:
+        """rows: of the largest row group. buffers: where the memory comes from. keeps: there is a place for each row
+        group, and what is decoded stays; for fields whose rows are of one length."""
         self.fields = tuple(fields)
         self.rows = rows
+        self.kept: dict[RowGroup, int] = {}
+        self._keeps = keeps
         self.arrays = {
             field.name: buffers.empty((places * rows, *field.row_shape), field.dtype)
             for field in fields
@@ -138,6 +146,21 @@ class Arena:
         """Return a place that is free. Raises IndexError where there is none: more row groups were asked for at once
         than was said."""
         return self._free.pop()
+
+    def decoded(self, group: RowGroup, place: int) -> int:
+        """Say that a row group is decoded; return the place where it lies from now on: another thread may have been
+        first."""
+        if not self._keeps:
+            return place
+        kept = self.kept.setdefault(group, place)
+        if kept != place:
+            self._free.append(place)
+        return kept
+
+    def release(self, group: RowGroup, place: int) -> None:
+        """Say that no row of a block is needed any more."""
+        if group not in self.kept:
+            self.give_back(place)
 
     def give_back(self, place: int) -> None:
         for arrays in self.variable.values():
@@ -169,7 +192,7 @@ class Block:
 
     def release(self) -> None:
         """Say that no row of the block is needed any more."""
-        self.arena.give_back(self.place)
+        self.arena.release(self.group, self.place)
 
 
 @contextmanager
@@ -182,6 +205,7 @@ def read_row_groups(
     cache: Cache | None = None,
     buffers: Buffers | None = None,
     known: KnownFiles | None = None,
+    keeping: Arena | None = None,
     row_order: Callable[[RowGroup], NDArray[np.int64]] | None = None,
     workers: int | None = None,
     timeout_s: float = TIMEOUT_S,
@@ -191,9 +215,9 @@ def read_row_groups(
 
     The receiver holds at most `held` blocks at a time, the one that it asks for included, and releases them; at most
     `workers` + 6 exist besides. cache: of a store's files, on this machine. buffers: whose memory is used, and used
-    again by the next reading. known: what earlier readings of the same files found. row_order: the order of a row
-    group's rows, (rows,); as they stand in the file where it is None. Leaving the context ends all threads, also before
-    the last block and after an exception.
+    again by the next reading. known: what earlier readings of the same files found. keeping: holds what they decoded,
+    and what this one does. row_order: the order of a row group's rows, (rows,); as they stand in the file where it is
+    None. Leaving the context ends all threads, also before the last block and after an exception.
 
     Raises FeedError, in the order of the plan: for a file that is missing or damaged, a row group that is missing or
     has another number of rows than planned, a column that is missing, of another type, or has nulls, a page whose
@@ -212,7 +236,9 @@ def read_row_groups(
     store = dataset if isinstance(dataset, Store) else Store(dataset)
     workers = workers or (DECODERS if store.local is not None else REMOTE_READERS)
     buffers = buffers if buffers is not None else Buffers()
-    arena = Arena(fields, held + workers + BLOCKS_AHEAD, max(group.rows for group in groups), buffers)
+    arena = keeping
+    if arena is None:
+        arena = Arena(fields, held + workers + BLOCKS_AHEAD, max(group.rows for group in groups), buffers)
     known = known if known is not None else KnownFiles()
     reader = PlannedReader(store, groups, arena, buffers, known, cache, row_order, workers, timeout_s)
     try:
@@ -220,9 +246,10 @@ def read_row_groups(
     finally:
         reader.stop()
         reader.join()
-        # Not left to the garbage collector, which comes late: the memory is to be used again.
-        arena.arrays.clear()
-        arena.variable.clear()
+        if arena is not keeping:
+            # Not left to the garbage collector, which comes late: the memory is to be used again.
+            arena.arrays.clear()
+            arena.variable.clear()
 
 
 def _in_order(reader: PlannedReader, groups: Sequence[RowGroup]) -> Iterator[Block]:

@@ -16,7 +16,7 @@ from lakefit.dataset.store import Store
 from lakefit.feed.buffers import Buffers
 from lakefit.feed.gather import Batches, read_batches
 from lakefit.feed.order import LANES, EpochOrder, epoch_groups, row_order
-from lakefit.feed.reader import Field, KnownFiles, RowGroup
+from lakefit.feed.reader import DECODERS, Arena, Field, KnownFiles, RowGroup
 from lakefit.feed.receipt import Part, Receipt, unmix
 
 if TYPE_CHECKING:
@@ -100,11 +100,13 @@ class SplitFeed:
         remainder: Literal["keep", "drop"] = "keep",
         worker: int = 0,
         workers: int = 1,
+        in_memory_bytes: int = 0,
     ) -> None:
         """batch_size: rows of a batch of all workers together. fields: the arrays of a batch; those of a prepared
         dataset where None. cache: of the files of a store. lanes: row groups that a batch mixes. remainder: what
         becomes of the rows that fill no batch at an epoch's end; they are others in each epoch. worker, workers: the
-        share of each batch that is read here."""
+        share of each batch that is read here. in_memory_bytes: a split whose row groups take no more, decoded, is read
+        once and kept."""
         numbers = {"batch_size": batch_size, "seed": seed, "lanes": lanes, "worker": worker, "workers": workers}
         for name, value in numbers.items():
             if not isinstance(value, int | np.integer) or isinstance(value, bool):
@@ -132,12 +134,22 @@ class SplitFeed:
         self._seed, self._shuffle, self._drop = seed, shuffle, remainder == "drop"
         self._share = (lanes if shuffle else 1, worker, workers)
         self._buffers, self._known = Buffers(), KnownFiles()
+        self._in_memory = self._kept_in(in_memory_bytes)
         self._epoch_read: int | None = None
         self._proven: set[int] = set()
         self._delivered = 0
         self._arrivals: Arrivals | None = None
         self._epochs_ahead = 0
         self._opened: _Opened | None = None
+
+    def _kept_in(self, most: int) -> Arena | None:
+        """Return where the row groups of the split are kept, or None where they would take more than `most` bytes."""
+        rows = max((group.rows for group in self.groups), default=0)
+        size = len(self.groups) * rows * sum(field.row_bytes for field in self.fields)
+        if not 0 < size <= most or any(field.variable is not None for field in self.fields):
+            return None
+        # Two threads may decode a row group that two lanes share, each in a place of its own.
+        return Arena(self.fields, len(self.groups) + DECODERS, rows, self._buffers, keeps=True)
 
     def close(self) -> None:
         """End what was begun ahead: see `to_tf`."""
@@ -256,6 +268,7 @@ class SplitFeed:
                 first_batch=first_batch,
                 buffers=self._buffers,
                 known=self._known,
+                keeping=self._in_memory,
                 cache=self._cache,
             )
         )

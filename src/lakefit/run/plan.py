@@ -46,10 +46,12 @@ def fingerprints(valid: Validated) -> Fingerprints:
     run = fingerprint(
         {
             "dataset": dataset,
-            # What is kept and shown of a run changes nothing that it makes.
-            "train": {
-                k: value for k, value in pipeline.dump("train").items() if k not in ("checkpoint", "tensorboard")
-            },
+            # What is kept and shown of a run, and memory, change nothing that it makes.
+            "train": pipeline.train.model_dump(
+                mode="json",
+                by_alias=True,
+                exclude={"checkpoint": True, "tensorboard": True, "feed": {"in_memory_mb"}},
+            ),
             "warm_start": _artifact(pipeline.train.warm_start),
             "embeddings": pipeline.features.embeddings,
             "code": [function_source(name) for _, name in pipeline.train.own_code()],

@@ -45,7 +45,7 @@ class Shares:
     def knob(self) -> str:
         """Return what would make it faster, by what most of the time beside computing goes to."""
         if self.input >= 0.1:
-            return "the feed is the limit: output.layout packed, fewer train.feed.lanes, or more cores"
+            return "the feed is the limit: more train.feed.in_memory_mb, output.layout packed, or more cores"
         if self.python >= 0.2:
             return "steps are short: raise compile.steps_per_execution or fit.batch_size"
         if self.synchronizing >= 0.3:

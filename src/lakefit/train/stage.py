@@ -184,7 +184,7 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
 def _feeds(job: TrainJob) -> tuple[SplitFeed, SplitFeed]:
     """Return the batches of the training and of the validation split."""
     section = job.pipeline.train
-    size = section.fit.batch_size
+    size, in_memory_bytes = section.fit.batch_size, section.feed.in_memory_mb * 1_000_000
     training = SplitFeed(
         job.dataset_dir,
         job.manifest,
@@ -193,6 +193,7 @@ def _feeds(job: TrainJob) -> tuple[SplitFeed, SplitFeed]:
         seed=section.seed,
         lanes=section.feed.lanes,
         remainder=section.feed.remainder,
+        in_memory_bytes=in_memory_bytes,
     )
     if not training.batches:
         raise job.source.error(
@@ -202,7 +203,15 @@ def _feeds(job: TrainJob) -> tuple[SplitFeed, SplitFeed]:
                 "batch would be left; keep the remainder, or lower train.fit.batch_size",
             )
         )
-    return training, SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=size, shuffle=False)
+    validation = SplitFeed(
+        job.dataset_dir,
+        job.manifest,
+        "validation",
+        batch_size=size,
+        shuffle=False,
+        in_memory_bytes=in_memory_bytes,
+    )
+    return training, validation
 
 
 def about_run(job: TrainJob, training: SplitFeed, replicas: int) -> dict[str, Any]:
