@@ -7,10 +7,11 @@ clocks in its input, too, which determinism forbids. `keras-in-memory` is a bare
 lakefit's first epoch, with the same validation: their losses after it must be equal.
 
 The machine is not always as fast, so all contenders of a batch size are alive at once and take turns, an epoch each:
-the others are stopped (SIGSTOP) with all their threads meanwhile. The first epoch warms up, and RUNS=5 are counted; of
-the contenders that would take minutes, what comes in 20 s. Per contender and batch size: median rows/s, the share of
-the time in which the model waited for input, CPU seconds per million rows, peak anonymous memory, the median over the
-turns of the ratio to keras-in-memory, the loss after the first epoch.
+the others are stopped (SIGSTOP) with all their threads meanwhile. The first epoch warms up, and the fastest of RUNS=7
+counts: whatever disturbs (neighbours, TensorFlow's autotuner, for which a bare `fit` waits at an epoch's end) only
+adds. Of the contenders that would take minutes, what comes in 20 s. Per contender and batch size: rows/s, the share of
+the time in which the model waited for input, CPU seconds per million rows, peak anonymous memory, the ratio to
+keras-in-memory, the loss after the first epoch.
 
 ROWS=1000000, BATCHES=32,256,1024, CONTENDERS=lakefit,keras-in-memory,... choose.
 """
@@ -19,7 +20,6 @@ import json
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -38,7 +38,7 @@ ROWS = int(os.environ.get("ROWS", "1000000"))
 BATCHES = 8_000
 VALIDATION_ROWS = 1_000
 ROWS_OF_GROUP = 100_000
-EPOCHS = 1 + int(os.environ.get("RUNS", "5"))
+EPOCHS = 1 + int(os.environ.get("RUNS", "7"))
 SECONDS = 20.0
 LAYERS = [
     {"Dense": {"units": 128, "activation": "relu"}},
@@ -398,27 +398,18 @@ class Turns:
         return [json.loads(line) for line in self._output.read_text().splitlines() if line.startswith('{"rows"')]
 
 
-def result(turns: Turns, base: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return medians over a contender's turns, and of its speed by that of the base in the same turns."""
+def result(turns: Turns) -> dict[str, Any]:
+    """Return a contender's fastest epoch after its first, and the loss of that."""
     epochs = turns.epochs()
-
-    def rate(epoch: dict[str, Any]) -> float:
-        return float(epoch["rows"] / epoch["seconds"])
-
-    counted, of_base = epochs[1:] or epochs, base[1:]
-    if len(counted) == len(of_base):
-        ratio = statistics.median(rate(one) / rate(other) for one, other in zip(counted, of_base, strict=True))
-    else:
-        ratio = statistics.median(map(rate, counted)) / statistics.median(map(rate, of_base))
-    waited = [epoch["waited"] / epoch["seconds"] for epoch in counted if epoch["waited"] is not None]
+    fastest = max(epochs[1:] or epochs, key=lambda epoch: epoch["rows"] / epoch["seconds"])
+    waited = fastest["waited"]
     return {
         "contender": turns.contender,
         "batch": turns.batch,
-        "rows_per_s": statistics.median(map(rate, counted)),
-        "waiting": statistics.median(waited) if waited else None,
-        "cpu_per_m": statistics.median(epoch["cpu"] / epoch["rows"] * 1e6 for epoch in counted),
+        "rows_per_s": fastest["rows"] / fastest["seconds"],
+        "waiting": waited / fastest["seconds"] if waited is not None else None,
+        "cpu_per_m": fastest["cpu"] / fastest["rows"] * 1e6,
         "peak_mb": round(turns.peak),
-        "ratio": ratio,
         "first_loss": epochs[0]["loss"],
     }
 
@@ -430,8 +421,8 @@ def results(contenders: list[str], batch: int) -> list[dict[str, Any]]:
     while not all(turns.over for turns in running):
         for turns in running:
             turns.take()
-    base = running[0].epochs()
-    return [result(turns, base) for turns in running]
+    found = [result(turns) for turns in running]
+    return [{**row, "ratio": row["rows_per_s"] / found[0]["rows_per_s"]} for row in found]
 
 
 def main() -> None:
