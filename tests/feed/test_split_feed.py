@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -337,6 +338,34 @@ def test_epochs_in_one_iteration_are_the_same_and_end_when_they_are_closed(
     with pytest.raises(RuntimeError, match="epoch 5 of the train split was not read to its end"):
         several.check(5)
     assert not our_threads() - before, "none is begun after the last"
+
+
+def test_batches_are_made_ready_ahead_under_op_determinism_too(
+    dataset: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+    from tensorflow.python.framework.config import disable_op_determinism
+
+    from lakefit.feed import tf_data
+
+    def arrived(most: int) -> int:
+        """Return how many batches have come out when one was taken and two could be made ready."""
+        feed = feed_of(dataset, 1)
+        batches = iter(tf_data.ReadAhead(feed.to_tf(epochs=1).prefetch(2)))
+        next(batches)
+        end = time.monotonic() + 20
+        while feed.arrived < most and time.monotonic() < end:
+            time.sleep(0.01)
+        return feed.arrived
+
+    tf.config.experimental.enable_op_determinism()
+    try:
+        assert arrived(3) == 3
+        assert tf_data.is_op_determinism_enabled(), "the model's operations must be"
+        monkeypatch.setattr(tf_data, "disable_op_determinism", lambda: None)
+        assert arrived(1) == 1, "TensorFlow makes ready ahead by itself: ReadAhead is needless"
+    finally:
+        disable_op_determinism()
 
 
 def test_an_epoch_that_was_begun_ahead_ends_with_close(dataset: tuple[Path, Manifest]) -> None:

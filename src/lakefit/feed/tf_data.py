@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.python.data.ops.dataset_ops import UnaryUnchangedStructureDataset
 from tensorflow.python.data.ops.map_op import _MapDataset
+from tensorflow.python.framework.config import disable_op_determinism, is_op_determinism_enabled
 
 from lakefit.dataset.manifest import POSITION
 from lakefit.errors import FeedError
@@ -107,8 +109,32 @@ def dataset(
     options.threading.max_intra_op_parallelism = 1
     batches = batches.with_options(options)
     if epochs is not None:
-        return batches.repeat(epochs)
-    return batches if feed.first_batch else batches.apply(tf.data.experimental.assert_cardinality(feed.batches))
+        batches = batches.repeat(epochs)
+    elif not feed.first_batch:
+        batches = batches.apply(tf.data.experimental.assert_cardinality(feed.batches))
+    return ReadAhead(batches)
+
+
+class ReadAhead(UnaryUnchangedStructureDataset):
+    """The same elements, of which `prefetch` makes some ready in advance under op determinism, too.
+
+    There tf.data takes all prefetching away (its make_deterministic) from a pipeline that calls Python or notes what
+    has come by: what such a thing touches might be touched by the model as well. Nothing of the feed's is, and its
+    order is one thread's, so its iterators are made as if determinism were not asked for; it took a tenth of the
+    training's time to wait for each batch. To be the last step: of a pipeline that goes on, the last step decides.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset) -> None:
+        super().__init__(dataset, dataset._variant_tensor)
+
+    def __iter__(self) -> Any:
+        if not is_op_determinism_enabled():
+            return super().__iter__()
+        disable_op_determinism()
+        try:
+            return super().__iter__()
+        finally:
+            tf.config.experimental.enable_op_determinism()
 
 
 def _is_list(field: Field) -> bool:

@@ -19,6 +19,7 @@ from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.publish import write_json
 from lakefit.errors import InputError, StoppedError
 from lakefit.feed.split import SplitFeed
+from lakefit.feed.tf_data import ReadAhead
 from lakefit.launch.stop import Stop
 from lakefit.train.checkpoint import Checkpoint, CheckpointFolder, described_variables
 from lakefit.train.compiled import build_callbacks
@@ -260,7 +261,8 @@ def batches_for(
         # The strategy fetches ahead itself.
         return weighted_by_rows(data, devices.num_replicas_in_sync)
     gpus = tf.config.get_visible_devices("GPU")
-    return data.apply(tf.data.experimental.prefetch_to_device("/GPU:0", AHEAD)) if gpus else data.prefetch(AHEAD)
+    ahead = tf.data.experimental.prefetch_to_device("/GPU:0", AHEAD) if gpus else lambda data: data.prefetch(AHEAD)
+    return ReadAhead(data.apply(ahead))
 
 
 def load_trained(job: TrainJob) -> keras.Model:
