@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -389,9 +390,10 @@ class Turns:
                 raise SystemExit(f"{self.contender} failed:\n{self._error.read_text()[-3000:]}")
 
     def _look(self) -> None:
-        status = Path(f"/proc/{self._process.pid}/status")
-        found = re.search(r"RssAnon:\s+(\d+)", status.read_text()) if status.exists() else None
-        self.peak = max(self.peak, int(found[1]) / 1e3 if found else 0.0)
+        with suppress(OSError):  # it may have ended
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            found = re.search(r"RssAnon:\s+(\d+)", status)
+            self.peak = max(self.peak, int(found[1]) / 1e3 if found else 0.0)
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return what its clock has said, an epoch a line."""
