@@ -154,7 +154,7 @@ class Arena:
             return place
         kept = self.kept.setdefault(group, place)
         if kept != place:
-            self._free.append(place)
+            self.give_back(place)
         return kept
 
     def release(self, group: RowGroup, place: int) -> None:
