@@ -5,7 +5,7 @@ from pathlib import Path
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.console import Console
 from lakefit.run.plan import read_again
-from lakefit.run.stages import run_stages
+from lakefit.run.stages import Run, run_stages
 from lakefit.run.validate import Validated, check_inputs
 from lakefit.run.validate import validate as validate_file
 
@@ -33,4 +33,6 @@ def prepare(pipeline: Pipeline | str | Path) -> Path:
     """
     valid = validate(pipeline)
     read_again(valid.pipeline)
-    return run_stages(valid, Console(), "prepare").dataset_dir
+    run = Run(valid, Console())
+    run_stages(run, "prepare")
+    return run.dataset_dir

@@ -12,7 +12,6 @@ from lakefit.errors import LakefitError, without_credentials
 # Everything heavy is imported by the command that needs it: `lakefit --help` answers at once.
 if TYPE_CHECKING:
     from lakefit.run.plan import StageName
-    from lakefit.run.stages import Run
 
 EXIT_CODES = """exit codes:
   0  done, or all was current (10 for the latter with --exit-code)
@@ -20,6 +19,7 @@ EXIT_CODES = """exit codes:
   3  failed
   4  stopped; run again to go on
   5  a contract of `expect` broke; the old version stays in use
+  6  the quality gate was not passed; the old model stays in use
 """
 
 
@@ -72,43 +72,55 @@ def _again(given: Sequence[str], exit_code: int) -> str:
 
     # What a run that was begun anew has done since is to be gone on with.
     command = without_credentials(shlex.join(["lakefit", *(word for word in given if word != "--fresh")]))
-    return f"{'Once that is mended' if exit_code == 2 else 'To go on'}: {command}"
+    # Running again changes nothing of a wrong input, a broken contract or a model that is not good enough.
+    return f"{'Once that is mended' if exit_code in (2, 5, 6) else 'To go on'}: {command}"
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    from lakefit.run.plan import read_again
-    from lakefit.run.stages import Run, run_stages
+    from lakefit.run.command import run_command
+    from lakefit.run.report import tables
+
+    if getattr(options, "dry_run", False):
+        return _say_plan(options, console)
+    only: StageName | None = options.stage
+    fresh = getattr(options, "fresh", False)
+    ended = run_command(options.pipeline, tuple(options.set), only, console, fresh=fresh)
+    console.result({"exit_code": 0, "current": ended.was_current, **ended.summary}, tables(ended.summary))
+    return 10 if ended.was_current and options.exit_code else 0
+
+
+def _say_plan(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.prepare.reader import reader_of
+    from lakefit.run.stages import Run
     from lakefit.run.validate import validate
 
     valid = validate(options.pipeline, tuple(options.set))
-    only: StageName | None = options.stage
-    if getattr(options, "dry_run", False):
-        run = Run(valid, console)
-        for step in run.plan():
-            verb = "is current" if step.current else "would run"
-            console.event(
-                "plan", f"{step.stage} {verb}: {step.why}", stage=step.stage, current=step.current, why=step.why
-            )
-        from lakefit.prepare.reader import reader_of
-
-        reader = reader_of(valid.pipeline, valid.inputs)
-        console.event("reader", f"rows are read by {reader}", reader=reader)
-        return 0
-    if only in (None, "prepare"):
-        read_again(valid.pipeline)
-    before, fresh = Run(valid, console).plan(), getattr(options, "fresh", False)
-    was_current = not fresh and all(step.current for step in before if only in (None, step.stage))
-    run = run_stages(valid, console, only, fresh=fresh)
-    _say_result(run, console, was_current)
-    return 10 if was_current and options.exit_code else 0
+    for step in Run(valid, console).plan():
+        verb = "is current" if step.current else "would run"
+        console.event("plan", f"{step.stage} {verb}: {step.why}", stage=step.stage, current=step.current, why=step.why)
+    reader = reader_of(valid.pipeline, valid.inputs)
+    console.event("reader", f"rows are read by {reader}", reader=reader)
+    return 0
 
 
-def _say_result(run: "Run", console: Console, was_current: bool) -> None:
-    from lakefit.run.report import tables
-    from lakefit.run.stages import summary
+def _history(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.config import load_pipeline
+    from lakefit.dataset.layout import Layout
+    from lakefit.run.history import history
 
-    found = summary(run)
-    console.result({"exit_code": 0, "current": was_current, **found}, tables(found))
+    pipeline, _ = load_pipeline(options.pipeline, tuple(options.set))
+    fields, sections = history(pipeline, Layout.of(pipeline), options.last)
+    console.result({"exit_code": 0, **fields}, sections)
+    return 0
+
+
+def _rollback(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.run.rollback import rollback
+
+    before, after = rollback(options.pipeline, tuple(options.set), options.to, console)
+    message = f"run {after['run']} is in use, in place of {before.get('run')}"
+    console.event("rollback", message, exit_code=0, before=before, in_use=after)
+    return 0
 
 
 def _validate(options: argparse.Namespace, console: Console) -> int:
@@ -291,6 +303,10 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument(
             "--fresh", action="store_true", help="train from the first step, whatever there is of this run"
         )
+    past = _command(commands, "history", "what ran when, on which data, how it ended and what had changed", _history)
+    past.add_argument("--last", type=int, default=20, metavar="N", help="the last so many runs (default: 20)")
+    back = _command(commands, "rollback", "take the model that was in use before into use again", _rollback)
+    back.add_argument("--to", metavar="RUN", help="this run's model (its fingerprint, or the beginning of it)")
     board = _command(
         commands, "tensorboard", "the curves of all runs in a browser, on this machine alone", _tensorboard
     )

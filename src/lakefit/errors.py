@@ -30,6 +30,12 @@ class UnfitError(FeedError):
     """A column of Parquet files that Lakefit has not written holds what the feed has no value for."""
 
 
+class GateError(LakefitError):
+    """The quality gate was not passed, the model in use stays in use. Exit code 6."""
+
+    exit_code: ClassVar[int] = 6
+
+
 class StoppedError(LakefitError):
     """Stopped from outside; run again to go on. Exit code 4."""
 

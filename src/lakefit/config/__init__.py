@@ -1,6 +1,7 @@
 """What a pipeline file may say: read, located, validated into frozen types. No I/O beyond loading it."""
 
 from lakefit.config.clean import Clean, Clip, Correct, Parse
+from lakefit.config.evaluate import Evaluate
 from lakefit.config.expect import Expect
 from lakefit.config.features import (
     Bucketize,
@@ -14,7 +15,8 @@ from lakefit.config.features import (
     Tensors,
 )
 from lakefit.config.file import ConfigError, PipelineSource, Problem, nearest
-from lakefit.config.pipeline import Evaluate, Output, Pipeline, Score, load_pipeline, validate_pipeline
+from lakefit.config.hooks import Hooks
+from lakefit.config.pipeline import Output, Pipeline, Score, load_pipeline, validate_pipeline
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split, TimeSplit
 from lakefit.config.source import Source, Table
 from lakefit.config.train import Checkpointing, Compile, Feed, Fit, Functional, Layer, Model, TensorBoard, Train
@@ -36,6 +38,7 @@ __all__ = [
     "Feed",
     "Fit",
     "Functional",
+    "Hooks",
     "Label",
     "Layer",
     "LearnedClip",

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from lakefit.config.clean import Clean
+from lakefit.config.evaluate import VS_CURRENT, metric_names
 from lakefit.config.features import Numeric
 from lakefit.config.file import Key, Problem, nearest
 from lakefit.config.functions import function_problem
@@ -225,6 +226,10 @@ def _check_cleaned(check: _Check, pipeline: Pipeline) -> None:
         if label.weight is not None:
             check.sql(("label", i, "weight"), label.weight)
     _check_features(check, pipeline, in_label)
+    measured = (*metric_names(pipeline.label), VS_CURRENT)
+    for name in pipeline.evaluate.require:
+        if name not in measured:
+            check.problem(("evaluate", "require", name), f"nothing is measured as {name!r}{nearest(name, measured)}")
     for i, name in enumerate(pipeline.score.keys if pipeline.score else ()):
         check.must_exist(("score", "keys", i), name)
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lakefit.config.clean import Clean
+from lakefit.config.evaluate import Evaluate
 from lakefit.config.expect import Expect
 from lakefit.config.features import Bucketize, Categorical, Dates, Features, MultiValued, Numeric, Statistics, Tensors
-from lakefit.config.pipeline import Evaluate, Output, Score
+from lakefit.config.hooks import Hooks
+from lakefit.config.pipeline import Output, Score
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Source, Table
@@ -241,7 +243,12 @@ Compile(
         Example('{every: 1000 steps, keep: 3, monitor: val_auc, mode: max, resume: exact}', 'Checkpointing(every="1000 steps", keep=3, monitor="val_auc", mode="max", resume="exact")'),
     ),
     TensorBoard: (Example("{histograms: true, profile: [10, 20]}", 'TensorBoard(histograms=True, profile=(10, 20))'),),
-    Evaluate: (Example("{baseline_rows: 100000}", 'Evaluate(baseline_rows=100_000)'),),
+    Evaluate: (
+        Example('{require: {auc: ">= 0.70", vs_current: ">= -0.005"}}', 'Evaluate(require={"auc": ">= 0.70", "vs_current": ">= -0.005"})'),
+    ),
+    Hooks: (
+        Example("{on_failure: /usr/local/bin/page --team ml, timeout: 30 seconds}", 'Hooks(on_failure="/usr/local/bin/page --team ml", timeout="30 seconds")'),
+    ),
     Score: (
         Example("{input: raw/new-*.csv, output: predictions, keys: [order_id]}", 'Score(input="raw/new-*.csv", output="predictions", keys=["order_id"])'),
     ),

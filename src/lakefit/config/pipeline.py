@@ -9,9 +9,11 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from lakefit.config.clean import Clean
 from lakefit.config.duration import Duration, seconds
+from lakefit.config.evaluate import Evaluate
 from lakefit.config.expect import Expect
 from lakefit.config.features import Features
 from lakefit.config.file import Key, PipelineSource, Problem, nearest, read_pipeline_source
+from lakefit.config.hooks import Hooks
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Name, PathText, Source
@@ -40,15 +42,6 @@ class Output(Section):
     @property
     def grace_seconds(self) -> float:
         return seconds(self.grace)
-
-
-class Evaluate(Section):
-    """How the model is compared with baselines.
-
-    baseline_rows: gradient boosting sees so many rows of the training split at most.
-    """
-
-    baseline_rows: Annotated[int, Field(ge=1)] = 500_000
 
 
 class Score(Section):
@@ -95,6 +88,7 @@ class Pipeline(Section):
     train: Train
     evaluate: Evaluate = Field(default_factory=Evaluate)
     score: Score | None = None
+    hooks: Hooks = Field(default_factory=Hooks)
 
     @field_validator("label", mode="before")
     @classmethod

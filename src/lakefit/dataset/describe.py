@@ -135,10 +135,10 @@ def difference(one: Path, two: Path) -> tuple[dict[str, Any], Sections]:
     Settings of the pipeline, columns, rows, classes of the training split, contracts, and the drift of each column.
     """
     old, new = read_manifest(one), read_manifest(two)
-    settings = list(_changes(_settings(old), _settings(new)))
+    settings = list(changes(_settings(old), _settings(new)))
     schema = _schema_changes(old, new)
-    classes = list(_changes(_classes(old.splits["train"]), _classes(new.splits["train"])))
-    contracts = list(_changes(_found(old), _found(new)))
+    classes = list(changes(_classes(old.splits["train"]), _classes(new.splits["train"])))
+    contracts = list(changes(_found(old), _found(new)))
     counts = _counts(old, new)
     drift = {
         name: stability_index(old.statistics[name], found)
@@ -158,7 +158,7 @@ def difference(one: Path, two: Path) -> tuple[dict[str, Any], Sections]:
     sides = (old.fingerprint, new.fingerprint)
     shown: Rows = [(name, f"{a:,}", f"{b:,}", f"{b - a:+,}") for name, a, b in counts]
     sections: Sections = [
-        ("Settings", [("key", *sides), *((key, _short(a), _short(b)) for key, a, b in settings)]),
+        ("Settings", [("key", *sides), *((key, short(a), short(b)) for key, a, b in settings)]),
         ("Columns", [("column", *sides), *((name, a or "absent", b or "absent") for name, a, b in schema)]),
         ("Rows", [("", *sides, "change"), *shown]),
         ("Classes of the training split", [("class", *sides), *((name, _rows(a), _rows(b)) for name, a, b in classes)]),
@@ -190,7 +190,7 @@ def _found(manifest: Manifest) -> dict[str, str]:
     return {f"{outcome.scope}: {outcome.expected}": outcome.found for outcome in manifest.expectations}
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any, Any]]:
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield (key, before, after) of what differs between two mappings, key by key; None where there is no such key.
 
     Of two lists only what lies between their equal beginnings and ends is told.
@@ -198,7 +198,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") ->
     for name in dict.fromkeys([*old, *new]):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            yield from _changes(before, after, f"{above}{name}.")
+            yield from changes(before, after, f"{above}{name}.")
         elif before != after:
             if isinstance(before, list) and isinstance(after, list):
                 start = _equal_items(before, after)
@@ -213,7 +213,8 @@ def _equal_items(one: Sequence[Any], two: Sequence[Any]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a setting's value as JSON of 60 characters at most."""
     text = json.dumps(_without_none(value), ensure_ascii=False)
     return text if len(text) <= 60 else text[:59] + "…"
 
@@ -230,7 +231,7 @@ def _rows(count: int | None) -> str:
 
 def _schema_changes(old: Manifest, new: Manifest) -> list[tuple[str, str | None, str | None]]:
     before, after = ({name: found.type for name, found in side.statistics.items()} for side in (old, new))
-    return list(_changes(before, after))
+    return list(changes(before, after))
 
 
 def _drift(name: str, index: float | None, old: ColumnStatistics, new: ColumnStatistics) -> tuple[str, ...]:

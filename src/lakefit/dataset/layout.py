@@ -6,6 +6,8 @@ from pathlib import Path
 from lakefit.config.pipeline import Pipeline
 
 RUN = "run.json"
+ROLLED_BACK = "rolled_back"
+"""In run.json: when a person took the model back."""
 CURRENT = "current.json"
 MODEL = "model.keras"
 WEIGHTS = "model.weights.h5"
@@ -47,6 +49,11 @@ class Layout:
     def reading(self) -> Path:
         """What stands for the version of sources that have none, since they were last read."""
         return self.root / "reading.json"
+
+    @property
+    def history(self) -> Path:
+        """A file a run, which stay when what they tell of is removed."""
+        return self.root / "history"
 
     @property
     def lock(self) -> Path:

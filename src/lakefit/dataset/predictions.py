@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakefit.dataset.features import LabelFeature
@@ -60,6 +61,22 @@ def class_lists(chosen: NDArray[Any], label: LabelFeature) -> pa.ListArray:
     chosen = chosen.astype(bool)
     ends = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(ends, pa.array(label.classes, pa.string()).take(pa.array(np.nonzero(chosen)[1])))
+
+
+def read_predictions(table: pa.Table, label: LabelFeature, labels: Sequence[LabelFeature]) -> tuple[Any, Any]:
+    """Return a label's values and predictions, as `evaluate.metrics.metrics_of` takes them, of a table of
+    `label_column` and `prediction_columns`."""
+    names = pa.array(label.classes, pa.string())
+    column, prefix = table[label.name].combine_chunks(), prefix_of(label, labels)
+    if not label.classes:
+        name = "probability" if label.kind == "binary" else "prediction"
+        return column.to_numpy(zero_copy_only=False), table[f"{prefix}{name}"].to_numpy()
+    probabilities = table[f"{prefix}probabilities"].combine_chunks().flatten().to_numpy().reshape(-1, len(names))
+    if label.kind == "classes":
+        return pc.index_in(column, names).to_numpy(zero_copy_only=False), probabilities
+    values = np.zeros(probabilities.shape, np.float32)
+    values[pc.list_parent_indices(column).to_numpy(), pc.index_in(column.flatten(), names).to_numpy()] = 1
+    return values, probabilities
 
 
 def label_column(values: NDArray[Any], label: LabelFeature) -> pa.Array:

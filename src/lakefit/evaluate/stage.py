@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pyarrow.parquet as pq
 
-from lakefit.config.pipeline import Evaluate
+from lakefit.config.evaluate import Evaluate
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.layout import METRICS, PREDICTIONS, TENSORBOARD
 from lakefit.dataset.manifest import Manifest

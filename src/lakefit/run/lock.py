@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -115,6 +116,19 @@ def _age(path: Path) -> float:
         return probe.stat().st_mtime - path.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
+
+
+def holder(path: Path) -> dict[str, Any]:
+    """Return what the run that holds a lock says of itself; nothing where nobody does, or the one who did is dead.
+
+    To look does not touch the flock: a run that starts at this moment must not find it taken.
+    """
+    said = _read(path)
+    # By this machine's clock: the file system's would be asked by writing.
+    if not said or time.time() - path.stat().st_mtime >= said.get("lease_s", 0):
+        return {}
+    here = said.get("host") == socket.gethostname() and "pid" in said
+    return {} if here and not Path(f"/proc/{said['pid']}").exists() else said
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lakefit.config import Pipeline
 from lakefit.config.functions import function_source
+from lakefit.config.pipeline import Score
 from lakefit.dataset.fingerprint import dataset_fingerprint, fingerprint
 from lakefit.dataset.inputs import InputFile, list_inputs
 from lakefit.dataset.layout import ARTIFACT, METRICS, RUN, SCORE, WEIGHTS, Layout
@@ -58,7 +59,8 @@ def fingerprints(valid: Validated) -> Fingerprints:
             "versions": _versions(),
         }
     )
-    evaluation = fingerprint({"run": run, "evaluate": pipeline.dump("evaluate")})
+    # What is required of the metrics changes none of them.
+    evaluation = fingerprint({"run": run, "evaluate": pipeline.evaluate.model_dump(mode="json", exclude={"require"})})
     # Names and keys of the artifact's pipeline file; its paths are of this machine and don't count.
     score = pipeline.score
     artifact = fingerprint({"evaluation": evaluation, "name": pipeline.name, "keys": score.keys if score else ()})
@@ -93,8 +95,12 @@ def score_inputs(valid: Validated, path: str) -> dict[str, tuple[InputFile, ...]
     return {**valid.inputs, valid.pipeline.source.rows: list_inputs((path,), "score: input")}
 
 
-def plan(valid: Validated, prints: Fingerprints) -> tuple[StagePlan, ...]:
-    """Return for each stage whether it is current; a stage after one that is not, is not."""
+def plan(valid: Validated, prints: Fingerprints, *, kept_out: bool = False) -> tuple[StagePlan, ...]:
+    """Return for each stage whether it is current; a stage after one that is not, is not.
+
+    kept_out: what this run trained is not to be used. Then nothing is exported, and rows are scored with the model in
+    use, where there is one.
+    """
     layout = Layout.of(valid.pipeline)
     run_dir = layout.run(prints.run)
     artifact = layout.artifact(prints.artifact)
@@ -108,10 +114,14 @@ def plan(valid: Validated, prints: Fingerprints) -> tuple[StagePlan, ...]:
         ),
         _made("train", trained, run_dir, layout.root / "runs", begun=stage_state(run_dir, "train") is not None),
         _made("evaluate", _print_of(run_dir / METRICS) == prints.evaluation, run_dir / METRICS, layout.root / "runs"),
-        _made("export", (artifact / ARTIFACT).is_file(), artifact, layout.root / "artifacts"),
     ]
-    if valid.pipeline.score is not None:
-        plans.append(_score_plan(valid, prints, valid.pipeline))
+    scored_with: str | None = prints.artifact
+    if kept_out:
+        scored_with = (read_json(layout.current) or {}).get("artifact")
+    else:
+        plans.append(_made("export", (artifact / ARTIFACT).is_file(), artifact, layout.root / "artifacts"))
+    if valid.pipeline.score is not None and scored_with is not None:
+        plans.append(_score_plan(valid, scored_with, valid.pipeline.score))
     result: list[StagePlan] = []
     for step in plans:
         if step.current and result and not result[-1].current:
@@ -136,15 +146,10 @@ def _made(stage: StageName, current: bool, at: Path, siblings: Path | None, begu
     return StagePlan(stage, False, "its inputs or its settings have changed" if others else "there is no result yet")
 
 
-def _score_plan(valid: Validated, prints: Fingerprints, pipeline: Pipeline) -> StagePlan:
-    assert pipeline.score is not None
-    wanted = score_fingerprint(prints.artifact, score_inputs(valid, pipeline.score.input))
-    return _made(
-        "score",
-        _print_of(Path(pipeline.score.output) / SCORE) == wanted,
-        Path(pipeline.score.output),
-        Path(pipeline.score.output),
-    )
+def _score_plan(valid: Validated, artifact: str, section: Score) -> StagePlan:
+    wanted = score_fingerprint(artifact, score_inputs(valid, section.input))
+    output = Path(section.output)
+    return _made("score", _print_of(output / SCORE) == wanted, output, output)
 
 
 def _print_of(path: Path) -> str | None:

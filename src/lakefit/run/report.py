@@ -12,9 +12,16 @@ def tables(summary: dict[str, Any]) -> list[Table]:
         found.append(("Ledger", _ledger(summary["ledger"])))
     if "metrics" in summary:
         found.append(("Test split", _metrics(summary)))
+    if "gate" in summary:
+        found.append(("Quality gate", [_check(check) for check in summary["gate"]]))
     if summary["paths"]:
         found.append(("Paths", [(name, path) for name, path in summary["paths"].items()]))
     return found
+
+
+def _check(check: dict[str, Any]) -> tuple[str, ...]:
+    value = "" if check["found"] is None else f"{check['found']:.4f}"
+    return check["metric"], check["required"], value, check["note"]
 
 
 def _ledger(ledger: dict[str, Any]) -> list[tuple[str, ...]]:

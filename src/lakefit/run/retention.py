@@ -1,4 +1,4 @@
-"""Old versions are removed: never what is in use or named by a run that stays, never what is young."""
+"""Old versions are removed: never what is in use, was so before or is named by a run that stays; nothing young."""
 
 import shutil
 import time
@@ -8,6 +8,7 @@ from pathlib import Path
 from lakefit.config import Pipeline
 from lakefit.dataset.layout import RUN, Layout
 from lakefit.dataset.publish import STAGING_PREFIX, read_json
+from lakefit.run.record import used_before
 
 
 def old_versions(pipeline: Pipeline, now: float | None = None) -> list[Path]:
@@ -19,15 +20,16 @@ def old_versions(pipeline: Pipeline, now: float | None = None) -> list[Path]:
     if keep is None:
         return []
     layout = Layout.of(pipeline)
-    current = read_json(layout.current) or {}
+    # `rollback` goes back to the second.
+    used = [read_json(layout.current) or {}, used_before(layout) or {}]
     young = (time.time() if now is None else now) - pipeline.output.grace_seconds
-    runs = list(_removable(layout.root / "runs", {current.get("run")}, keep, young))
-    artifacts = list(_removable(layout.root / "artifacts", {current.get("artifact")}, keep, young))
+    runs = list(_removable(layout.root / "runs", {use.get("run") for use in used}, keep, young))
+    artifacts = list(_removable(layout.root / "artifacts", {use.get("artifact") for use in used}, keep, young))
     left = [path for path in (layout.root / "runs").glob(f"*/{RUN}") if path.parent not in runs]
     # run.json names the dataset of its run.
     named = {(read_json(path) or {}).get("dataset") for path in left}
     frozen = pipeline.features.statistics
-    in_use = {current.get("dataset"), *named, frozen.fingerprint if frozen is not None else None}
+    in_use = {*(use.get("dataset") for use in used), *named, frozen.fingerprint if frozen is not None else None}
     datasets = list(_removable(layout.root / "datasets", in_use, keep, young))
     return [*runs, *artifacts, *datasets]
 

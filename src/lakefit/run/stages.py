@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from lakefit.dataset.layout import (
     METRICS,
     PIPELINE,
     PREDICTIONS,
+    ROLLED_BACK,
     RUN,
     TENSORBOARD,
     WEIGHTS,
@@ -26,10 +28,11 @@ from lakefit.dataset.layout import (
 )
 from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, write_json
-from lakefit.errors import ContractError, InputError, LakefitError
+from lakefit.errors import ContractError, GateError, InputError, LakefitError
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.launch.stop import Stop
 from lakefit.launch.threads import budget_threads
+from lakefit.run.gate import Check, judge
 from lakefit.run.lock import Lease, run_lock
 from lakefit.run.model_check import check_model
 from lakefit.run.plan import (
@@ -51,7 +54,11 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One command over a validated pipeline: its fingerprints, its folders, and who is told."""
+    """One command over a validated pipeline: its fingerprints, its folders, and who is told.
+
+    trouble: what went wrong beside a training that was finished. gate: what the quality gate has found. took: the
+    seconds of each stage that was run.
+    """
 
     def __init__(self, valid: Validated, console: Console) -> None:
         self.valid = valid
@@ -62,6 +69,9 @@ class Run:
         self.run_dir = self.layout.run(self.prints.run)
         self.artifact_dir = self.layout.artifact(self.prints.artifact)
         self.stop = Stop()
+        self.gate: tuple[Check, ...] = ()
+        self._judged: object = None
+        self.took: dict[StageName, float] = {}
         self.trouble: str | None = None
 
     @property
@@ -70,38 +80,82 @@ class Run:
 
     def plan(self) -> tuple[StagePlan, ...]:
         """Return which stages are current now."""
-        return plan(self.valid, self.prints)
+        return plan(self.valid, self.prints, kept_out=self.kept_out() is not None)
+
+    def checks(self) -> tuple[Check, ...]:
+        """Return what the quality gate has found of this run: nothing before it is evaluated or where it is in use."""
+        in_use = (read_json(self.layout.current) or {}).get("run")
+        report = read_json(self.run_dir / METRICS)
+        if not self.pipeline.evaluate.require or report is None or in_use == self.prints.run:
+            return ()
+        asked = (in_use, report["fingerprint"])
+        if self._judged != asked:
+            self._judged, self.gate = asked, judge(self.pipeline, self.layout, self.prints.run)
+        return self.gate
+
+    def kept_out(self) -> LakefitError | None:
+        """Return why what this run trained is not to be taken into use, where it is not: a GateError, or (for no
+        failure) that a person took it back."""
+        if ROLLED_BACK in (read_json(self.run_dir / RUN) or {}):
+            return LakefitError(
+                f"{relative(self.run_dir)} was rolled back, and stays out of use: `lakefit rollback "
+                f"{self.valid.source.path} --to {self.prints.run}` takes it into use, `lakefit run --fresh` trains anew"
+            )
+        if all(check.holds for check in self.checks()):
+            return None
+        in_use = (read_json(self.layout.current) or {}).get("run")
+        stays = f"run {in_use} stays in use" if in_use else "no model is in use"
+        broken = "\n".join(f"  {check}" for check in self.checks() if not check.holds)
+        return GateError(
+            f"the quality gate was not passed, and {stays}:\n{broken}\n{relative(self.run_dir)} holds what was "
+            "trained. Look at its data and its curves; evaluate.require says what is asked of a model."
+        )
 
 
-def run_stages(valid: Validated, console: Console, only: StageName | None = None, *, fresh: bool = False) -> Run:
+def run_stages(
+    run: Run, only: StageName | None = None, *, fresh: bool = False, begin: Callable[[], None] = lambda: None
+) -> None:
     """Run the stages that are not current, in order, or `only` one whose predecessors are current.
 
-    fresh: train from the first step, whatever there is of this run.
+    fresh: train from the first step, whatever there is of this run. begin: called once, before anything is done.
 
     Raises:
-        LakefitError: a stage failed; run.json has the exit code and the reason.
+        LakefitError: a stage failed; run.json has the exit code and the reason. GateError: what was trained does not
+        keep `evaluate.require`.
     """
-    run = Run(valid, console)
+    console = run.console
     steps = [step for step in run.plan() if only in (None, step.stage)]
     if all(step.current for step in steps) and not fresh:
         for step in steps:
             console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
-        _use_again(run)
-        return run
+        _use_again(run, begin)
+        try:
+            _check_use(run, only)
+        except GateError as error:
+            with suppress(OSError):
+                _record(run, error.exit_code, str(error))
+            raise
+        return
     for step in run.plan():
         if only is not None and not step.current and _before(step.stage, only):
             raise InputError(
                 f"{only} needs what {step.stage} makes, and {step.why}. Run `lakefit {step.stage} "
-                f"{valid.source.path}` first, or `lakefit run`."
+                f"{run.valid.source.path}` first, or `lakefit run`."
             )
     ensure_writable(run.layout.root)
     _check_model(run, steps)
     with full_disk_named(run.layout.root), run_lock(run.layout.lock) as lease, _recorded(run), run.stop.listening():
+        begin()
         if fresh:
             _forget_training(run)
-        for step in run.plan():
-            if only is not None and step.stage != only:
+        planned = {step.stage: step for step in run.plan()}
+        for stage in STAGES:
+            if stage == "export":
+                # Whether there is anything to export is known now.
+                planned = {step.stage: step for step in run.plan()}
+            if stage not in planned or only not in (None, stage):
                 continue
+            step = planned[stage]
             if step.current:
                 console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
             else:
@@ -111,9 +165,18 @@ def run_stages(valid: Validated, console: Console, only: StageName | None = None
                 _run_stage(run, step, lease)
         _set_current(run, lease)
         _remove_old(run)
+        _check_use(run, only)
         if run.trouble is not None:
             raise LakefitError(f"{run.trouble}. What was trained is finished and in its place.")
-    return run
+
+
+def _check_use(run: Run, only: StageName | None) -> None:
+    """Say that what was trained is not in use, where it is not: GateError where it should have been."""
+    why_not = run.kept_out() if only in (None, "evaluate", "export") else None
+    if isinstance(why_not, GateError):
+        raise why_not
+    if why_not is not None:
+        run.console.event("kept_out", str(why_not), run=run.prints.run)
 
 
 def _forget_training(run: Run) -> None:
@@ -122,6 +185,9 @@ def _forget_training(run: Run) -> None:
         shutil.rmtree(run.run_dir / name, ignore_errors=True)
     for name in (WEIGHTS, HISTORY, METRICS):
         (run.run_dir / name).unlink(missing_ok=True)
+    content = read_json(run.run_dir / RUN) or {}
+    if content.pop(ROLLED_BACK, None) is not None:
+        write_json(run.run_dir / RUN, content)
 
 
 def _check_model(run: Run, steps: Sequence[StagePlan]) -> None:
@@ -153,6 +219,7 @@ def _run_stage(run: Run, step: StagePlan, lease: Lease) -> None:
             _note(run, step.stage, "failed")
         raise
     seconds = round(time.monotonic() - began, 1)
+    run.took[step.stage] = seconds
     _note(run, step.stage, "done", seconds=seconds)
     run.console.event("done", f"{step.stage} is done in {seconds:.0f} s", stage=step.stage, seconds=seconds)
 
@@ -263,24 +330,28 @@ _STAGES: dict[StageName, Callable[[Run], None]] = {
 
 
 def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
-    """Score `section.input` into `section.output` by the artifact's own pipeline file; return the counts."""
+    """Score `section.input` into `section.output` with the model in use, by its own pipeline file; return the counts
+    and the artifact."""
     from lakefit.launch.session import spark_session
     from lakefit.score.stage import ScoreJob, score
 
-    if not run.artifact_dir.is_dir():
+    in_use = (read_json(run.layout.current) or {}).get("artifact")
+    artifact_dir = run.layout.artifact(str(in_use))
+    if in_use is None or not artifact_dir.is_dir():
         raise InputError(
-            f"{relative(run.artifact_dir)}: there is no exported model for this pipeline file and its data as they are "
-            f"now. Run `lakefit run {run.valid.source.path}` first."
+            f"{relative(run.layout.current)}: no exported model is in use. Run `lakefit run {run.valid.source.path}` "
+            "first."
         )
     output = Path(section.output)
     ensure_ours(output)
     ensure_writable(output.parent)
     # Source and clean as they were at export, and side tables from where they are now.
-    shipped = validate(run.artifact_dir / PIPELINE, to_train=False)
+    shipped = validate(artifact_dir / PIPELINE, to_train=False)
     inputs = score_inputs(shipped, section.input)
-    wanted = score_fingerprint(run.prints.artifact, inputs)
+    wanted = score_fingerprint(in_use, inputs)
     with run.stop.listening(), spark_session() as spark:
-        return score(spark, ScoreJob(shipped.pipeline, shipped.source, inputs, run.artifact_dir, output, wanted))
+        counts = score(spark, ScoreJob(shipped.pipeline, shipped.source, inputs, artifact_dir, output, wanted))
+    return {**counts, "artifact": in_use}
 
 
 def _note(run: Run, stage: StageName, state: str, **fields: Any) -> None:
@@ -307,10 +378,11 @@ def _recorded(run: Run) -> Iterator[None]:
 
 def _record(run: Run, exit_code: int, reason: str) -> None:
     content = read_json(run.run_dir / RUN) or {"fingerprint": run.prints.run, "dataset": run.prints.dataset}
-    write_json(run.run_dir / RUN, {**content, "exit_code": exit_code, "reason": reason})
+    gate = {"gate": [asdict(check) for check in run.gate]} if run.gate else {}
+    write_json(run.run_dir / RUN, {**content, **gate, "exit_code": exit_code, "reason": reason})
 
 
-def _use_again(run: Run) -> None:
+def _use_again(run: Run, begin: Callable[[], None]) -> None:
     """Take what was made earlier into use, where something else is, and remove what is old.
 
     Raises:
@@ -322,6 +394,7 @@ def _use_again(run: Run) -> None:
         return
     ensure_writable(run.layout.root)
     with full_disk_named(run.layout.root), run_lock(run.layout.lock) as lease:
+        begin()
         if switched:
             _check_drift(run)
             _set_current(run, lease)
@@ -347,6 +420,8 @@ def _check_drift(run: Run) -> None:
 def _found(run: Run) -> dict[str, Any]:
     """Return what there is of this pipeline and its files, and otherwise what is in use."""
     current = read_json(run.layout.current) or {}
+    if run.kept_out() is not None:
+        return current
     return {
         "dataset": run.prints.dataset if (run.dataset_dir / MANIFEST).is_file() else current.get("dataset"),
         "run": run.prints.run if (run.run_dir / METRICS).is_file() else current.get("run"),
@@ -378,6 +453,8 @@ def summary(run: Run) -> dict[str, Any]:
     report = read_json(run.run_dir / METRICS)
     if report is not None:
         fields |= {"metrics": report["metrics"], "baselines": report["baselines"]}
+    if run.gate:
+        fields["gate"] = [asdict(check) for check in run.gate]
     if (run.run_dir / TENSORBOARD).is_dir():
         paths |= {"run": relative(run.run_dir), "tensorboard": relative(run.run_dir / TENSORBOARD)}
     if run.artifact_dir.is_dir():

@@ -1,0 +1,101 @@
+"""`rollback`: take back a model that should not have been taken into use."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from lakefit.config import load_pipeline
+from lakefit.console import Console
+from lakefit.dataset.layout import ARTIFACT, METRICS, ROLLED_BACK, RUN, Layout
+from lakefit.dataset.manifest import MANIFEST
+from lakefit.dataset.publish import ensure_writable, read_json, write_json
+from lakefit.errors import InputError
+from lakefit.run.lock import run_lock
+from lakefit.run.plan import relative
+from lakefit.run.record import recorded, used_before
+
+Use = dict[str, Any]
+"""As current.json: a dataset, a run and an artifact."""
+
+
+def rollback(path: str, overrides: tuple[str, ...], to: str | None, console: Console) -> tuple[Use, Use]:
+    """Take into use what was in use before, or the run `to`; return what was in use until now, and what is.
+
+    A run that is taken back stays out of use, whatever its pipeline file says, until it is named by `to` or trained
+    anew. Nothing is removed.
+
+    Raises:
+        InputError: there is nothing to go back to, `to` names no run with an exported model or several, or another run
+            holds the lock.
+    """
+    with recorded(path, overrides, "rollback", console) as record:
+        pipeline, _ = load_pipeline(path, overrides)
+        record.about(pipeline)
+        layout = Layout.of(pipeline)
+        before = read_json(layout.current) or {}
+        if not before:
+            raise InputError(f"{relative(layout.current)}: nothing is in use yet. Run `lakefit run {path}` first.")
+        ensure_writable(layout.root)
+        with run_lock(layout.lock) as lease:
+            after = _before(layout, before) if to is None else _named(layout, to)
+            record.begin(after)
+            if after != before:
+                if before.get("run") not in (None, after["run"]):
+                    _mark(layout, before["run"])
+                _unmark(layout, after["run"])
+                lease.check()
+                write_json(layout.current, after)
+    return before, after
+
+
+def _before(layout: Layout, current: Use) -> Use:
+    found = used_before(layout)
+    if found is not None and _whole(layout, found):
+        return found
+    gone = f"; {found['run']}, which was, has been removed" if found is not None else ""
+    raise InputError(
+        f"{relative(layout.root)}: no other run was in use before {current.get('run')}{gone}. Name one by --to: "
+        f"{_there(layout)}."
+    )
+
+
+def _named(layout: Layout, to: str) -> Use:
+    found = [use for use in _exported(layout) if to and use["run"].startswith(to)]
+    # A run can be exported twice, under other names and keys: the last is meant.
+    runs = sorted({use["run"] for use in found})
+    if len(runs) == 1:
+        return found[-1]
+    problem = f"is the beginning of {len(runs)} runs: {', '.join(runs)}" if runs else "is no run with an exported model"
+    raise InputError(f"--to {to}: {problem}. There are: {_there(layout)}.")
+
+
+def _exported(layout: Layout) -> list[Use]:
+    """Return what can be taken into use, oldest first."""
+    files = sorted((layout.root / "artifacts").glob(f"[!.]*/{ARTIFACT}"), key=lambda path: path.stat().st_mtime_ns)
+    described = [found for found in map(read_json, files) if found is not None]
+    uses = [{"dataset": one["dataset"], "run": one["run"], "artifact": one["fingerprint"]} for one in described]
+    return [use for use in uses if _whole(layout, use)]
+
+
+def _whole(layout: Layout, use: Use) -> bool:
+    parts = (
+        layout.dataset(use["dataset"]) / MANIFEST,
+        layout.run(use["run"]) / METRICS,
+        layout.artifact(use["artifact"]) / ARTIFACT,
+    )
+    return all(part.is_file() for part in parts)
+
+
+def _there(layout: Layout) -> str:
+    return ", ".join(dict.fromkeys(use["run"] for use in _exported(layout))) or "none"
+
+
+def _mark(layout: Layout, run: str) -> None:
+    path = layout.run(run) / RUN
+    write_json(path, {**(read_json(path) or {}), ROLLED_BACK: datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def _unmark(layout: Layout, run: str) -> None:
+    path = layout.run(run) / RUN
+    content = read_json(path) or {}
+    if content.pop(ROLLED_BACK, None) is not None:
+        write_json(path, content)
