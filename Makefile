@@ -14,7 +14,8 @@ FROM_LOCK   = $(PIP_INSTALL) --require-hashes --no-deps --no-build-isolation --r
 # Each file's tests in one process (they share a Spark session), the files spread over the cores.
 PYTEST = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all petastorm-suite petastorm-reference fault check format bench lock docs clean
+.PHONY: help setup demo test test-all petastorm-suite petastorm-reference fault check format docker docker-demo \
+  docker-down bench lock docs clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -46,6 +47,8 @@ test: check  ## the checks and the test suite; what CI runs
 	$(PYTEST)
 
 test-all: check petastorm-suite petastorm-reference  ## the same with the long versions of tests, and Petastorm's own
+	@test -x $(DEPLOY)/bin/python || $(PYTHON) -m venv $(DEPLOY)
+	@$(FROM_LOCK:$(PY)%=$(DEPLOY)/bin/python%) requirements-deploy.lock
 	$(PYTEST) -m "not fault"
 	@$(FROM_LOCK) requirements-pandas3.lock --upgrade --target build/pandas3
 	PYTHONPATH=build/pandas3 $(PY) -c "import pandas; assert pandas.__version__ >= '3', pandas"
@@ -54,6 +57,9 @@ test-all: check petastorm-suite petastorm-reference  ## the same with the long v
 petastorm-suite: $(STAMP)  ## run Petastorm's own tests through the layer, and hold them against known.txt
 	@$(FROM_LOCK) requirements-suite.lock
 	$(PY) tests/petastorm_suite/run.py
+
+# Another of its own: Airflow, and what reads files of Kubernetes and Docker Compose.
+DEPLOY := build/deploy
 
 # An environment of its own: the versions of Petastorm's own time exclude today's.
 OLD := build/old-stack
@@ -78,6 +84,21 @@ format: $(STAMP)  ## mend what lint and format can mend by themselves
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
+# DOCKER=podman works as well.
+DOCKER ?= docker
+VARIANT ?= cpu
+COMPOSE = $(DOCKER) compose --file docker/compose.yaml
+
+docker:  ## build the image `lakefit` (VARIANT=gpu builds lakefit:gpu)
+	$(DOCKER) build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) --tag lakefit$(if $(filter gpu,$(VARIANT)),:gpu) .
+
+docker-demo: docker  ## the demo on a cluster of containers; it stays up (make docker-down)
+	$(COMPOSE) up --detach master worker-1 worker-2 history tensorboard
+	$(COMPOSE) run --rm run
+
+docker-down:  ## end the cluster of containers, and remove its volumes
+	$(COMPOSE) down --volumes
+
 bench: $(STAMP)  ## run a benchmark, print its table, write build/bench/NAME.json (BENCH=name)
 	@test -f "tests/benchmarks/$(BENCH).py" || { echo "Say which: make bench BENCH=name, one of:" \
 	  $(patsubst tests/benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/benchmarks/*.py))) >&2; exit 2; }
@@ -93,8 +114,10 @@ lock:  ## resolve pyproject.toml into the lock files again (needs the network)
 	@test -x $(VENV)/bin/uv || { echo "uv is missing from $(VENV): make setup first" >&2; exit 2; }
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra dev --output-file requirements-dev.lock
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --constraint requirements-dev.lock --output-file requirements-cpu.lock
+	$(COMPILE) pyproject.toml --extra gpu --extra demo --constraint requirements-dev.lock --output-file requirements-gpu.lock
 	$(COMPILE) --group java --constraint requirements-dev.lock --output-file requirements-java.lock
 	$(COMPILE) --group suite --constraint requirements-dev.lock --output-file requirements-suite.lock
+	$(COMPILE) --group deploy --output-file requirements-deploy.lock
 	$(COMPILE) --group pandas3 --no-deps --output-file requirements-pandas3.lock
 	$(COMPILE) --group old-stack --output-file requirements-old-stack.lock
 	$(COMPILE) --group bench --constraint requirements-dev.lock --output-file requirements-bench.lock

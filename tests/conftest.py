@@ -41,3 +41,21 @@ def lakefit() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[Path, int], None]]:
+    """Return a function that mounts a small disk at a new folder, or gives it another size in bytes."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path, size: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        option = f"{'remount,' if folder in mounted else ''}size={size}"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(folder)], capture_output=True)
+        if done.returncode:
+            pytest.skip(f"no small disk can be mounted here: {done.stderr.decode().strip()}")
+        mounted.append(folder)
+
+    yield mount
+    for folder in set(mounted):
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lakefit import __version__
 from lakefit.console import Console
-from lakefit.errors import LakefitError, without_credentials
+from lakefit.errors import LakefitError, text_of, without_credentials
 
 # Everything heavy is imported by the command that needs it: `lakefit --help` answers at once.
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.verbose:
             raise
-        message = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        message = f"{type(error).__name__}: {(text_of(error).strip().splitlines() or [''])[0]}"
         _fail(console, f"{message}\nThis is a fault of Lakefit; -v shows where.", 3, _again(given, 3))
         return 3
 

@@ -42,6 +42,14 @@ class StoppedError(LakefitError):
     exit_code: ClassVar[int] = 4
 
 
+def text_of(error: BaseException) -> str:
+    """Return what an error says; nothing where it would ask a JVM for it that has ended."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def without_credentials(text: str) -> str:
     """Return an address, or any text, without the credentials of addresses in it."""
     text = re.sub(r"(?<=://)[^/@?]*:[^/@]*@", "", text)

@@ -4,8 +4,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,6 @@ from shop import events
 
 ROWS = 2_000
 AMPLE = 512 << 20
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[Path, int], None]]:
-    """Return a function that mounts a small disk at a new folder, or gives it another size in bytes."""
-    mounted: list[Path] = []
-
-    def mount(folder: Path, size: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        option = f"{'remount,' if folder in mounted else ''}size={size}"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(folder)], capture_output=True)
-        if done.returncode:
-            pytest.skip(f"no small disk can be mounted here: {done.stderr.decode().strip()}")
-        mounted.append(folder)
-
-    yield mount
-    for folder in set(mounted):
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def assert_names(said: str, place: Path | str) -> None:

@@ -13,9 +13,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-TOGETHER = tuple(f"requirements-{name}.lock" for name in ("bench", "build", "cpu", "dev", "java", "suite"))
+TOGETHER = tuple(f"requirements-{name}.lock" for name in ("bench", "build", "cpu", "dev", "gpu", "java", "suite"))
 # Each an environment of its own.
-LOCKS = (*TOGETHER, "requirements-old-stack.lock", "requirements-pandas3.lock")
+LOCKS = (*TOGETHER, "requirements-deploy.lock", "requirements-old-stack.lock", "requirements-pandas3.lock")
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 RUNTIME: list[str] = PYPROJECT["project"]["dependencies"]
@@ -25,6 +25,8 @@ SOURCES = {
     "requirements-bench.lock": PYPROJECT["dependency-groups"]["bench"],
     "requirements-build.lock": PYPROJECT["dependency-groups"]["build"],
     "requirements-cpu.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"]],
+    "requirements-deploy.lock": PYPROJECT["dependency-groups"]["deploy"],
+    "requirements-gpu.lock": [*RUNTIME, *EXTRAS["gpu"], *EXTRAS["demo"]],
     "requirements-dev.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"], *EXTRAS["dev"]],
     "requirements-java.lock": EXTRAS["java"],
     "requirements-old-stack.lock": PYPROJECT["dependency-groups"]["old-stack"],

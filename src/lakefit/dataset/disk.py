@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from lakefit.errors import LakefitError
+from lakefit.errors import LakefitError, text_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # How the JVM, Arrow and Python's errors in workers say it.
@@ -40,7 +40,7 @@ def full_disk_named(output: Path, spark_local: str | None = None) -> Iterator[No
 
 def _is_full(error: BaseException | None) -> bool:
     while error is not None:
-        if getattr(error, "errno", None) in FULL or _SAID.search(str(error)):
+        if getattr(error, "errno", None) in FULL or _SAID.search(text_of(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

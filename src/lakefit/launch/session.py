@@ -8,10 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
+from py4j.protocol import Py4JJavaError
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
+from lakefit.errors import text_of
 from lakefit.launch.conf import conf_path
 from lakefit.launch.java import java_environment
 
@@ -55,6 +58,9 @@ def spark_session() -> Iterator[SparkSession]:
         session = builder.getOrCreate()
         try:
             yield session
+        except Exception as error:
+            _keep_texts(error)
+            raise
         finally:
             session.stop()
             _end_gateway()
@@ -90,6 +96,25 @@ def spark_defaults() -> dict[str, str]:
     lines = conf_path("spark/spark-defaults.conf").read_text(encoding="utf-8").splitlines()
     pairs = (line.split(None, 1) for line in lines if line.strip() and not line.lstrip().startswith("#"))
     return {key: value.strip() for key, value in pairs}
+
+
+class _KeptError(Py4JJavaError):
+    """An error of the JVM with the text that was asked of it."""
+
+    said = ""
+
+    def __str__(self) -> str:
+        return self.said
+
+
+def _keep_texts(error: BaseException | None) -> None:
+    """Ask the JVM for what its errors among the causes say, before it ends."""
+    while error is not None:
+        if type(error) is Py4JJavaError:
+            kept = cast(_KeptError, error)
+            kept.said = text_of(error)
+            error.__class__ = _KeptError
+        error = error.__cause__ or error.__context__
 
 
 def _submitted_session() -> SparkSession | None:

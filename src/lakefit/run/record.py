@@ -26,7 +26,7 @@ from lakefit.dataset.inputs import InputFile
 from lakefit.dataset.layout import ROLLED_BACK, RUN, Layout
 from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.publish import read_json, write_json
-from lakefit.errors import InputError, LakefitError, without_credentials
+from lakefit.errors import InputError, LakefitError, text_of, without_credentials
 
 Fields = dict[str, Any]
 RUNNING = "running"
@@ -88,7 +88,9 @@ def recorded(path: str, overrides: tuple[str, ...], command: str, console: Conso
         yield record
     except BaseException as error:
         code = 4 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 3)
-        reason = str(error) if isinstance(error, LakefitError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        reason = (
+            str(error) if isinstance(error, LakefitError) else f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
+        )
         record.end(code, without_credentials(reason))
         tell_failure(_hooks(path, overrides), record.fields, console)
         raise

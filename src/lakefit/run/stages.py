@@ -28,7 +28,7 @@ from lakefit.dataset.layout import (
 )
 from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, write_json
-from lakefit.errors import ContractError, GateError, InputError, LakefitError
+from lakefit.errors import ContractError, GateError, InputError, LakefitError, text_of
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.launch.stop import Stop
 from lakefit.launch.threads import budget_threads
@@ -371,7 +371,7 @@ def _recorded(run: Run) -> Iterator[None]:
     except BaseException as error:
         code = 4 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 3)
         with suppress(OSError):
-            _record(run, code, str(error) or type(error).__name__)
+            _record(run, code, text_of(error) or type(error).__name__)
         raise
     _record(run, 0, "done")
 

@@ -1,0 +1,136 @@
+"""The files of conf/schedule/ are what their schedulers take, and run what they say."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from faulty import PLAIN
+from shop import ROOT, write_shop
+
+SCHEDULE = ROOT / "conf/schedule"
+DEPLOY = ROOT / "build/deploy/bin"
+LAKEFIT = str(Path(sys.executable).with_name("lakefit"))
+needs_deploy = pytest.mark.skipif(not DEPLOY.is_dir(), reason="build/deploy is made by `make test-all`")
+
+
+def written(name: str, folder: Path, as_name: str, **other: str) -> Path:
+    """Write a file of conf/schedule/ into a folder, with words of it replaced."""
+    text = (SCHEDULE / name).read_text(encoding="utf-8")
+    for old, new in other.items():
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / as_name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def shop(folder: Path) -> Path:
+    write_shop(folder, 500)
+    (folder / "shop.yaml").write_text(PLAIN, encoding="utf-8")
+    return folder / "shop.yaml"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    units = [
+        written("lakefit@.service", tmp_path, "lakefit@flights.service", **{"/opt/lakefit/bin/lakefit": LAKEFIT}),
+        written("lakefit@.timer", tmp_path, "lakefit@flights.timer"),
+    ]
+    done = subprocess.run(["systemd-analyze", "verify", *map(str, units)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("logrotate") is None, reason="logrotate is not installed")
+def test_logrotate_takes_its_file(tmp_path: Path) -> None:
+    config = written("lakefit.logrotate", tmp_path, "lakefit", **{"su lakefit lakefit": "su root root"})
+    config.chmod(0o644)
+    done = subprocess.run(["/usr/sbin/logrotate", "--debug", str(config)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stderr
+
+
+def test_crons_line_runs_the_pipeline_and_speaks_up_where_it_ends_badly(tmp_path: Path) -> None:
+    shop(tmp_path)
+    log = tmp_path / "shop.jsonl"
+    text = written(
+        "lakefit.cron", tmp_path, "cron",
+        **{"/srv/flights/flights.yaml": "shop.yaml", "flights.yaml": "shop.yaml", "/srv/flights": str(tmp_path),
+           "/var/log/lakefit/flights.jsonl": str(log)},
+    ).read_text()  # fmt: skip
+    (line,) = [line for line in text.splitlines() if re.match(r"\S+ \S+ \S+ \S+ \S+ \S+ ", line) and line[0] != "#"]
+    *fields, user, command = line.split(None, 6)
+    assert fields == ["30", "2", "*", "*", "*"]
+    assert user == "lakefit"
+    assert "%" not in command, "cron makes a line end of it"
+    (tmp_path / "orders-0.csv").unlink()
+    (tmp_path / "orders-1.csv").unlink()
+    environment = {**os.environ, "PATH": f"{Path(LAKEFIT).parent}:/usr/bin:/bin"}
+    done = subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True)
+    assert done.stdout == "lakefit ended with exit code 2: lakefit history shop.yaml\n"
+    assert done.stderr == ""
+    assert '"exit_code": 2' in log.read_text()
+
+
+def test_the_exit_codes_that_need_a_person_are_the_same_for_every_scheduler() -> None:
+    service = (SCHEDULE / "lakefit@.service").read_text(encoding="utf-8")
+    found = re.search(r"^RestartPreventExitStatus=(.*)$", service, re.MULTILINE)
+    assert found is not None
+    assert found[1].split() == ["2", "5", "6"]
+    job: Any = YAML(typ="safe").load(SCHEDULE / "cronjob.yaml")
+    (fail, _) = job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert fail["onExitCodes"]["values"] == [2, 5, 6]
+    dag = (SCHEDULE / "airflow_dag.py").read_text(encoding="utf-8")
+    assert re.search(r"NEEDS_A_PERSON = \{2: .*, 5: .*, 6: .*\}", dag)
+
+
+@pytest.mark.slow
+@needs_deploy
+def test_kubernetes_takes_the_cronjob() -> None:
+    done = subprocess.run(
+        [DEPLOY / "kubernetes-validate", "--strict", SCHEDULE / "cronjob.yaml"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@needs_deploy
+def test_airflow_runs_the_dag_skips_what_is_current_and_fails_at_once_what_needs_a_person(tmp_path: Path) -> None:
+    pipeline = shop(tmp_path)
+    (tmp_path / "airflow/dags").mkdir(parents=True)
+    shutil.copy(SCHEDULE / "airflow_dag.py", tmp_path / "airflow/dags")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AIRFLOW", "VIRTUAL"))},
+        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "LAKEFIT": LAKEFIT,
+        "LAKEFIT_PIPELINE": str(pipeline),
+    }
+
+    def airflow(*arguments: str) -> str:
+        done = subprocess.run(
+            [DEPLOY / "airflow", *arguments], env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=600
+        )
+        assert done.returncode == 0 or "test" in arguments, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    airflow("db", "migrate")
+    assert "lakefit_flights" in airflow("dags", "list", "--local", "--output", "json")
+    assert "no data found" in airflow("dags", "list-import-errors", "--local", "--output", "plain").lower()
+    first = airflow("dags", "test", "lakefit_flights")
+    assert '"message": "export is done in' in first
+    assert "state=success" in first or "successful" in first
+    second = airflow("dags", "test", "lakefit_flights")
+    assert "all was current" in second
+    assert "export is done" not in second
+    for file in tmp_path.glob("orders-*.csv"):
+        file.unlink()
+    third = airflow("dags", "test", "lakefit_flights")
+    assert "exit code 2: the input is wrong" in third
+    assert "UP_FOR_RETRY" not in third.upper()
