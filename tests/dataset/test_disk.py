@@ -9,7 +9,7 @@ from lakefit.dataset.disk import FullDiskError, full_disk_named
 from lakefit.errors import InputError
 
 
-class OfTheJvm(Exception):
+class JvmError(Exception):
     """Asks a JVM for its text, which has ended."""
 
     def __str__(self) -> str:
@@ -24,4 +24,4 @@ def test_a_full_disk_is_known_wherever_it_stands_among_the_causes(tmp_path: Path
 
 def test_an_error_that_can_not_be_asked_any_more_leaves_the_one_that_it_caused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is damaged"), full_disk_named(tmp_path):
-        raise InputError("a file is damaged") from OfTheJvm()
+        raise InputError("a file is damaged") from JvmError()

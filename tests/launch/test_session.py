@@ -43,3 +43,21 @@ def test_what_a_killed_session_left_is_removed_by_the_next_and_nothing_else(
         assert not left.exists()
         assert Path(mine).is_dir()
     assert list(tmp_path.iterdir()) == [others]
+
+
+OF_THE_JVM = """
+from lakefit.launch.session import spark_session
+try:
+    with spark_session() as spark:
+        try:
+            spark._jvm.java.lang.Integer.parseInt("seven")
+        except Exception as error:
+            raise ValueError("of that") from error
+except ValueError as error:
+    print(error.__cause__)
+"""
+
+
+def test_what_the_jvm_said_is_known_when_it_has_ended() -> None:
+    done = subprocess.run([sys.executable, "-c", OF_THE_JVM], capture_output=True, text=True)
+    assert 'NumberFormatException: For input string: "seven"' in done.stdout, done.stderr
