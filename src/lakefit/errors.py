@@ -43,11 +43,11 @@ class StoppedError(LakefitError):
 
 
 def text_of(error: BaseException) -> str:
-    """Return what an error says; nothing where it would ask a JVM for it that has ended."""
+    """Return what an error says; of one that would ask a JVM for it that has ended, what was asked before."""
     try:
         return str(error)
     except Exception:
-        return ""
+        return "\n".join(getattr(error, "__notes__", ()))
 
 
 def without_credentials(text: str) -> str:

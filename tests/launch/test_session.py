@@ -46,18 +46,21 @@ def test_what_a_killed_session_left_is_removed_by_the_next_and_nothing_else(
 
 
 OF_THE_JVM = """
+from lakefit.errors import text_of
 from lakefit.launch.session import spark_session
-try:
-    with spark_session() as spark:
-        try:
-            spark._jvm.java.lang.Integer.parseInt("seven")
-        except Exception as error:
-            raise ValueError("of that") from error
-except ValueError as error:
-    print(error.__cause__)
+for fail in (lambda jvm: jvm.java.io.FileReader("/no/such"), lambda jvm: jvm.java.lang.Integer.parseInt("seven")):
+    try:
+        with spark_session() as spark:
+            try:
+                fail(spark._jvm)
+            except Exception as error:
+                raise ValueError("of that") from error
+    except ValueError as error:
+        print(text_of(error.__cause__))
 """
 
 
 def test_what_the_jvm_said_is_known_when_it_has_ended() -> None:
     done = subprocess.run([sys.executable, "-c", OF_THE_JVM], capture_output=True, text=True)
-    assert 'NumberFormatException: For input string: "seven"' in done.stdout, done.stderr
+    assert "java.io.FileNotFoundException: /no/such (No such file or directory)" in done.stdout, done.stderr
+    assert 'For input string: "seven"' in done.stdout

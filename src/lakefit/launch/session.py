@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
 
 from py4j.protocol import Py4JJavaError
+from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
@@ -98,22 +98,11 @@ def spark_defaults() -> dict[str, str]:
     return {key: value.strip() for key, value in pairs}
 
 
-class _KeptError(Py4JJavaError):
-    """An error of the JVM with the text that was asked of it."""
-
-    said = ""
-
-    def __str__(self) -> str:
-        return self.said
-
-
 def _keep_texts(error: BaseException | None) -> None:
-    """Ask the JVM for what its errors among the causes say, before it ends."""
+    """Ask the JVM for what its errors among the causes say, before it ends; `text_of` finds it in their notes."""
     while error is not None:
-        if type(error) is Py4JJavaError:
-            kept = cast(_KeptError, error)
-            kept.said = text_of(error)
-            error.__class__ = _KeptError
+        if isinstance(error, Py4JJavaError | CapturedException):
+            error.add_note(text_of(error))
         error = error.__cause__ or error.__context__
 
 

@@ -88,9 +88,8 @@ def recorded(path: str, overrides: tuple[str, ...], command: str, console: Conso
         yield record
     except BaseException as error:
         code = 4 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 3)
-        reason = (
-            str(error) if isinstance(error, LakefitError) else f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
-        )
+        kind = "" if isinstance(error, LakefitError) else f"{type(error).__name__}: "
+        reason = f"{kind}{text_of(error)}".rstrip(": ")
         record.end(code, without_credentials(reason))
         tell_failure(_hooks(path, overrides), record.fields, console)
         raise
