@@ -39,7 +39,7 @@ def history(pipeline: Pipeline, layout: Layout, last: int) -> tuple[dict[str, An
 
 
 def _row(fields: Fields, metric: str) -> tuple[str, ...]:
-    ended = f"{fields['exit_code']}" if "exit_code" in fields else fields["state"]
+    ended = f"{fields['exit_code']}" if "exit_code" in fields else fields.get("state", "")
     ledger: Mapping[str, Any] = fields.get("ledger", {})
     value = fields.get("metrics", {}).get("test", {}).get(metric)
     return (

@@ -128,7 +128,7 @@ def tell_failure(hooks: Hooks, fields: Fields, console: Console) -> None:
 def read_records(layout: Layout) -> list[Fields]:
     """Return the records of a pipeline, oldest first; a file that holds none is passed over."""
     found = (read_json(path) for path in sorted(layout.history.glob("*.json")))
-    return [fields for fields in found if fields is not None and "began" in fields]
+    return [fields for fields in found if fields is not None and {"began", "command"} <= fields.keys()]
 
 
 def used_before(layout: Layout) -> Fields | None:
