@@ -93,7 +93,8 @@ docker:  ## build the image `lakefit` (VARIANT=gpu builds lakefit:gpu)
 	$(DOCKER) build --file docker/Dockerfile --build-arg VARIANT=$(VARIANT) --tag lakefit$(if $(filter gpu,$(VARIANT)),:gpu) .
 
 docker-demo: docker  ## the demo on a cluster of containers; it stays up (make docker-down)
-	$(COMPOSE) up --detach master worker-1 worker-2 history tensorboard
+	$(COMPOSE) up --detach
+	$(COMPOSE) run --rm example
 	$(COMPOSE) run --rm run
 
 docker-down:  ## end the cluster of containers, and remove its volumes

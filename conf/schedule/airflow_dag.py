@@ -5,6 +5,7 @@ environment. For a container or a cluster, put `docker run …` or `spark-submit
 """
 
 import os
+import signal
 import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,14 +35,15 @@ def lakefit_flights() -> None:
         """Run what is not current. Skipped where all was; 3, 4 and a kill are tried again, and it goes on."""
         command = [LAKEFIT, "run", PIPELINE.name, "--json", "--exit-code"]
         with subprocess.Popen(command, cwd=PIPELINE.parent, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
+            # Airflow ends a task by SIGTERM: handed on, a training leaves a checkpoint. Give it time for that:
+            # [core] killed_task_cleanup_time.
+            before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
             try:
+                assert process.stdout is not None
                 for line in process.stdout:
                     print(line, end="")
-            except BaseException:
-                # Airflow ends the task: a training then leaves a checkpoint.
-                process.terminate()
-                raise
+            finally:
+                signal.signal(signal.SIGTERM, before)
         code = process.returncode
         if code == 10:
             raise AirflowSkipException("all was current")

@@ -95,7 +95,11 @@ def _say_plan(options: argparse.Namespace, console: Console) -> int:
     from lakefit.run.validate import validate
 
     valid = validate(options.pipeline, tuple(options.set))
-    for step in Run(valid, console).plan():
+    run = Run(valid, console)
+    why_not = run.kept_out()
+    if why_not is not None:
+        console.event("kept_out", str(why_not), run=run.prints.run)
+    for step in run.plan():
         verb = "is current" if step.current else "would run"
         console.event("plan", f"{step.stage} {verb}: {step.why}", stage=step.stage, current=step.current, why=step.why)
     reader = reader_of(valid.pipeline, valid.inputs)

@@ -17,6 +17,7 @@ from shop import ROOT, events
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(images.why_not() is not None, reason=images.why_not() or ""),
+    pytest.mark.skipif(not (ROOT / "build/deploy/bin").is_dir(), reason="build/deploy is made by `make test-all`"),
     # All in one process: one storage, one image.
     pytest.mark.xdist_group("images"),
 ]
@@ -101,7 +102,8 @@ def test_the_demo_in_one_container_and_on_a_cluster_of_them_give_the_same_datase
     services = ("master", "worker-1", "worker-2", "history", "tensorboard")
     try:
         with images.health_checks():
-            call(*compose, "up", "--detach", *services)
+            call(*compose, "up", "--detach")
+            call(*compose, "run", "--rm", "-T", "example")
             ran = call(*compose, "run", "--rm", "-T", "run")
             assert "score is done" in ran.stdout, (ran.stdout, ran.stderr)
             pages = {port: _page(port) for port in (8080, 18080, 6006)}

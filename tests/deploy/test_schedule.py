@@ -62,7 +62,7 @@ def test_crons_line_runs_the_pipeline_and_speaks_up_where_it_ends_badly(tmp_path
     text = written(
         "lakefit.cron", tmp_path, "cron",
         **{"/srv/flights/flights.yaml": "shop.yaml", "flights.yaml": "shop.yaml", "/srv/flights": str(tmp_path),
-           "/var/log/lakefit/flights.jsonl": str(log)},
+           "/var/log/lakefit/flights.jsonl": str(log), "/var/log/lakefit/flights.err": str(tmp_path / "errors")},
     ).read_text()  # fmt: skip
     (line,) = [line for line in text.splitlines() if re.match(r"\S+ \S+ \S+ \S+ \S+ \S+ ", line) and line[0] != "#"]
     *fields, user, command = line.split(None, 6)

@@ -110,6 +110,15 @@ def test_nights(spark: Any, tmp_path: Path) -> None:
     assert nights.scored_with == {second["artifact"]}
     assert "vs_current" in {check["metric"] for check in nights.events[-1]["gate"]}
 
+    # Trained again, although nothing has changed: what is made of it is made again.
+    assert nights.give("run", "--fresh") == 0
+    assert nights.ran() == ["train", "evaluate", "export", "score"]
+    assert nights.in_use == second
+    # The model in use is judged as well where it is trained again.
+    assert nights.give("train", "--fresh", "--set", 'evaluate.require={auc: ">= 1.1"}') == 0
+    assert nights.give("run", "--set", 'evaluate.require={auc: ">= 1.1"}') == 6
+    assert nights.give("run", "--exit-code") == 10
+
     # A person takes it back: it stays out, and the old one scores.
     assert nights.give("rollback") == 0
     assert nights.in_use == first
@@ -117,10 +126,12 @@ def test_nights(spark: Any, tmp_path: Path) -> None:
     assert nights.ran() == ["score"]
     assert nights.scored_with == {first["artifact"]}
     assert any(event["event"] == "kept_out" for event in nights.events)
+    assert nights.events[-1]["in_use"] == first
+    assert "artifact" not in nights.events[-1]["paths"]
     assert nights.give("run", "--exit-code") == 10
     assert nights.in_use == first
     assert nights.give("rollback") == 2
-    assert "no other run was in use before" in nights.events[-1]["message"]
+    assert "no other run that is still there was in use before" in nights.events[-1]["message"]
     assert nights.give("rollback", "--to", "nothing") == 2
     assert f"There are: {first['run']}, {second['run']}." in nights.events[-1]["message"]
     assert nights.give("rollback", "--to", second["run"][:9]) == 0
@@ -146,11 +157,12 @@ def test_nights(spark: Any, tmp_path: Path) -> None:
     runs = nights.history()
     ended = [(run["command"], run["exit_code"]) for run in runs]
     assert ended == [
-        ("run", 0), ("run", 6), ("run", 6), ("evaluate", 2), ("run", 0), ("rollback", 0), ("run", 0), ("rollback", 2),
-        ("rollback", 2), ("rollback", 0), ("run", 0), ("run", 2), ("run", 5),
+        ("run", 0), ("run", 6), ("run", 6), ("evaluate", 2), ("run", 0), ("run", 0), ("train", 0), ("run", 6),
+        ("rollback", 0), ("run", 0), ("rollback", 2), ("rollback", 2), ("rollback", 0), ("run", 0),
+        ("run", 2), ("run", 5),
     ]  # fmt: skip
     assert [run["in_use"]["run"] for run in runs] == [
-        *[first["run"]] * 4, second["run"], *[first["run"]] * 4, *[second["run"]] * 4,
+        *[first["run"]] * 4, *[second["run"]] * 4, *[first["run"]] * 4, *[second["run"]] * 4,
     ]  # fmt: skip
     assert runs[1]["changed"][0] == "orders: 1 new: orders-2.csv"
     assert runs[0]["ledger"]["rows_in"] == 1582
@@ -185,6 +197,7 @@ def test_a_run_that_is_killed_is_shown_as_killed(tmp_path: Path) -> None:
         ("/no/such/command", "hooks.on_failure: '/no/such/command' can't be run: No such file or directory"),
         ("sleep 60", "hooks.on_failure: 'sleep 60' did not end within 1 second, and was ended"),
         ("sh -c 'echo no key >&2; exit 3'", "ended with exit code 3: no key"),
+        (r"sh -c 'printf \\351 >&2; exit 1'", "ended with exit code 1: \N{REPLACEMENT CHARACTER}"),
     ],
 )
 def test_a_hook_that_fails_is_said_and_changes_no_exit_code(tmp_path: Path, hook: str, said: str) -> None:

@@ -48,7 +48,7 @@ source:
 deduplicate: {key: [year, month, day, carrier, flight, origin, sched_dep_time], keep: last by extracted_at}
 reject:
   - {when: "arr_delay IS NULL", because: cancelled or diverted}
-expect: {result: [drift(carrier) < 0.2]}
+expect: {result: [drift(carrier) < 0.05]}
 split: {by: [year, month, day], train: 0.7, validation: 0.15, test: 0.15, seed: 42}
 features:
   numeric: {columns: [distance], normalize: standard}
@@ -182,12 +182,12 @@ def test_thirty_nights(tmp_path: Path, small_disk: Callable[[Path, int], None]) 
     raw.folder.mkdir()
     (tmp_path / "nightly.yaml").write_text(PIPELINE, encoding="utf-8")
     lake = tmp_path / "lake"
-    small_disk(lake, DISK)
+    room = room_of(small_disk, lake)
     nights = Nights(tmp_path, raw)
     codes: list[int | None] = []
     with chdir(tmp_path):
         for night in range(1, 31):
-            codes += one_night(nights, night, lake, small_disk)
+            codes += one_night(nights, night, room)
             check_retention(nights)
         check_history(nights, codes)
     print()
@@ -196,7 +196,17 @@ def test_thirty_nights(tmp_path: Path, small_disk: Callable[[Path, int], None]) 
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def one_night(nights: Nights, night: int, lake: Path, small_disk: Callable[[Path, int], None]) -> list[int | None]:
+def room_of(small_disk: Callable[[Path, int], None], lake: Path) -> Callable[[int | None], None] | None:
+    """Return a function that leaves so many bytes free for the lake (None: all); None where no disk can be mounted."""
+    try:
+        small_disk(lake, DISK)
+    except pytest.skip.Exception as error:
+        print(f"night 16 is one like the others: {error}")
+        return None
+    return lambda free: small_disk(lake, DISK if free is None else shutil.disk_usage(lake).used + free)
+
+
+def one_night(nights: Nights, night: int, room: Callable[[int | None], None] | None) -> list[int | None]:
     """Let a night's files arrive, with what is planted, and run; return the exit codes (None: nothing was run)."""
     raw, name = nights.raw, f"flights-{night:02}.csv"
     if night == 29:
@@ -232,10 +242,10 @@ def one_night(nights: Nights, night: int, lake: Path, small_disk: Callable[[Path
         return codes
     if night == 13:
         return [expect(nights, night, "killed in training", (-signal.SIGKILL,), same=before, at_epoch=signal.SIGKILL)]
-    if night == 16:
-        small_disk(lake, shutil.disk_usage(lake).used + 400_000)
+    if night == 16 and room is not None:
+        room(400_000)
         codes = [expect(nights, night, "a full disk", (3,), same=before)]
-        small_disk(lake, DISK)
+        room(None)
         return codes
     if night == 19:
         nights.table.append((f"{night}", "missed: the machine was off", "", "", "", "", "", "", before["run"]))

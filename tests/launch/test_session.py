@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lakefit.launch.session import _scratch_folder
+from lakefit.launch.session import _scratch_folder, spark_defaults
 
 HOLDER = """
 import time
@@ -64,3 +64,20 @@ def test_what_the_jvm_said_is_known_when_it_has_ended() -> None:
     done = subprocess.run([sys.executable, "-c", OF_THE_JVM], capture_output=True, text=True)
     assert "java.io.FileNotFoundException: /no/such (No such file or directory)" in done.stdout, done.stderr
     assert 'For input string: "seven"' in done.stdout
+
+
+def test_settings_of_spark_conf_dir_go_before_ours_and_a_cluster_has_none_of_one_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPARK_CONF_DIR", raising=False)
+    ours = spark_defaults()
+    assert (ours["spark.master"], ours["spark.driver.host"]) == ("local[*]", "127.0.0.1")
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path))
+    assert spark_defaults() == ours
+    (tmp_path / "spark-defaults.conf").write_text("# mine\nspark.driver.memory  9g\n")
+    assert spark_defaults() == {**ours, "spark.driver.memory": "9g"}
+    (tmp_path / "spark-defaults.conf").write_text("spark.master\tspark://master:7077\nspark.executor.memory 1g\n")
+    found = spark_defaults()
+    assert (found["spark.master"], found["spark.executor.memory"]) == ("spark://master:7077", "1g")
+    assert found["spark.sql.ansi.enabled"] == "true"
+    assert not {"spark.driver.host", "spark.shuffle.compress"} & found.keys()

@@ -1,6 +1,7 @@
 """The quality gate: bounds on metrics, and the comparison with the model in use on the rows that both have seen."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lakefit.config import ConfigError, Pipeline, load_pipeline
 from lakefit.config.evaluate import LOWER_IS_BETTER, METRICS, compared_metric, within
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.layout import Layout
-from lakefit.dataset.predictions import label_column, prediction_columns, read_predictions
+from lakefit.dataset.predictions import label_column, prediction_columns, prefix_of, read_predictions
 from lakefit.evaluate.metrics import metrics_of
 from lakefit.run.gate import Check, judge
 from lakefit.run.validate import validate
@@ -89,35 +90,54 @@ def pipeline(require: str) -> Pipeline:
 
 
 def evaluated(
-    layout: Layout, run: str, rows: range, right: int, *, beyond: int | None = None, expression: str = "late > 0"
+    layout: Layout,
+    run: str,
+    rows: range,
+    right: int,
+    *,
+    beyond: int | None = None,
+    more: range = range(0),
+    label: str = "label",
+    expression: str = "late > 0",
+    beside: str | None = None,
 ) -> None:
     """Write down an evaluation: of every ten rows `right` are told apart, and `beyond` of those from 1,000 on."""
-    label = LabelFeature()
-    identity = np.array(rows)
+    labels = tuple(LabelFeature(name=name) for name in (label, beside) if name is not None)
+    identity = np.array([*rows, *more])
     values = (identity % 2).astype(np.float32)
     good = np.where(identity < 1000, right, right if beyond is None else beyond)
     probability = np.where(identity % 10 < good, values, 1 - values).astype(np.float32) * 0.8 + 0.1
     table = {
-        "_row": pa.array([row.to_bytes(16, "big") for row in rows], pa.binary(16)),
-        "_occurrence": pa.array(np.zeros(len(rows), np.int64)),
-        "label": label_column(values, label),
-        **prediction_columns({"label": probability[:, None]}, [label]),
+        "_row": pa.array([int(row).to_bytes(16, "big") for row in identity], pa.binary(16)),
+        "_occurrence": pa.array(np.zeros(len(identity), np.int64)),
+        **{one.name: label_column(values, one) for one in labels},
+        **prediction_columns({one.name: probability[:, None] for one in labels}, labels),
     }
     folder = layout.run(run)
     (folder / "predictions").mkdir(parents=True)
     pq.write_table(pa.table(table), folder / "predictions/test.parquet")
-    metrics = metrics_of(label, values, probability)
+    metrics = {
+        f"{prefix_of(one, labels)}{name}": value
+        for one in labels
+        for name, value in metrics_of(one, values, probability).items()
+    }
     (folder / "metrics.json").write_text(json.dumps({"fingerprint": run, "metrics": {"test": metrics}}))
     (folder / "run.json").write_text(json.dumps({"dataset": f"of-{run}"}))
-    manifest = manifest_of([], Features()).model_copy(
-        update={"pipeline": {"label": [{"name": "label", "type": "binary", "expression": expression}]}}
-    )
+    definitions = [
+        {"name": one.name, "type": "binary", "expression": expression if one.name == label else "day > 3"}
+        for one in labels
+    ]
+    manifest = manifest_of([], Features()).model_copy(update={"labels": labels, "pipeline": {"label": definitions}})
     layout.dataset(f"of-{run}").mkdir(parents=True)
     (layout.dataset(f"of-{run}") / "manifest.json").write_text(manifest.model_dump_json(by_alias=True))
 
 
 def use(layout: Layout, run: str) -> None:
-    layout.current.write_text(json.dumps({"dataset": f"of-{run}", "run": run, "artifact": "a"}))
+    """Put an evaluated run into use, exported."""
+    artifact = layout.artifact(f"a-{run}")
+    artifact.mkdir(parents=True)
+    (artifact / "metrics.json").write_text((layout.run(run) / "metrics.json").read_text())
+    layout.current.write_text(json.dumps({"dataset": f"of-{run}", "run": run, "artifact": artifact.name}))
 
 
 def test_the_first_model_is_compared_with_none(layout: Layout) -> None:
@@ -163,16 +183,58 @@ def test_test_splits_that_share_no_rows_are_compared_by_what_each_found_on_its_o
     use(layout, "old")
     (check,) = judge(pipeline('{vs_current: ">= 0"}'), layout, "new")
     assert not check.holds
-    assert "each on its own test split: they share fewer than 100 rows" in check.note
+    assert "each on its own test split: too few of their rows are the same" in check.note
+
+
+def test_rows_of_one_class_alone_tell_nothing(layout: Layout) -> None:
+    evaluated(layout, "old", range(0, 800, 2), 8, more=range(801, 900, 2))
+    evaluated(layout, "new", range(0, 800, 2), 8, more=range(1801, 1900, 2))
+    use(layout, "old")
+    (check,) = judge(pipeline('{vs_current: ">= -1"}'), layout, "new")
+    assert check.holds
+    assert "each on its own test split" in check.note
 
 
 def test_models_of_different_labels_are_not_compared(layout: Layout) -> None:
     evaluated(layout, "old", range(300), 8)
-    evaluated(layout, "new", range(300), 9, expression="late > 5")
+    evaluated(layout, "new", range(300), 9, label="other", expression="late > 5")
     use(layout, "old")
     (check,) = judge(pipeline('{vs_current: ">= -1"}'), layout, "new")
     assert (check.found, check.holds) == (None, False)
-    assert check.note == "the label of auc is another than that of the model in use, old"
+    assert check.note == "the model in use, old, has no label that is defined like other"
+
+
+def test_a_label_is_known_by_what_it_is_computed_from_whatever_it_is_called_and_what_is_beside_it(
+    layout: Layout,
+) -> None:
+    evaluated(layout, "old", range(300), 8)
+    evaluated(layout, "new", range(300), 8, label="late", beside="other")
+    use(layout, "old")
+    two = load_pipeline(
+        "shop.yaml",
+        (
+            "label=[{name: late, expression: late > 0}, {name: other, expression: day > 3}]",
+            'evaluate.require={late_accuracy: ">= 0.5", vs_current: ">= 0"}',
+        ),
+    )[0]
+    accuracy, check = judge(two, layout, "new")
+    assert accuracy.holds
+    assert check.found == 0
+    assert check.note.startswith("late_accuracy, on the 300 rows of both test splits")
+
+
+def test_a_model_in_use_whose_training_was_begun_anew_is_compared_as_it_was_exported(layout: Layout) -> None:
+    evaluated(layout, "same", range(300), 9)
+    use(layout, "same")
+    shutil.rmtree(layout.run("same"))
+    shutil.rmtree(layout.dataset("of-same"))
+    evaluated(layout, "same", range(300), 7)
+    (check,) = judge(pipeline('{vs_current: ">= 0"}'), layout, "same")
+    assert not check.holds
+    assert "in use: 0.9000, this: 0.7000" in check.note
+    shutil.rmtree(layout.artifact("a-same"))
+    (check,) = judge(pipeline('{vs_current: ">= 0"}'), layout, "same")
+    assert (check.holds, check.note) == (False, "of the model in use, same, there are no metrics any more")
 
 
 def test_a_metric_that_is_not_measured_is_refused_before_anything_starts(layout: Layout) -> None:

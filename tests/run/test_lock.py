@@ -4,9 +4,11 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,10 +87,31 @@ def left_by_another_machine(path: Path, seconds_ago: float, **fields: Any) -> No
 
 def test_a_run_on_another_machine_is_respected_while_it_renews_its_lease(path: Path) -> None:
     left_by_another_machine(path, seconds_ago=100)
-    refusal = r"process 4711, since 2026-01-01.*, on other, renewed .*its lock is free in (20|21) s"
-    with pytest.raises(InputError, match=refusal), run_lock(path):
+    said: list[str] = []
+    renewal = threading.Timer(0.2, os.utime, [path])
+    renewal.start()
+    refusal = r"process 4711, since 2026-01-01.*, on other, renewed "
+    with pytest.raises(InputError, match=refusal), run_lock(path, waiting=said.append):
         pass
+    renewal.join()
     assert json.loads(path.read_text()) == ELSEWHERE
+    (waiting,) = said
+    assert re.search(r"waiting up to (20|21) s to see whether it lives", waiting)
+
+
+def test_a_run_that_was_killed_on_another_machine_is_waited_for_until_its_lease_is_over(path: Path) -> None:
+    left_by_another_machine(path, seconds_ago=119)
+    with run_lock(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_run_that_ends_on_another_machine_while_it_is_waited_for_leaves_the_lock(path: Path) -> None:
+    left_by_another_machine(path, seconds_ago=60)
+    end = threading.Timer(0.2, path.write_text, [""])
+    end.start()
+    with run_lock(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    end.join()
 
 
 def test_a_lease_that_another_machine_has_not_renewed_is_taken_over(path: Path) -> None:
@@ -100,8 +123,11 @@ def test_a_lease_that_another_machine_has_not_renewed_is_taken_over(path: Path) 
 def test_a_lease_that_can_not_be_read_is_respected_as_long(path: Path) -> None:
     left_by_another_machine(path, seconds_ago=100)
     path.write_text('{"pid": 4711, "ho')
+    renewal = threading.Timer(0.2, os.utime, [path])
+    renewal.start()
     with pytest.raises(InputError, match="did not say which it is"), run_lock(path):
         pass
+    renewal.join()
 
 
 def test_a_lease_is_renewed_while_its_run_lasts(path: Path) -> None:

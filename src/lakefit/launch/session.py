@@ -42,7 +42,9 @@ def spark_session() -> Iterator[SparkSession]:
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     log4j = conf_path("spark/log4j2.properties")
     builder = SparkSession.builder
-    for key, value in spark_defaults().items():
+    defaults = spark_defaults()
+    own_options = defaults.pop("spark.driver.extraJavaOptions", "").split()
+    for key, value in defaults.items():
         builder = builder.config(key, value)
     # G1, the default, spends more on short pauses than a batch job on few cores has of them.
     # The stack is for plans of thousands of columns, which Java writes recursively.
@@ -50,7 +52,7 @@ def spark_session() -> Iterator[SparkSession]:
     # faster for it, a third of its time on two cores.
     options = ["-XX:+UseParallelGC", "-Xss16m", "-XX:Tier4InvocationThreshold=20000", "-XX:Tier4CompileThreshold=60000"]
     options.append(f"-Dlog4j2.configurationFile=file:{log4j}")
-    builder = builder.config("spark.driver.extraJavaOptions", " ".join(options))
+    builder = builder.config("spark.driver.extraJavaOptions", " ".join([*options, *own_options]))
     with _scratch_folder() as scratch:
         builder = builder.config("spark.sql.warehouse.dir", f"file://{scratch}/warehouse")
         if "SPARK_LOCAL_DIRS" not in os.environ:
@@ -92,8 +94,24 @@ def _remove_left() -> None:
 
 
 def spark_defaults() -> dict[str, str]:
-    """Return the settings of conf/spark/spark-defaults.conf."""
-    lines = conf_path("spark/spark-defaults.conf").read_text(encoding="utf-8").splitlines()
+    """Return the settings of conf/spark/spark-defaults.conf, and before them those of the one in SPARK_CONF_DIR.
+
+    Where those name the master of a cluster, what is meant for one machine is left out.
+    """
+    ours = _settings(conf_path("spark/spark-defaults.conf"))
+    folder = os.environ.get("SPARK_CONF_DIR")
+    theirs = Path(folder) / "spark-defaults.conf" if folder else None
+    own = _settings(theirs) if theirs is not None and theirs.is_file() else {}
+    if not own.get("spark.master", "local").startswith("local"):
+        ours = {key: value for key, value in ours.items() if key not in _ONE_MACHINE}
+    return ours | own
+
+
+_ONE_MACHINE = ("spark.driver.host", "spark.driver.bindAddress", "spark.ui.enabled", "spark.shuffle.compress")
+
+
+def _settings(path: Path) -> dict[str, str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
     pairs = (line.split(None, 1) for line in lines if line.strip() and not line.lstrip().startswith("#"))
     return {key: value.strip() for key, value in pairs}
 

@@ -1,14 +1,17 @@
 """The quality gate: what a new model must reach before it is taken into use (`evaluate.require`)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakefit.config import Pipeline
 from lakefit.config.evaluate import LOWER_IS_BETTER, VS_CURRENT, compared_metric, within
+from lakefit.config.evaluate import METRICS as MEASURED
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.layout import METRICS, PREDICTIONS, RUN, Layout
 from lakefit.dataset.manifest import MANIFEST, read_manifest
@@ -54,28 +57,35 @@ def judge(pipeline: Pipeline, layout: Layout, run: str) -> tuple[Check, ...]:
 
 
 def _vs_current(pipeline: Pipeline, layout: Layout, run: str, bound: str) -> Check:
-    current = (read_json(layout.current) or {}).get("run")
-    if current is None or not (layout.run(current) / METRICS).is_file():
+    in_use = read_json(layout.current) or {}
+    if in_use.get("run") is None:
         return Check(VS_CURRENT, bound, None, True, "no model is in use yet")
     metric = compared_metric(pipeline.evaluate, pipeline.label)
-    old, new = (_Evaluated.read(layout, name) for name in (current, run))
-    if old.expressions and old.label_of(metric, pipeline) != new.label_of(metric, pipeline):
-        note = f"the label of {metric} is another than that of the model in use, {current}"
+    new, old = _Evaluated.of_run(layout, run), _Evaluated.in_use(layout, in_use, run)
+    if old is None:
+        return Check(
+            VS_CURRENT, bound, None, False, f"of the model in use, {in_use['run']}, there are no metrics any more"
+        )
+    label = next(
+        one for one in new.labels if metric in {f"{prefix_of(one, new.labels)}{name}" for name in MEASURED[one.kind]}
+    )
+    same = old.alike(label, new)
+    if same is None:
+        note = f"the model in use, {in_use['run']}, has no label that is defined like {label.name}"
         return Check(VS_CURRENT, bound, None, False, note)
-    values = [side.metrics.get(metric) for side in (old, new)]
-    note = f"{metric}, each on its own test split: they share fewer than {ENOUGH} rows"
+    name = metric.removeprefix(prefix_of(label, new.labels))
+    sides = ((old, same), (new, label))
     shared = _shared_rows(old, new)
-    if len(shared) >= ENOUGH:
-        values = [
-            side.metric_of(metric, side.predictions.take(shared[name]))
-            for side, name in ((old, "old"), (new, "new"))
-        ]  # fmt: skip
-        note = f"{metric}, on the {len(shared):,} rows of both test splits"
+    values = [
+        side.on_rows(of, name, shared[place]) if len(shared) >= ENOUGH else math.nan
+        for (side, of), place in zip(sides, ("old", "new"), strict=True)
+    ]
+    note = f"{metric}, on the {len(shared):,} rows of both test splits"
+    if not all(map(math.isfinite, values)):
+        values = [side.metrics[f"{prefix_of(of, side.labels)}{name}"] for side, of in sides]
+        note = f"{metric}, each on its own test split: too few of their rows are the same to tell on them"
     before, after = values
-    assert before is not None, "a label that is the same has the same metrics"
-    assert after is not None
-    lower = any(metric.endswith(name) for name in LOWER_IS_BETTER)
-    better = before - after if lower else after - before
+    better = before - after if name in LOWER_IS_BETTER else after - before
     return Check(VS_CURRENT, bound, better, within(better, bound), f"{note}; in use: {before:.4f}, this: {after:.4f}")
 
 
@@ -85,40 +95,53 @@ class _Evaluated:
 
     metrics: Mapping[str, float]
     labels: tuple[LabelFeature, ...]
-    expressions: Mapping[str, Any]
+    definitions: Mapping[str, tuple[str, str]]
     predictions: pa.Table
 
     @classmethod
-    def read(cls, layout: Layout, run: str) -> "_Evaluated":
+    def of_run(cls, layout: Layout, run: str) -> "_Evaluated":
         folder = layout.run(run)
-        report = read_json(folder / METRICS) or {}
-        dataset = layout.dataset((read_json(folder / RUN) or {}).get("dataset", ""))
-        path = folder / PREDICTIONS / "test.parquet"
-        labels: tuple[LabelFeature, ...] = ()
-        expressions: dict[str, Any] = {}
-        if (dataset / MANIFEST).is_file():
-            manifest = read_manifest(dataset)
-            labels = manifest.labels
-            expressions = {label["name"]: (label["expression"], label["type"]) for label in manifest.pipeline["label"]}
-        predictions = pq.read_table(path) if path.is_file() and labels else pa.table({name: [] for name in _IDENTITY})
-        return cls(report["metrics"]["test"], labels, expressions, predictions)
+        report = read_json(folder / METRICS)
+        assert report is not None, "the run is evaluated"
+        dataset = (read_json(folder / RUN) or {})["dataset"]
+        return cls._with(layout, report["metrics"]["test"], dataset, folder / PREDICTIONS / "test.parquet")
 
-    def label_of(self, metric: str, pipeline: Pipeline) -> tuple[str, Any]:
-        """Return the label that a metric is of: its name and what it is computed from."""
-        names = [label.name for label in pipeline.label]
-        name = names[0] if len(names) == 1 else max((n for n in names if metric.startswith(f"{n}_")), key=len)
-        return name, self.expressions.get(name)
+    @classmethod
+    def in_use(cls, layout: Layout, use: Mapping[str, str], run: str) -> "_Evaluated | None":
+        """Return what is in use, by the metrics that its artifact was exported with; None where those are gone.
 
-    def metric_of(self, metric: str, rows: pa.Table) -> float | None:
+        run: that is judged. Where it is the same, trained again, the old predictions are gone.
+        """
+        artifact = layout.artifact(str(use.get("artifact")))
+        report = read_json(artifact / METRICS)
+        if report is None or not (layout.dataset(str(use.get("dataset"))) / MANIFEST).is_file():
+            return None
+        predictions = layout.run(use["run"]) / PREDICTIONS / "test.parquet" if use["run"] != run else None
+        return cls._with(layout, report["metrics"]["test"], str(use["dataset"]), predictions)
+
+    @classmethod
+    def _with(
+        cls, layout: Layout, metrics: Mapping[str, float], dataset: str, predictions: Path | None
+    ) -> "_Evaluated":
+        manifest = read_manifest(layout.dataset(dataset))
+        definitions = {one["name"]: (one["expression"], one["type"]) for one in manifest.pipeline["label"]}
+        there = predictions is not None and predictions.is_file()
+        rows = pq.read_table(predictions) if there else pa.table({name: pa.array([]) for name in _IDENTITY})
+        return cls(metrics, manifest.labels, definitions, rows)
+
+    def alike(self, label: LabelFeature, other: "_Evaluated") -> LabelFeature | None:
+        """Return the label that is computed as another run's is, whatever it is called."""
+        wanted = other.definitions[label.name]
+        return next((one for one in self.labels if self.definitions[one.name] == wanted), None)
+
+    def on_rows(self, label: LabelFeature, metric: str, places: pa.ChunkedArray) -> float:
+        """Return a metric of a label on some of the rows; NaN where it can't be told."""
         from lakefit.evaluate.metrics import metrics_of
 
-        for label in self.labels:
-            prefix = prefix_of(label, self.labels)
-            if metric.startswith(prefix):
-                found = metrics_of(label, *read_predictions(rows, label, self.labels))
-                if metric.removeprefix(prefix) in found:
-                    return found[metric.removeprefix(prefix)]
-        return None
+        values, predictions = read_predictions(self.predictions.take(places), label, self.labels)
+        if label.kind in ("binary", "classes") and len(np.unique(values)) < 2:
+            return math.nan
+        return metrics_of(label, values, predictions)[metric]
 
 
 def _shared_rows(old: _Evaluated, new: _Evaluated) -> pa.Table:

@@ -1,6 +1,7 @@
 """`history`: what ran when, on which data, how it ended and what had changed."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from lakefit.config import Pipeline
@@ -8,7 +9,7 @@ from lakefit.config.evaluate import compared_metric
 from lakefit.dataset.layout import Layout
 from lakefit.dataset.publish import read_json
 from lakefit.run.lock import holder
-from lakefit.run.record import RUNNING, Fields, read_records
+from lakefit.run.record import RUNNING, Fields, newest_first
 from lakefit.run.report import Table
 
 _WIDTH = 160
@@ -16,7 +17,7 @@ _WIDTH = 160
 
 def history(pipeline: Pipeline, layout: Layout, last: int) -> tuple[dict[str, Any], list[Table]]:
     """Return the last records as fields, oldest first, and as tables."""
-    records = read_records(layout)[-last:] if last > 0 else []
+    records = [*islice(newest_first(layout), max(last, 0))][::-1]
     current = (read_json(layout.current) or {}).get("run")
     held_by = holder(layout.lock)
     for fields in records:

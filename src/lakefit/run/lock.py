@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,8 +71,11 @@ class Lease:
 
 
 @contextmanager
-def run_lock(path: Path, lease_s: float = LEASE_S) -> Iterator[Lease]:
+def run_lock(path: Path, lease_s: float = LEASE_S, waiting: Callable[[str], None] = lambda _: None) -> Iterator[Lease]:
     """Hold the lock of an output for the block.
+
+    A run on another machine that holds it is refused to once it has renewed its lease, which shows that it lives; one
+    that lets it run out is dead, and was perhaps this very job, moved to another machine. waiting: is told so.
 
     Raises:
         InputError: another run holds it; the message says which. OSError: the file can't be written.
@@ -80,7 +83,7 @@ def run_lock(path: Path, lease_s: float = LEASE_S) -> Iterator[Lease]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        _take(path, descriptor)
+        _take(path, descriptor, waiting)
         lease = Lease(path, descriptor, lease_s)
         try:
             yield lease
@@ -90,7 +93,7 @@ def run_lock(path: Path, lease_s: float = LEASE_S) -> Iterator[Lease]:
         os.close(descriptor)
 
 
-def _take(path: Path, descriptor: int) -> None:
+def _take(path: Path, descriptor: int, waiting: Callable[[str], None]) -> None:
     """Lock the file and empty it. Raises InputError where it is another's."""
     locked = True
     try:
@@ -102,10 +105,22 @@ def _take(path: Path, descriptor: int) -> None:
     holder = _read(path)
     if holder and not (locked and holder.get("flock") == _flock_of(descriptor)):
         # A process that the flock says nothing of.
-        left = holder.get("lease_s", 0) - _age(path)
-        if left > 0:
-            raise _refused(path, f"Wait for it to end (where it is dead, its lock is free in {left + 1:.0f} s)")
+        _await_end(path, holder, waiting)
     os.ftruncate(descriptor, 0)
+
+
+def _await_end(path: Path, holder: dict[str, Any], waiting: Callable[[str], None]) -> None:
+    """Return once the holder's lease has run out or it has let go. Raises InputError as soon as it is seen to live."""
+    renewed = path.stat().st_mtime_ns
+    left = holder.get("lease_s", 0) - _age(path)
+    if left > 0:
+        held = f"{path}: is held by another run ({_described(holder)})"
+        waiting(f"{held}: waiting up to {left + 1:.0f} s to see whether it lives")
+    while left > 0 and _read(path):
+        time.sleep(min(left, 1.0))
+        if path.stat().st_mtime_ns != renewed and _read(path):
+            raise _refused(path, "Wait for it to end")
+        left = holder.get("lease_s", 0) - _age(path)
 
 
 def _age(path: Path) -> float:

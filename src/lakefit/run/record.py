@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import shlex
 import socket
@@ -23,13 +24,14 @@ from lakefit.config.hooks import Hooks
 from lakefit.console import Console
 from lakefit.dataset.describe import changes, short
 from lakefit.dataset.inputs import InputFile
-from lakefit.dataset.layout import ROLLED_BACK, RUN, Layout
+from lakefit.dataset.layout import ARTIFACT, METRICS, ROLLED_BACK, RUN, Layout
 from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.publish import read_json, write_json
 from lakefit.errors import InputError, LakefitError, text_of, without_credentials
 
 Fields = dict[str, Any]
 RUNNING = "running"
+ROLLBACK = "rollback"
 _SHOWN = 20
 _PACKAGES = ("keras", "petastorm", "pyarrow", "pyspark", "tensorflow", "tensorflow-cpu")
 
@@ -54,7 +56,8 @@ class Record:
 
     def begin(self, fields: Fields) -> None:
         """Write down that something runs: of a run that is killed this is all that will be known."""
-        self.fields |= fields
+        assert self._layout is not None, "the pipeline is known"
+        self.fields |= {**fields, "in_use_before": read_json(self._layout.current)}
         self._write({"state": RUNNING})
 
     def add(self, fields: Fields) -> None:
@@ -76,13 +79,22 @@ class Record:
             return
         # On a full disk or in a read-only place the run's own error is what counts.
         with suppress(OSError):
-            write_json(self._layout.history / self._name, self.fields)
+            write_json(self._layout.history / self._name, _plain(self.fields))
             self._written = True
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold: a metric that is no number is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
 def recorded(path: str, overrides: tuple[str, ...], command: str, console: Console) -> Iterator[Record]:
-    """Write down what happens in the block; where it raises, run the command of `hooks.on_failure`."""
+    """Write down what happens in the block; where it raises in a run, run the command of `hooks.on_failure`."""
     record = Record(path, command)
     try:
         yield record
@@ -91,7 +103,9 @@ def recorded(path: str, overrides: tuple[str, ...], command: str, console: Conso
         kind = "" if isinstance(error, LakefitError) else f"{type(error).__name__}: "
         reason = f"{kind}{text_of(error)}".rstrip(": ")
         record.end(code, without_credentials(reason))
-        tell_failure(_hooks(path, overrides), record.fields, console)
+        if command != ROLLBACK:
+            # Whoever gives that command sits there.
+            tell_failure(_hooks(path, overrides), record.fields, console)
         raise
     record.end(0, "done")
 
@@ -108,10 +122,10 @@ def tell_failure(hooks: Hooks, fields: Fields, console: Console) -> None:
     """Give a command the run's JSON on its standard input; what goes wrong with it is said, and changes nothing."""
     if hooks.on_failure is None:
         return
-    text = json.dumps({key: value for key, value in fields.items() if key != "settings"}, ensure_ascii=False)
+    content = json.dumps(_plain({key: value for key, value in fields.items() if key != "settings"})).encode()
     try:
         done = subprocess.run(
-            shlex.split(hooks.on_failure), input=text, text=True, timeout=hooks.timeout_seconds, capture_output=True
+            shlex.split(hooks.on_failure), input=content, timeout=hooks.timeout_seconds, capture_output=True
         )
     except subprocess.TimeoutExpired:
         problem = f"did not end within {hooks.timeout}, and was ended"
@@ -120,49 +134,65 @@ def tell_failure(hooks: Hooks, fields: Fields, console: Console) -> None:
     else:
         if not done.returncode:
             return
-        (*_, last) = done.stderr.strip().splitlines() or ["it said nothing"]
+        (*_, last) = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
         problem = f"ended with exit code {done.returncode}: {last}"
     console.event("hook_failed", f"hooks.on_failure: {hooks.on_failure!r} {problem}", command=hooks.on_failure)
 
 
-def read_records(layout: Layout) -> list[Fields]:
-    """Return the records of a pipeline, oldest first; a file that holds none is passed over."""
-    found = (read_json(path) for path in sorted(layout.history.glob("*.json")))
-    return [fields for fields in found if fields is not None and {"began", "command"} <= fields.keys()]
+def newest_first(layout: Layout) -> Iterator[Fields]:
+    """Yield the records of a pipeline; a file that holds none is passed over."""
+    for path in sorted(layout.history.glob("*.json"), reverse=True):
+        fields = read_json(path)
+        if fields is not None and {"began", "command"} <= fields.keys():
+            yield fields
 
 
 def used_before(layout: Layout) -> Fields | None:
-    """Return the dataset, run and artifact that were in use before those that are now, and were not rolled back."""
+    """Return the dataset, run and artifact that were in use before those that are now: the last that are still whole,
+    and that nobody has rolled back."""
     current = (read_json(layout.current) or {}).get("run")
-    for fields in reversed(read_records(layout)):
-        in_use: Fields = fields.get("in_use") or {}
-        run = in_use.get("run")
-        if run in (None, current) or in_use.get("artifact") is None:
-            continue
-        if ROLLED_BACK not in (read_json(layout.run(run) / RUN) or {}):
-            return in_use
+    for fields in newest_first(layout):
+        # One that was killed has told only what it found.
+        for use in (fields.get("in_use"), fields.get("in_use_before")):
+            if not use or use.get("run") == current or not is_whole(layout, use):
+                continue
+            if ROLLED_BACK not in (read_json(layout.run(use["run"]) / RUN) or {}):
+                return dict(use)
     return None
+
+
+def is_whole(layout: Layout, use: Fields) -> bool:
+    """Say whether there are the dataset, the run and the artifact that were named together."""
+    if None in (use.get("dataset"), use.get("run"), use.get("artifact")):
+        return False
+    parts = (
+        layout.dataset(use["dataset"]) / MANIFEST,
+        layout.run(use["run"]) / METRICS,
+        layout.artifact(use["artifact"]) / ARTIFACT,
+    )
+    return all(part.is_file() for part in parts)
 
 
 def what_changed(
     layout: Layout, pipeline: Pipeline, inputs: Mapping[str, tuple[InputFile, ...]], dataset: str
 ) -> list[str]:
-    """Return, a sentence each, what differs from the last run that is written down; nothing where there is none."""
-    before = next((fields for fields in reversed(read_records(layout)) if fields.get("dataset")), None)
-    if before is None:
+    """Return, a sentence each, what differs from the run before: files from the last dataset that was made, settings
+    and versions from the last run that is written down; nothing of a first run."""
+    runs = [fields for fields in newest_first(layout) if fields["command"] != ROLLBACK and "settings" in fields]
+    if not runs:
         return []
-    found = [] if before["dataset"] == dataset else _changed_files(layout.dataset(before["dataset"]), inputs)
+    made = (fields["dataset"] for fields in runs if "dataset" in fields)
+    last = next((name for name in made if (layout.dataset(name) / MANIFEST).is_file()), None)
+    found = _changed_files(layout.dataset(last), inputs) if last not in (None, dataset) and last else []
+    before = runs[0]
     found += [f"{key}: {short(old)} -> {short(new)}" for key, old, new in changes(before["settings"], pipeline.dump())]
-    versions = before.get("versions", {})
-    found += [f"{name} {old} -> {new}" for name, old, new in changes(versions, _versions())]
+    found += [f"{name} {old} -> {new}" for name, old, new in changes(before.get("versions", {}), _versions())]
     if len(found) > _SHOWN:
         found = [*found[:_SHOWN], f"and {len(found) - _SHOWN:,} more"]
     return found
 
 
 def _changed_files(dataset: Path, inputs: Mapping[str, tuple[InputFile, ...]]) -> list[str]:
-    if not (dataset / MANIFEST).is_file():
-        return [f"the dataset was {dataset.name}, which is not there any more"]
     manifest = read_manifest(dataset)
     old = {(file.table, file.name): (file.bytes, file.modified_ns) for file in manifest.inputs}
     new = {(table, file.name): (file.size, file.modified_ns) for table, files in inputs.items() for file in files}

@@ -5,13 +5,12 @@ from typing import Any
 
 from lakefit.config import load_pipeline
 from lakefit.console import Console
-from lakefit.dataset.layout import ARTIFACT, METRICS, ROLLED_BACK, RUN, Layout
-from lakefit.dataset.manifest import MANIFEST
+from lakefit.dataset.layout import ARTIFACT, ROLLED_BACK, RUN, Layout
 from lakefit.dataset.publish import ensure_writable, read_json, write_json
 from lakefit.errors import InputError
 from lakefit.run.lock import run_lock
 from lakefit.run.plan import relative
-from lakefit.run.record import recorded, used_before
+from lakefit.run.record import ROLLBACK, is_whole, recorded, used_before
 
 Use = dict[str, Any]
 """As current.json: a dataset, a run and an artifact."""
@@ -20,14 +19,13 @@ Use = dict[str, Any]
 def rollback(path: str, overrides: tuple[str, ...], to: str | None, console: Console) -> tuple[Use, Use]:
     """Take into use what was in use before, or the run `to`; return what was in use until now, and what is.
 
-    A run that is taken back stays out of use, whatever its pipeline file says, until it is named by `to` or trained
-    anew. Nothing is removed.
+    A run that is taken back stays out of use until it is named by `to`. Nothing is removed.
 
     Raises:
         InputError: there is nothing to go back to, `to` names no run with an exported model or several, or another run
             holds the lock.
     """
-    with recorded(path, overrides, "rollback", console) as record:
+    with recorded(path, overrides, ROLLBACK, console) as record:
         pipeline, _ = load_pipeline(path, overrides)
         record.about(pipeline)
         layout = Layout.of(pipeline)
@@ -49,12 +47,11 @@ def rollback(path: str, overrides: tuple[str, ...], to: str | None, console: Con
 
 def _before(layout: Layout, current: Use) -> Use:
     found = used_before(layout)
-    if found is not None and _whole(layout, found):
+    if found is not None:
         return found
-    gone = f"; {found['run']}, which was, has been removed" if found is not None else ""
     raise InputError(
-        f"{relative(layout.root)}: no other run was in use before {current.get('run')}{gone}. Name one by --to: "
-        f"{_there(layout)}."
+        f"{relative(layout.root)}: no other run that is still there was in use before {current.get('run')}. Name one "
+        f"by --to: {_there(layout)}."
     )
 
 
@@ -73,16 +70,7 @@ def _exported(layout: Layout) -> list[Use]:
     files = sorted((layout.root / "artifacts").glob(f"[!.]*/{ARTIFACT}"), key=lambda path: path.stat().st_mtime_ns)
     described = [found for found in map(read_json, files) if found is not None]
     uses = [{"dataset": one["dataset"], "run": one["run"], "artifact": one["fingerprint"]} for one in described]
-    return [use for use in uses if _whole(layout, use)]
-
-
-def _whole(layout: Layout, use: Use) -> bool:
-    parts = (
-        layout.dataset(use["dataset"]) / MANIFEST,
-        layout.run(use["run"]) / METRICS,
-        layout.artifact(use["artifact"]) / ARTIFACT,
-    )
-    return all(part.is_file() for part in parts)
+    return [use for use in uses if is_whole(layout, use)]
 
 
 def _there(layout: Layout) -> str:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,12 +83,14 @@ class Run:
         return plan(self.valid, self.prints, kept_out=self.kept_out() is not None)
 
     def checks(self) -> tuple[Check, ...]:
-        """Return what the quality gate has found of this run: nothing before it is evaluated or where it is in use."""
-        in_use = (read_json(self.layout.current) or {}).get("run")
+        """Return what the quality gate has found of this run: nothing before it is evaluated, and nothing of a model
+        that is in use as it is."""
+        in_use = (read_json(self.layout.current) or {}).get("artifact")
         report = read_json(self.run_dir / METRICS)
-        if not self.pipeline.evaluate.require or report is None or in_use == self.prints.run:
+        made = {"train", "evaluate"} & self.took.keys()
+        if not self.pipeline.evaluate.require or report is None or (in_use == self.prints.artifact and not made):
             return ()
-        asked = (in_use, report["fingerprint"])
+        asked = (in_use, report["fingerprint"], made)
         if self._judged != asked:
             self._judged, self.gate = asked, judge(self.pipeline, self.layout, self.prints.run)
         return self.gate
@@ -98,8 +100,8 @@ class Run:
         failure) that a person took it back."""
         if ROLLED_BACK in (read_json(self.run_dir / RUN) or {}):
             return LakefitError(
-                f"{relative(self.run_dir)} was rolled back, and stays out of use: `lakefit rollback "
-                f"{self.valid.source.path} --to {self.prints.run}` takes it into use, `lakefit run --fresh` trains anew"
+                f"{relative(self.run_dir)} was rolled back, and stays out of use; `lakefit rollback "
+                f"{self.valid.source.path} --to {self.prints.run}` takes it into use again"
             )
         if all(check.holds for check in self.checks()):
             return None
@@ -144,7 +146,7 @@ def run_stages(
             )
     ensure_writable(run.layout.root)
     _check_model(run, steps)
-    with full_disk_named(run.layout.root), run_lock(run.layout.lock) as lease, _recorded(run), run.stop.listening():
+    with full_disk_named(run.layout.root), _locked(run) as lease, _recorded(run), run.stop.listening():
         begin()
         if fresh:
             _forget_training(run)
@@ -156,6 +158,9 @@ def run_stages(
             if stage not in planned or only not in (None, stage):
                 continue
             step = planned[stage]
+            if step.current and _REMADE_AFTER.get(stage, set()) & run.took.keys():
+                # It is there, of what was trained before.
+                step = StagePlan(stage, False, "what it is made of was made anew")
             if step.current:
                 console.event("current", f"{step.stage} is current: {step.why}", stage=step.stage)
             else:
@@ -168,6 +173,10 @@ def run_stages(
         _check_use(run, only)
         if run.trouble is not None:
             raise LakefitError(f"{run.trouble}. What was trained is finished and in its place.")
+
+
+def _locked(run: Run) -> AbstractContextManager[Lease]:
+    return run_lock(run.layout.lock, waiting=lambda text: run.console.event("waiting", text))
 
 
 def _check_use(run: Run, only: StageName | None) -> None:
@@ -185,9 +194,6 @@ def _forget_training(run: Run) -> None:
         shutil.rmtree(run.run_dir / name, ignore_errors=True)
     for name in (WEIGHTS, HISTORY, METRICS):
         (run.run_dir / name).unlink(missing_ok=True)
-    content = read_json(run.run_dir / RUN) or {}
-    if content.pop(ROLLED_BACK, None) is not None:
-        write_json(run.run_dir / RUN, content)
 
 
 def _check_model(run: Run, steps: Sequence[StagePlan]) -> None:
@@ -329,6 +335,9 @@ _STAGES: dict[StageName, Callable[[Run], None]] = {
 }
 
 
+_REMADE_AFTER: dict[StageName, set[StageName]] = {"export": {"train", "evaluate"}, "score": {"export"}}
+
+
 def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
     """Score `section.input` into `section.output` with the model in use, by its own pipeline file; return the counts
     and the artifact."""
@@ -393,7 +402,7 @@ def _use_again(run: Run, begin: Callable[[], None]) -> None:
         # Nothing will be written, so a read-only place or a held lock is no reason to fail.
         return
     ensure_writable(run.layout.root)
-    with full_disk_named(run.layout.root), run_lock(run.layout.lock) as lease:
+    with full_disk_named(run.layout.root), _locked(run) as lease:
         begin()
         if switched:
             _check_drift(run)
@@ -418,14 +427,15 @@ def _check_drift(run: Run) -> None:
 
 
 def _found(run: Run) -> dict[str, Any]:
-    """Return what there is of this pipeline and its files, and otherwise what is in use."""
+    """Return what there is of this pipeline and its files, and otherwise what is in use; a run with its artifact."""
     current = read_json(run.layout.current) or {}
     if run.kept_out() is not None:
         return current
+    exported = (run.run_dir / METRICS).is_file() and run.artifact_dir.is_dir()
     return {
         "dataset": run.prints.dataset if (run.dataset_dir / MANIFEST).is_file() else current.get("dataset"),
-        "run": run.prints.run if (run.run_dir / METRICS).is_file() else current.get("run"),
-        "artifact": run.prints.artifact if run.artifact_dir.is_dir() else current.get("artifact"),
+        "run": run.prints.run if exported else current.get("run"),
+        "artifact": run.prints.artifact if exported else current.get("artifact"),
     }
 
 
@@ -433,7 +443,7 @@ def _set_current(run: Run, lease: Lease) -> None:
     """Name what is in use now, last and in one write. Raises LakefitError where the lock is another run's by now."""
     lease.check()
     found = _found(run)
-    if found != read_json(run.layout.current):
+    if found != (read_json(run.layout.current) or {}):
         write_json(run.layout.current, found)
 
 
@@ -457,8 +467,8 @@ def summary(run: Run) -> dict[str, Any]:
         fields["gate"] = [asdict(check) for check in run.gate]
     if (run.run_dir / TENSORBOARD).is_dir():
         paths |= {"run": relative(run.run_dir), "tensorboard": relative(run.run_dir / TENSORBOARD)}
-    if run.artifact_dir.is_dir():
+    if run.artifact_dir.is_dir() and run.kept_out() is None:
         paths["artifact"] = relative(run.artifact_dir)
     if run.pipeline.score is not None and Path(run.pipeline.score.output).is_dir():
         paths["predictions"] = relative(Path(run.pipeline.score.output))
-    return {**fields, "paths": paths}
+    return {**fields, "in_use": read_json(run.layout.current) or {}, "paths": paths}
