@@ -77,14 +77,14 @@ def manifest_in(data: str) -> dict[str, Any]:
 def test_the_image_is_small_and_holds_no_more_than_it_needs(image: dict[str, Any]) -> None:
     assert image["Size"] <= 3.5e9
     assert image["Config"]["User"] == "lakefit"
-    assert image["Config"]["Healthcheck"]["Test"][0] == "CMD"
+    assert image["Healthcheck"]["Test"][0] == "CMD"
     assert not [line for line in image["Config"]["Env"] if "pip" in line.lower() or "token" in line.lower()]
     found = inside("sh", "-c", "id -u; for tool in gcc cc make pip pip3 git curl; do command -v $tool; done; true")
     assert found.split() == ["1000"]
     assert inside("lakefit", "--version").startswith("lakefit ")
     assert inside("python3", "/opt/lakefit/health.py") == "lakefit 0.1.0\n"
-    # What the machine that built it was set to is not in it.
-    assert inside("sh", "-c", "cat /etc/pip.conf 2>/dev/null; ls /run/machine 2>/dev/null; true") == ""
+    # Of what the machine that built it was set to there are the mount points alone.
+    assert inside("sh", "-c", "find /etc/pip.conf /run/machine -type f -size +0 2>/dev/null; true") == ""
     assert inside("sh", "-c", "touch /opt/lakefit/x 2>&1 || true").strip().endswith("Read-only file system")
 
 
@@ -103,15 +103,16 @@ def test_the_demo_in_one_container_and_on_a_cluster_of_them_give_the_same_datase
     try:
         with images.health_checks():
             call(*compose, "up", "--detach")
-            call(*compose, "run", "--rm", "-T", "example")
-            ran = call(*compose, "run", "--rm", "-T", "run")
+            # Docker's own starts a service that is named, whatever its profile.
+            call(*compose, "--profile", "demo", "run", "--rm", "-T", "example")
+            ran = call(*compose, "--profile", "run", "run", "--rm", "-T", "run")
             assert "score is done" in ran.stdout, (ran.stdout, ran.stderr)
             pages = {port: _page(port) for port in (8080, 18080, 6006)}
             listed = json.loads(_page(18080, "api/v1/applications"))
             cluster = json.loads(_page(8080, "json/"))
             states = _health(services)
-    finally:
         on_cluster = manifest_in("lakefit_data")
+    finally:
         call(*compose, "down", "--volumes", check=False)
     assert file_sums(on_cluster) == file_sums(alone)
     assert on_cluster["ledger"] == alone["ledger"]

@@ -3,18 +3,21 @@
 import fcntl
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
-from lakefit.errors import text_of
+from lakefit.errors import InputError, text_of, without_credentials
 from lakefit.launch.conf import conf_path
 from lakefit.launch.java import java_environment
 
@@ -24,10 +27,11 @@ _HELD = "held"
 
 @contextmanager
 def spark_session() -> Iterator[SparkSession]:
-    """Yield the active session and leave it running; where there is none, build a local one and stop it afterwards.
+    """Yield the active session and leave it running; where there is none, one of the server at SPARK_REMOTE, or else a
+    local one, which is stopped afterwards.
 
     Raises:
-        InputError: no Java of 17 or newer (for a session of our own).
+        InputError: no Java of 17 or newer (for a session of our own); the server at SPARK_REMOTE does not answer.
     """
     # An error that we hand on as a sentence would be printed with the stack of the JVM as well.
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
@@ -35,6 +39,10 @@ def spark_session() -> Iterator[SparkSession]:
     active = SparkSession.getActiveSession() or _submitted_session()
     if active is not None:
         yield active
+        return
+    if os.environ.get("SPARK_REMOTE"):
+        with _remote_session() as session:
+            yield session
         return
     os.environ.update(java_environment())
     # Without these Python workers would be whichever python3 is first on PATH.
@@ -66,6 +74,27 @@ def spark_session() -> Iterator[SparkSession]:
         finally:
             session.stop()
             _end_gateway()
+
+
+@contextmanager
+def _remote_session() -> Iterator[SparkSession]:
+    """Yield a session of Spark Connect at SPARK_REMOTE (sc://host:port), and end it."""
+    address = without_credentials(os.environ["SPARK_REMOTE"])
+    parts = urlsplit(os.environ["SPARK_REMOTE"])
+    try:
+        # Spark Connect would try again for ten minutes.
+        socket.create_connection((parts.hostname or "", parts.port or 15002), timeout=20).close()
+        session = SparkSession.builder.getOrCreate()
+        session.range(1).count()
+    except ImportError as error:
+        raise InputError(f"SPARK_REMOTE is {address}, and Spark Connect needs more packages: {error}") from None
+    except (OSError, PySparkException) as error:
+        (first, *_) = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"SPARK_REMOTE: no Spark Connect server answers at {address}: {first}") from None
+    try:
+        yield session
+    finally:
+        session.stop()
 
 
 @contextmanager

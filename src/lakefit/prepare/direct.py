@@ -36,6 +36,7 @@ from lakefit.prepare.blocks import (
     keyed,
 )
 from lakefit.prepare.clean import RULE, label_column, weight_column
+from lakefit.prepare.cluster import cores
 from lakefit.prepare.expressions import compile_sql
 from lakefit.prepare.identity import identities
 from lakefit.prepare.plain_csv import TYPES, NotPlainError, PlainCsv, parse, plain_csv, read_lines
@@ -78,9 +79,8 @@ def read_blocks(spark: SparkSession, pipeline: Pipeline, files: Sequence[InputFi
     if table.format == "csv":
         headers = [csv_header(file.path, table.separator, table.quote, table.encoding)[0] for file in files]
         csv = plain_csv(table, columns, tuple(sorted(set(headers))) if table.header else ())
-    cores = spark.sparkContext.defaultParallelism
     plan = DirectPlan(
-        tasks=tuple(_tasks(files, csv is None, cores, keying.flush_bytes * 2 // 3)),
+        tasks=tuple(_tasks(files, csv is None, cores(spark), keying.flush_bytes * 2 // 3)),
         columns=columns,
         csv=csv,
         kept=tuple(cleaned_columns(pipeline, files)),

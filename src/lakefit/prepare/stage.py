@@ -58,6 +58,7 @@ from lakefit.prepare.blocks import FLUSH_BYTES, Keying
 from lakefit.prepare.bucket import GROUP, REASONS, RESULT_SCHEMA, STAGED, BucketPlan, finish_buckets
 from lakefit.prepare.check import Summaries, check_splits, check_written, classes_of
 from lakefit.prepare.clean import judge, label_column, label_problems, predicate_problems
+from lakefit.prepare.cluster import cores, local_folder
 from lakefit.prepare.deduplicate import Deduplication
 from lakefit.prepare.direct import NOT_PLAIN, read_blocks
 from lakefit.prepare.expect import Evidence, check_expectations
@@ -148,7 +149,7 @@ def prepare(spark: SparkSession, job: Job) -> Manifest:
 
 def _attempt(spark: SparkSession, job: Job) -> Manifest:
     remove_staging(job.target.parent)
-    local = spark.sparkContext.getConf().get("spark.local.dir")
+    local = local_folder(spark)
     with staged_folder(job.target) as folder, full_disk_named(job.target.parent, local):
         scratch = folder / ".scratch"
         scratch.mkdir()
@@ -438,7 +439,7 @@ def _reason(pipeline: Pipeline, number: int) -> str:
 def _write(spark: SparkSession, plan: WritePlan) -> list[dict[str, Any]]:
     files = plan.files
     # Starting a task takes as long as writing a small file.
-    tasks = min(len(files), 4 * spark.sparkContext.defaultParallelism)
+    tasks = min(len(files), 4 * cores(spark))
     numbers = spark.range(0, len(files), 1, numPartitions=tasks)
     try:
         written = numbers.mapInArrow(partial(_write_files, files=files, plan=plan), "entry STRING").toArrow()

@@ -18,6 +18,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from lakefit.dataset.transform import SMALLEST
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import KEY_HIGH, to_cell
+from lakefit.prepare.cluster import cores
 from lakefit.prepare.hashing import Hashes
 from lakefit.prepare.quantiles import Integers, Prefix, count_bins_of
 from lakefit.prepare.statistics import (
@@ -68,7 +69,7 @@ class Staged:
 
     def _numbers(self) -> DataFrame:
         """Return the places of the files, column `id`, spread over some tasks a core."""
-        tasks = min(len(self.files), 2 * self.spark.sparkContext.defaultParallelism)
+        tasks = min(len(self.files), 2 * cores(self.spark))
         return self.spark.range(0, len(self.files), 1, numPartitions=tasks)
 
     def moments(self, transforms: Mapping[str, Transform], width: int) -> dict[str, list[Summary]]:

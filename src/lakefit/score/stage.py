@@ -19,6 +19,7 @@ from lakefit.dataset.inputs import InputFile, check_unchanged
 from lakefit.dataset.layout import ARTIFACT, SAVED_MODEL, SCORE
 from lakefit.dataset.publish import ensure_ours, read_json, remove_staging, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
+from lakefit.prepare.cluster import local_folder
 from lakefit.prepare.rows import SPARK_ERRORS, check_identities, cleaned_rows, reading_problem
 from lakefit.score.predict import RESULT_SCHEMA, ScorePlan, score_partition
 
@@ -62,7 +63,7 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
     observation = Observation("lakefit_score")
     rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     needed = [F.col(f"`{name}`") for name in dict.fromkeys((ROW, *features.columns, *keys))]
-    local = spark.sparkContext.getConf().get("spark.local.dir")
+    local = local_folder(spark)
     with staged_folder(job.output) as folder, full_disk_named(job.output.parent, local):
         plan = ScorePlan(
             model=str((job.artifact / SAVED_MODEL).absolute()),
