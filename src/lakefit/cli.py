@@ -118,6 +118,14 @@ def _history(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    from pathlib import Path
+
+    from lakefit.run.doctor import Doctor
+
+    return 0 if Doctor(Path(options.path), options.master, console).examine() else 2
+
+
 def _rollback(options: argparse.Namespace, console: Console) -> int:
     from lakefit.run.rollback import rollback
 
@@ -353,6 +361,13 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--output", metavar="FILE", help="the pipeline file (NAME.yaml, never written over)")
     _common(init)
     init.set_defaults(command=_init)
+
+    what = "a hundred rows through Java, Spark, its executors, Petastorm, TensorFlow and storage, and what is wrong"
+    doctor = commands.add_parser("doctor", help=what, description=what)
+    doctor.add_argument("--master", metavar="URL", help="spark://host:7077, local[4], sc://host:15002 (Spark Connect)")
+    doctor.add_argument("--path", default=".", metavar="DIR", help="where data would go, which executors see as well")
+    _common(doctor)
+    doctor.set_defaults(command=_doctor)
 
     example = commands.add_parser("example", help="write an example's raw data and its pipeline file")
     example.add_argument("name", choices=["flights", "classification", "multiclass", "regression"])

@@ -26,9 +26,11 @@ _HELD = "held"
 
 
 @contextmanager
-def spark_session() -> Iterator[SparkSession]:
+def spark_session(master: str | None = None) -> Iterator[SparkSession]:
     """Yield the active session and leave it running; where there is none, one of the server at SPARK_REMOTE, or else a
     local one, which is stopped afterwards.
+
+    master: in place of what the settings say, such as spark://host:7077, or sc://host:15002 for Spark Connect.
 
     Raises:
         InputError: no Java of 17 or newer (for a session of our own); the server at SPARK_REMOTE does not answer.
@@ -40,6 +42,8 @@ def spark_session() -> Iterator[SparkSession]:
     if active is not None:
         yield active
         return
+    if master is not None and master.startswith("sc://"):
+        os.environ["SPARK_REMOTE"] = master
     if os.environ.get("SPARK_REMOTE"):
         with _remote_session() as session:
             yield session
@@ -50,7 +54,9 @@ def spark_session() -> Iterator[SparkSession]:
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     log4j = conf_path("spark/log4j2.properties")
     builder = SparkSession.builder
-    defaults = spark_defaults()
+    defaults = spark_defaults(master)
+    if defaults["spark.master"].startswith("spark://"):
+        _must_answer(defaults["spark.master"], 7077, "Spark master")
     own_options = defaults.pop("spark.driver.extraJavaOptions", "").split()
     for key, value in defaults.items():
         builder = builder.config(key, value)
@@ -76,21 +82,33 @@ def spark_session() -> Iterator[SparkSession]:
             _end_gateway()
 
 
+def _must_answer(address: str, port: int, what: str) -> None:
+    """Raise InputError where nothing listens at an address, or any of several with commas between: Spark would try for
+    minutes."""
+    problems = []
+    for one in address.split(","):
+        parts = urlsplit(one if "://" in one else f"//{one}")
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or port), timeout=20).close()
+            return
+        except OSError as error:
+            problems.append(str(error))
+    raise InputError(f"no {what} answers at {without_credentials(address)}: {problems[0]}")
+
+
 @contextmanager
 def _remote_session() -> Iterator[SparkSession]:
     """Yield a session of Spark Connect at SPARK_REMOTE (sc://host:port), and end it."""
     address = without_credentials(os.environ["SPARK_REMOTE"])
-    parts = urlsplit(os.environ["SPARK_REMOTE"])
+    _must_answer(os.environ["SPARK_REMOTE"], 15002, "Spark Connect server")
     try:
-        # Spark Connect would try again for ten minutes.
-        socket.create_connection((parts.hostname or "", parts.port or 15002), timeout=20).close()
         session = SparkSession.builder.getOrCreate()
         session.range(1).count()
     except ImportError as error:
         raise InputError(f"SPARK_REMOTE is {address}, and Spark Connect needs more packages: {error}") from None
-    except (OSError, PySparkException) as error:
+    except PySparkException as error:
         (first, *_) = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"SPARK_REMOTE: no Spark Connect server answers at {address}: {first}") from None
+        raise InputError(f"no Spark Connect server answers at {address}: {first}") from None
     try:
         yield session
     finally:
@@ -122,15 +140,17 @@ def _remove_left() -> None:
                 shutil.rmtree(held.parent, ignore_errors=True)
 
 
-def spark_defaults() -> dict[str, str]:
+def spark_defaults(master: str | None = None) -> dict[str, str]:
     """Return the settings of conf/spark/spark-defaults.conf, and before them those of the one in SPARK_CONF_DIR.
 
-    Where those name the master of a cluster, what is meant for one machine is left out.
+    Where those, or `master`, name that of a cluster, what is meant for one machine is left out.
     """
     ours = _settings(conf_path("spark/spark-defaults.conf"))
     folder = os.environ.get("SPARK_CONF_DIR")
     theirs = Path(folder) / "spark-defaults.conf" if folder else None
     own = _settings(theirs) if theirs is not None and theirs.is_file() else {}
+    if master is not None:
+        own["spark.master"] = master
     if not own.get("spark.master", "local").startswith("local"):
         ours = {key: value for key, value in ours.items() if key not in _ONE_MACHINE}
     return ours | own
