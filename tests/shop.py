@@ -4,7 +4,11 @@ import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lakefit.run.stages import Run
+    from lakefit.run.validate import Validated
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,3 +86,13 @@ def parquet_bytes(dataset: Path, *folders: str) -> dict[str, bytes]:
     """Return the content of a dataset's Parquet files by relative name."""
     wanted = folders or ("train", "validation", "test", "duplicates")
     return {str(p.relative_to(dataset)): p.read_bytes() for name in wanted for p in sorted((dataset / name).glob("*"))}
+
+
+def run_prepare(valid: "Validated") -> "Run":
+    """Prepare a validated pipeline in this process; return what was run."""
+    from lakefit.console import Console
+    from lakefit.run.stages import Run, run_stages
+
+    run = Run(valid, Console("json"))
+    run_stages(run, "prepare")
+    return run

@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakefit.console import Console
 from lakefit.dataset.ledger import Ledger
 from lakefit.dataset.manifest import Manifest, read_manifest
 from lakefit.errors import ContractError, InputError
-from lakefit.run.stages import run_stages
 from lakefit.run.validate import validate
+from shop import run_prepare
 
 PIPELINE = """
 name: t
@@ -53,7 +52,7 @@ def prepared(folder: Path, rules: str) -> Manifest:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (folder / "t.yaml").write_text(textwrap.dedent(PIPELINE.replace("RULES", rules)))
-        return read_manifest(run_stages(validate("t.yaml"), Console("json"), "prepare").dataset_dir)
+        return read_manifest(run_prepare(validate("t.yaml")).dataset_dir)
 
 
 def ledger(folder: Path, rules: str) -> Ledger:

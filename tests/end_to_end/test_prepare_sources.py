@@ -11,12 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakefit.cli import main
-from lakefit.console import Console
 from lakefit.dataset.manifest import Manifest, read_manifest
 from lakefit.errors import InputError
 from lakefit.prepare import stage
-from lakefit.run.stages import run_stages
 from lakefit.run.validate import validate
+from shop import run_prepare
 
 PIPELINE = """
 name: lake
@@ -41,7 +40,7 @@ def prepare(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prep
 
     def run(source: str) -> Manifest:
         (tmp_path / "lake.yaml").write_text(textwrap.dedent(PIPELINE.replace("{SOURCE}", "{" + source + "}")))
-        return read_manifest(run_stages(validate("lake.yaml"), Console("json"), "prepare").dataset_dir)
+        return read_manifest(run_prepare(validate("lake.yaml")).dataset_dir)
 
     return run
 

@@ -9,13 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lakefit.console import Console
 from lakefit.dataset.manifest import Manifest, read_manifest
 from lakefit.errors import ContractError, InputError
 from lakefit.prepare import expect, stage, staged
-from lakefit.run.stages import run_stages
 from lakefit.run.validate import validate
-from shop import events
+from shop import events, run_prepare
 
 PIPELINE = """
 name: clinic
@@ -96,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def manifest(spark: Any, folder: Path) -> Manifest:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run = run_stages(validate("clinic.yaml"), Console("json"), "prepare")
+        run = run_prepare(validate("clinic.yaml"))
         return read_manifest(run.dataset_dir.absolute())
 
 
@@ -174,7 +172,7 @@ def test_a_broken_contract_keeps_the_old_version(
     contracts = "[unique(city), 'values(city) in [Bonn]', rows < 10, drift(age) < 0.1, null_share(age) == 0]"
     older = ('clean.7={"column": "age", "derive": "age * 3 + 200"}', f"expect.result={contracts}")
     with pytest.raises(ContractError) as error:
-        run_stages(validate("clinic.yaml", older), Console("json"), "prepare")
+        run_prepare(validate("clinic.yaml", older))
     assert error.value.exit_code == 5
     said = str(error.value)
     assert "4 of 8 contracts do not hold" in said
@@ -193,9 +191,7 @@ def test_jobs_of_spark_find_what_is_found_here(
     monkeypatch.chdir(folder)
     for module in (staged, expect, stage):
         monkeypatch.setattr(module, "LOCAL_ROWS", 0)
-    large = read_manifest(
-        run_stages(validate("clinic.yaml", ("output.path=large",)), Console("json"), "prepare").dataset_dir
-    )
+    large = read_manifest(run_prepare(validate("clinic.yaml", ("output.path=large",))).dataset_dir)
 
     def facts(one: Manifest) -> dict[str, Any]:
         # Without a version in use there is no drift to compare.
@@ -208,10 +204,8 @@ def test_jobs_of_spark_find_what_is_found_here(
         for module in (staged, expect, stage):
             monkeypatch.setattr(module, "LOCAL_ROWS", rows)
         with pytest.raises(ContractError) as error:
-            run_stages(
-                validate("clinic.yaml", (f"output.path={path}", f"expect.input={contracts}", "expect.result=[]")),
-                Console("json"),
-                "prepare",
+            run_prepare(
+                validate("clinic.yaml", (f"output.path={path}", f"expect.input={contracts}", "expect.result=[]"))
             )
         said[path] = str(error.value)
     assert said["large"] == said["lake"]
@@ -219,7 +213,7 @@ def test_jobs_of_spark_find_what_is_found_here(
     for rows in (0, 2_000_000):
         monkeypatch.setattr(stage, "LOCAL_ROWS", rows)
         with pytest.raises(InputError, match="2 groups of city have rows in two splits"):
-            run_stages(validate("clinic.yaml", torn), Console("json"), "prepare")
+            run_prepare(validate("clinic.yaml", torn))
 
 
 def test_features_of_an_earlier_dataset_can_be_taken_over(
@@ -227,7 +221,7 @@ def test_features_of_an_earlier_dataset_can_be_taken_over(
 ) -> None:
     monkeypatch.chdir(folder)
     frozen = ("split.stratify=[age]", f"features.statistics.from='{manifest.fingerprint}'")
-    run = run_stages(validate("clinic.yaml", frozen), Console("json"), "prepare")
+    run = run_prepare(validate("clinic.yaml", frozen))
     found = read_manifest(run.dataset_dir)
     assert found.fingerprint != manifest.fingerprint
     assert found.features == manifest.features
@@ -238,7 +232,7 @@ def test_features_of_an_earlier_dataset_can_be_taken_over(
     assert f"such as {small[0].values[0]} (train " in said["message"]
     changed = (*frozen, "features.bucketize.boundaries=[5]")
     with pytest.raises(InputError, match="made with another features"):
-        run_stages(validate("clinic.yaml", changed), Console("json"), "prepare")
+        run_prepare(validate("clinic.yaml", changed))
 
 
 def test_a_custom_step_that_loses_rows_is_blamed(
@@ -251,7 +245,7 @@ def test_a_custom_step_that_loses_rows_is_blamed(
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"custom: losing:some drops or multiplies rows: 1,241 go in, 1,235 come out"):
-        run_stages(validate("clinic.yaml", ("clean.9.custom=losing:some",)), Console("json"), "prepare")
+        run_prepare(validate("clinic.yaml", ("clean.9.custom=losing:some",)))
 
 
 def test_what_a_custom_step_marks_reaches_the_ledger(
@@ -282,7 +276,7 @@ def test_what_a_custom_step_marks_reaches_the_ledger(
         encoding="utf-8",
     )
     monkeypatch.chdir(tmp_path)
-    found = read_manifest(run_stages(validate("visits.yaml"), Console("json"), "prepare").dataset_dir)
+    found = read_manifest(run_prepare(validate("visits.yaml")).dataset_dir)
     assert found.ledger.unparsable == {"age": 10}
     (correction,) = found.corrections
     assert (correction.column, correction.from_, correction.to, correction.rows) == ("age", "old", "30", 10)
