@@ -19,6 +19,7 @@ class Console:
     def __init__(self, mode: Mode | None = None, *, verbose: bool = False) -> None:
         self.mode: Mode = mode or ("rich" if sys.stdout.isatty() else "plain")
         self.verbose = verbose
+        self._speaking = threading.Lock()
 
     def event(self, event: str, text: str, **fields: Any) -> None:
         """Say one thing that happened; `fields` are what a program reads of it."""
@@ -31,7 +32,7 @@ class Console:
             name, _, rest = text.partition(" ")
             rich_print(f"[bold]{escape(name)}[/bold] {escape(rest)}" if rest else escape(text), flush=True)
         else:
-            print(text, flush=True)
+            self._line(text)
 
     def detail(self, event: str, text: str, **fields: Any) -> None:
         """Say it where details were asked for."""
@@ -87,7 +88,13 @@ class Console:
             yield
 
     def _json(self, value: dict[str, Any]) -> None:
-        print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+        self._line(json.dumps(value, ensure_ascii=False, default=str))
+
+    def _line(self, text: str) -> None:
+        # Threads speak as well, and `print` writes a line and its end apart.
+        with self._speaking:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
 
     def _rich_table(self, title: str, rows: Sequence[tuple[str, ...]]) -> None:
         from rich import print as rich_print
