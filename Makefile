@@ -14,7 +14,7 @@ FROM_LOCK   = $(PIP_INSTALL) --require-hashes --no-deps --no-build-isolation --r
 # Each file's tests in one process (they share a Spark session), the files spread over the cores.
 PYTEST = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all petastorm-suite petastorm-reference fault check format docker docker-demo \
+.PHONY: help setup demo test test-all petastorm-suite petastorm-reference fault check format package docker docker-demo \
   docker-down bench lock docs clean
 .DELETE_ON_ERROR:
 
@@ -83,6 +83,12 @@ check: $(STAMP)  ## lint, format, types, import borders, freshness of the locks
 format: $(STAMP)  ## mend what lint and format can mend by themselves
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
+
+package: $(STAMP)  ## dist/: the wheel, and an environment for executors that lies anywhere (docs/cluster.md)
+	@rm -rf dist
+	$(PIP_INSTALL:install=wheel) --no-deps --no-build-isolation --wheel-dir dist .
+	$(PY) -m lakefit.launch.package dist/lakefit-environment requirements-cpu.lock dist/lakefit-*.whl
+	@rm -rf dist/lakefit-environment
 
 # DOCKER=podman works as well.
 DOCKER ?= docker
