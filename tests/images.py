@@ -9,10 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lakefit.console import repeated
 from shop import ROOT
 
 TOOLS = ("buildah", "podman", "debootstrap", "runc", "iptables")
@@ -103,17 +103,10 @@ def pip_settings() -> list[str]:
 @contextmanager
 def health_checks() -> Iterator[None]:
     """Check the health of running containers every few seconds: podman leaves that to systemd, which may not run."""
-    ended = threading.Event()
 
     def check() -> None:
-        while not ended.wait(3):
-            for name in call("podman", "ps", "--quiet").stdout.split():
-                call("podman", "healthcheck", "run", name, check=False)
+        for name in call("podman", "ps", "--quiet").stdout.split():
+            call("podman", "healthcheck", "run", name, check=False)
 
-    thread = threading.Thread(target=check, daemon=True)
-    thread.start()
-    try:
+    with repeated(check, 3):
         yield
-    finally:
-        ended.set()
-        thread.join()

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,11 +12,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-import pyspark
 import pytest
 
 from faulty import MANY, PLAIN, Shop, dice, hooked
-from lakefit.launch.java import java_environment
+from standalone import standalone
 
 ROWS = 3_000
 DRIVER = """
@@ -110,27 +108,9 @@ def cluster(shop: Shop) -> Iterator[dict[str, str]]:
 
     The workers have addresses of their own: a second attempt of a slow task never runs where the first one does.
     """
-    environment = {**hooked(shop.folder), **java_environment(), "PYSPARK_PYTHON": sys.executable}
-    environment |= {"SPARK_WORKER_DIR": str(shop.folder / "work"), "SPARK_DAEMON_MEMORY": "256m"}
-    home = Path(pyspark.__file__).parent
-    port = free_port()
-    roles = [("master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0")]
-    roles += [
-        ("worker.Worker", "--host", f"127.0.0.{i}", "--cores", "1", "--memory", "1g", "--webui-port", "0",
-         f"spark://127.0.0.1:{port}")
-        for i in (2, 3)
-    ]  # fmt: skip
-    with open(shop.folder / "cluster.txt", "w", encoding="utf-8") as log:
-        processes = [
-            subprocess.Popen(
-                [str(home / "bin/spark-class"), f"org.apache.spark.deploy.{role}", *arguments],
-                env={**environment, "SPARK_HOME": str(home)}, stdout=log, stderr=log, start_new_session=True,
-            )
-            for role, *arguments in roles
-        ]  # fmt: skip
-    try:
+    with standalone(shop.folder, 2, hooked(shop.folder)) as running:
         yield {
-            "spark.master": f"spark://127.0.0.1:{port}",
+            "spark.master": running.url,
             "spark.executor.memory": "512m",
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
             "spark.speculation": "true",
@@ -138,15 +118,6 @@ def cluster(shop: Shop) -> Iterator[dict[str, str]]:
             "spark.speculation.quantile": "0.5",
             "spark.speculation.minTaskRuntime": "500ms",
         }
-    finally:
-        for process in processes:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 FAULTS = ("killed after its file was written", "slow", "killed", "suspended")

@@ -1,6 +1,6 @@
 """`lakefit run` and its single stages as one command: validated, run, and written down however it ends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lakefit.config import load_pipeline
@@ -9,7 +9,7 @@ from lakefit.launch.stop import Stop
 from lakefit.run.plan import StageName, read_again
 from lakefit.run.record import recorded, what_changed
 from lakefit.run.stages import Run, run_stages, summary
-from lakefit.run.validate import validate
+from lakefit.run.validate import check_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ def run_command(
         LakefitError: as `run_stages`; the command of `hooks.on_failure` has been told.
     """
     with recorded(path, overrides, only or "run", console) as record, Stop().listening():
-        pipeline, _ = load_pipeline(path, overrides)
+        pipeline, source = load_pipeline(path, overrides)
         record.about(pipeline)
-        valid = validate(path, overrides)
+        valid = replace(check_inputs(pipeline, source), overrides=overrides)
         if only in (None, "prepare"):
             read_again(pipeline)
         run = Run(valid, console)

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -178,13 +179,14 @@ def what_changed(
 ) -> list[str]:
     """Return, a sentence each, what differs from the run before: files from the last dataset that was made, settings
     and versions from the last run that is written down; nothing of a first run."""
-    runs = [fields for fields in newest_first(layout) if fields["command"] != ROLLBACK and "settings" in fields]
-    if not runs:
+    runs = (fields for fields in newest_first(layout) if fields["command"] != ROLLBACK and "settings" in fields)
+    before = next(runs, None)
+    if before is None:
         return []
-    made = (fields["dataset"] for fields in runs if "dataset" in fields)
-    last = next((name for name in made if (layout.dataset(name) / MANIFEST).is_file()), None)
-    found = _changed_files(layout.dataset(last), inputs) if last not in (None, dataset) and last else []
-    before = runs[0]
+    # The first that has one ends the reading.
+    made = (layout.dataset(fields["dataset"]) for fields in chain([before], runs) if "dataset" in fields)
+    last = next((folder for folder in made if (folder / MANIFEST).is_file()), None)
+    found = _changed_files(last, inputs) if last is not None and last.name != dataset else []
     found += [f"{key}: {short(old)} -> {short(new)}" for key, old, new in changes(before["settings"], pipeline.dump())]
     found += [f"{name} {old} -> {new}" for name, old, new in changes(before.get("versions", {}), _versions())]
     if len(found) > _SHOWN:
