@@ -14,7 +14,7 @@ FROM_LOCK   = $(PIP_INSTALL) --require-hashes --no-deps --no-build-isolation --r
 # Each file's tests in one process (they share a Spark session), the files spread over the cores.
 PYTEST = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all petastorm-suite petastorm-reference fault check format package docker docker-demo \
+.PHONY: help setup demo test test-all petastorm-suite petastorm-reference fault check audit format package docker docker-demo \
   docker-down bench lock docs clean
 .DELETE_ON_ERROR:
 
@@ -43,7 +43,7 @@ demo: $(STAMP)  ## raw flights to a scored model, all of it (a second run sees t
 	@$(VENV)/bin/lakefit example flights data/flights
 	@$(VENV)/bin/lakefit run conf/flights.yaml
 
-test: check  ## the checks and the test suite; what CI runs
+test: check audit  ## the checks and the test suite; what CI runs
 	$(PYTEST)
 
 test-all: check petastorm-suite petastorm-reference  ## the same with the long versions of tests, and Petastorm's own
@@ -79,6 +79,14 @@ check: $(STAMP)  ## lint, format, types, import borders, freshness of the locks
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q tests/project
+
+# A warning and no failure: it tells of the world, not of this change, and whoever knows may not be reachable.
+audit: $(STAMP)  ## known vulnerabilities of what is locked (build/audit.txt)
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && \
+	  $(FROM_LOCK:$(PY)%=build/audit/bin/python%) requirements-audit.lock; } || true
+	@if build/audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --timeout 5 \
+	  --requirement requirements-cpu.lock >build/audit.txt 2>&1; then echo "pip-audit: no known vulnerability"; \
+	  else echo "WARNING: pip-audit: $$(tail -n 1 build/audit.txt)"; fi
 
 format: $(STAMP)  ## mend what lint and format can mend by themselves
 	$(VENV)/bin/ruff check --fix
@@ -120,10 +128,11 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --qui
 lock:  ## resolve pyproject.toml into the lock files again (needs the network)
 	@test -x $(VENV)/bin/uv || { echo "uv is missing from $(VENV): make setup first" >&2; exit 2; }
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra dev --output-file requirements-dev.lock
-	$(COMPILE) pyproject.toml --extra cpu --extra demo --constraint requirements-dev.lock --output-file requirements-cpu.lock
-	$(COMPILE) pyproject.toml --extra gpu --extra demo --constraint requirements-dev.lock --output-file requirements-gpu.lock
+	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra s3 --constraint requirements-dev.lock --output-file requirements-cpu.lock
+	$(COMPILE) pyproject.toml --extra gpu --extra demo --extra s3 --constraint requirements-dev.lock --output-file requirements-gpu.lock
 	$(COMPILE) --group java --constraint requirements-dev.lock --output-file requirements-java.lock
 	$(COMPILE) --group suite --constraint requirements-dev.lock --output-file requirements-suite.lock
+	$(COMPILE) --group audit --output-file requirements-audit.lock
 	$(COMPILE) --group deploy --output-file requirements-deploy.lock
 	$(COMPILE) --group pandas3 --no-deps --output-file requirements-pandas3.lock
 	$(COMPILE) --group old-stack --output-file requirements-old-stack.lock

@@ -2,7 +2,7 @@
 
 `python tests/object_store.py LATENCY_S` serves and prints its port. POST /__faults__ {"kind": "503", "count": 3} makes
 the next reads of objects fail: with 500, 503, "reset" (the connection is reset in the middle of the answer), or "cut"
-(it is closed there).
+(it is closed there); "careless" makes the next writes take no notice of their conditions.
 """
 
 import contextlib
@@ -23,6 +23,19 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Operation:
+    """A request. path: /bucket/key. condition: its If-Match or If-None-Match. copied: the object that it copies.
+
+    status: with which it was answered."""
+
+    method: str
+    path: str
+    condition: str
+    copied: str
+    status: int
+
+
+@dataclass(frozen=True)
 class ObjectStore:
     """A running server. endpoint: host:port."""
 
@@ -40,6 +53,23 @@ class ObjectStore:
         """Return how many reads of objects were answered, or failed, so far."""
         return int(self._ask("/__reads__", None))
 
+    def operations(self) -> list["Operation"]:
+        """Return all requests so far that could change something, in their order."""
+        return [Operation(*fields) for fields in json.loads(self._ask("/__operations__", None))]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes every client of a process use this server."""
+        return {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://{self.endpoint}", "AWS_REGION": "us-east-1"}
+
+    def make(self, bucket: str) -> "tuple[Any, str]":
+        """Make a bucket; return pyarrow's file system and the bucket's path in it."""
+        from pyarrow import fs
+
+        files, base = fs.FileSystem.from_uri(self.address(bucket) + "&allow_bucket_creation=true")
+        files.create_dir(base)
+        return files, base
+
     def _ask(self, path: str, content: bytes | None) -> bytes:
         with urllib.request.urlopen(f"http://{self.endpoint}{path}", content) as answer:
             return bytes(answer.read())
@@ -48,8 +78,7 @@ class ObjectStore:
         """Put all files of a folder into a new bucket."""
         from pyarrow import fs
 
-        files, base = fs.FileSystem.from_uri(self.address(bucket) + "&allow_bucket_creation=true")
-        files.create_dir(base)
+        files, base = self.make(bucket)
         fs.copy_files(str(folder), base, destination_filesystem=files)
 
 
@@ -76,17 +105,27 @@ class _Faulty:
         self._latency_s = latency_s
         self._faults: list[str] = []
         self._reads = 0
+        self._careless = 0
+        self._operations: list[tuple[str, str, str, str, int]] = []
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/__faults__":
             told = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
-            self._faults = [told["kind"]] * told["count"]
+            if told["kind"] == "careless":
+                self._careless = told["count"]
+            else:
+                self._faults = [told["kind"]] * told["count"]
             start_response("200 OK", [])
             return []
         if environ["PATH_INFO"] == "/__reads__":
             start_response("200 OK", [])
             return [str(self._reads).encode()]
+        if environ["PATH_INFO"] == "/__operations__":
+            start_response("200 OK", [])
+            return [json.dumps(self._operations).encode()]
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            start_response = self._noting(environ, start_response)
         time.sleep(self._latency_s)
         fault = None
         if environ["REQUEST_METHOD"] == "GET" and "HTTP_RANGE" in environ:
@@ -99,6 +138,23 @@ class _Faulty:
             return [f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode()]
         answer = self._application(environ, start_response)
         return _broken(answer, environ["werkzeug.socket"], fault == "reset") if fault else answer
+
+    def _noting(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a start_response that notes the request with its answer."""
+        conditions = [environ.get(name, "") for name in ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")]
+        if self._careless and any(conditions):
+            self._careless -= 1
+            environ.pop("HTTP_IF_MATCH", None)
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+
+        def noting(status: str, *rest: Any) -> Any:
+            copied = environ.get("HTTP_X_AMZ_COPY_SOURCE", "")
+            fields = (environ["REQUEST_METHOD"], environ["PATH_INFO"], "".join(conditions), copied, int(status[:3]))
+            with self._lock:
+                self._operations.append(fields)
+            return start_response(status, *rest)
+
+        return noting
 
 
 def _broken(answer: Iterable[bytes], connection: socket.socket, reset: bool) -> Iterator[bytes]:

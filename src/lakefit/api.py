@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.console import Console
+from lakefit.dataset.object_path import AnyPath
 from lakefit.run.plan import read_again
 from lakefit.run.stages import Run, run_stages
 from lakefit.run.validate import Validated, check_inputs
@@ -21,7 +22,7 @@ def validate(pipeline: Pipeline | str | Path) -> Validated:
     return check_inputs(pipeline, PipelineSource(f"pipeline {pipeline.name!r}", pipeline.dump(), {}, ""))
 
 
-def prepare(pipeline: Pipeline | str | Path) -> Path:
+def prepare(pipeline: Pipeline | str | Path) -> AnyPath:
     """Make the dataset of a pipeline as `lakefit prepare` does, where it is not current; return its folder.
 
     The active Spark session is used, else a local one is started and stopped. `lakefit.dataset.manifest.read_manifest`

@@ -60,6 +60,7 @@ def job(stage: "StageName | None") -> int:
 
 
 def _fail(console: Console, message: str, exit_code: int, again: str) -> None:
+    message = without_credentials(message)
     if console.mode == "json":
         console.event("error", message, exit_code=exit_code, again=again)
         return
@@ -119,11 +120,10 @@ def _history(options: argparse.Namespace, console: Console) -> int:
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:
-    from pathlib import Path
-
+    from lakefit.dataset.object_path import any_path
     from lakefit.run.doctor import Doctor
 
-    return 0 if Doctor(Path(options.path), options.master, console).examine() else 2
+    return 0 if Doctor(any_path(options.path), options.master, console).examine() else 2
 
 
 def _rollback(options: argparse.Namespace, console: Console) -> int:
@@ -241,11 +241,10 @@ def _index(options: argparse.Namespace, console: Console) -> int:
 
 
 def _diff(options: argparse.Namespace, console: Console) -> int:
-    from pathlib import Path
-
     from lakefit.dataset.describe import difference, find_dataset
+    from lakefit.dataset.object_path import any_path
 
-    fields, sections = difference(find_dataset(Path(options.one)), find_dataset(Path(options.two)))
+    fields, sections = difference(find_dataset(any_path(options.one)), find_dataset(any_path(options.two)))
     console.result({"exit_code": 0, **fields}, sections)
     return 0
 

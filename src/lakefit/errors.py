@@ -50,6 +50,12 @@ def text_of(error: BaseException) -> str:
         return "\n".join(getattr(error, "__notes__", ()))
 
 
+CREDENTIALS_ADVICE = (
+    "an address with credentials ends up in logs. Give them as the store's own tools take them: AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, a profile, or the machine's role."
+)
+
+
 def without_credentials(text: str) -> str:
     """Return an address, or any text, without the credentials of addresses in it."""
     text = re.sub(r"(?<=://)[^/@?]*:[^/@]*@", "", text)

@@ -36,6 +36,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "spark.pyspark.python": sys.executable,
         "spark.sql.session.timeZone": "Asia/Tokyo",
         "spark.sql.ansi.enabled": "false",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "7",
         "spark.local.dir": folder,
         "spark.sql.warehouse.dir": folder / "warehouse",
     }

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from faulty import MANY, Shop, dice
+from proxy import proxy
 from shop import events
-from standalone import Cluster, kill_tree, standalone
+from standalone import Cluster, free_port, kill_tree, standalone
 
 ROWS = 3_000
 SCORE = "score: {input: orders-0.csv, output: scored, keys: [id]}\n"
@@ -110,6 +111,66 @@ def test_whatever_is_killed_the_dataset_and_the_predictions_are_the_same(
         assert shop.dataset() == expected["dataset"]
         assert shop.scored() == expected["scored"]
         assert not list(shop.folder.glob(".staging-*"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_cut_off_is_given_up_within_the_timeout(
+    cluster: Cluster, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    shop = Submitted(tmp_path / "shop", cluster)
+    ports = [free_port(), free_port()]
+    settings = {
+        "spark_driver_host": "127.0.0.200",
+        "spark_driver_bindAddress": "127.0.0.1",
+        "spark_driver_port": str(ports[0]),
+        "spark_driver_blockManager_port": str(ports[1]),
+        "spark_network_timeout": "10s",
+        "spark_executor_heartbeatInterval": "2s",
+        "spark_scheduler_minRegisteredResourcesRatio": "1.0",
+    }
+    with proxy("127.0.0.200", ports) as between:
+        cut: list[int] = []
+
+        def cut_one() -> None:
+            while not shop.has("shop/datasets/.staging-*/.scratch/*"):
+                time.sleep(0.01)
+            cut.append(cluster.executors()[0])
+            between.cut(cut[0])
+
+        began = time.monotonic()
+        code, last = shop.job("prepare", cut_one, **settings)
+        print(f"an executor was cut off, and the job ended {time.monotonic() - began:.0f} s after it was submitted")
+    assert code == 0, (last, (cluster.folder / "submit.log").read_text()[-3000:])
+    assert "timed out" in (cluster.folder / "submit.log").read_text(), "it was given up"
+    assert cut
+    shop.assert_whole()
+    code, last = shop.job("run")
+    assert code == 0, last
+    assert shop.dataset() == expected["dataset"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_an_executor_is_named_or_avoided(
+    expected: dict[str, Any], tmp_path: Path, small_disk: Callable[[Path, int], None]
+) -> None:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    small_disk(folder / "local-0", 256 << 10)
+    with standalone(folder, 2) as cluster:
+        shop = Submitted(tmp_path / "shop", cluster)
+        code, last = shop.job("prepare", spark_scheduler_minRegisteredResourcesRatio="1.0")
+        print(f"a full disk of one executor of two: exit code {code}")
+        shop.assert_whole()
+        if code:
+            assert code == 3, last
+            assert "the disk is full" in last["message"], last
+            assert not shop.has("shop/current.json")
+        # What Spark has for it: the tasks go where there is room.
+        code, last = shop.job(
+            "run", spark_excludeOnFailure_enabled="true", spark_scheduler_minRegisteredResourcesRatio="1.0"
+        )
+        assert code == 0, (last, (cluster.folder / "submit.log").read_text()[-3000:])
+        assert shop.dataset() == expected["dataset"]
 
 
 def _kill(cluster: Cluster, folder: Path, victim: str, instant: float, generator: random.Random) -> None:

@@ -143,7 +143,7 @@ def test_what_can_not_be_indexed_is_said_with_its_place(tmp_path: Path) -> None:
         index_folder(tmp_path)
     with pytest.raises(InputError, match=r"names no folder"):
         index_folder("")
-    for address in ("S3://bucket/lake", "s3:/bucket", "s3a://bucket/lake", "hdfs://host/lake", Path("s3://bucket")):
+    for address in ("S3://bucket/lake", "s3:/bucket", "ftp://bucket/lake", "hdfs://host/lake", Path("s3://bucket")):
         with pytest.raises(InputError, match=r"expected s3://bucket/folder"):
             index_folder(address)
     for address in ("s3://key:very@bucket/lake", "s3://bucket/lake?access_key=key&secret_key=very"):

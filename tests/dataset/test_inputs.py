@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakefit.dataset.inputs import csv_header, file_columns, list_inputs, local_path
+from lakefit.dataset.inputs import csv_header, file_columns, file_uri, list_inputs, local_path, spark_path
 from lakefit.errors import InputError
 
 
@@ -142,9 +142,17 @@ def test_a_path_without_a_file_is_refused(folder: Path, path: str, says: str) ->
     assert str(folder) in str(refused.value)
 
 
-def test_a_store_that_is_not_mounted_is_refused() -> None:
-    with pytest.raises(InputError, match="only local paths are read so far"):
-        names("s3://bucket/a.csv")
+def test_a_store_that_is_not_known_is_refused() -> None:
+    with pytest.raises(InputError, match="no address of a store that can be read"):
+        names("hdfs://host/a.csv")
+
+
+def test_the_addresses_of_spark_and_of_arrow_name_one_object() -> None:
+    assert local_path("s3a://bucket/a%20b/part%5B1%5D.csv") == "s3://bucket/a b/part[1].csv"
+    assert spark_path("s3://bucket/a b.csv") == "s3a://bucket/a b.csv"
+    assert spark_path("gs://bucket/a.csv") == "gs://bucket/a.csv"
+    assert spark_path("/raw/s3://a.csv") == "/raw/s3://a.csv"
+    assert local_path(file_uri("s3://bucket/a b+c.csv")) == "s3://bucket/a b+c.csv"
 
 
 def test_sparks_uris_are_paths_again() -> None:

@@ -23,7 +23,7 @@ def tree(folder: Path) -> dict[str, str]:
 def test_a_folder_appears_whole_in_place_of_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "output"
     for text in ("old", "new"):
-        with staged_folder(target) as staging:
+        with staged_folder(target, "manifest.json") as staging:
             (staging / "sub").mkdir()
             (staging / "sub" / text).write_text(text)
             assert not target.exists() or tree(target) == {"sub/old": "old"}
@@ -41,7 +41,7 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path, except
     (target / "old").write_text("old")
 
     def fail_half_way() -> None:
-        with staged_folder(target) as staging:
+        with staged_folder(target, "manifest.json") as staging:
             (staging / "new").write_text("new")
             raise exception
 
@@ -54,7 +54,7 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path, except
 def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     kept = tmp_path / "dataset"
     kept.mkdir()
-    staging = staged_folder(tmp_path / "dataset")
+    staging = staged_folder(tmp_path / "dataset", "manifest.json")
     left = staging.__enter__()
     (left / "half").write_text("half")
     remove_staging(tmp_path)

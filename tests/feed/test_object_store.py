@@ -12,7 +12,7 @@ import pytest
 
 import lakefit
 from lakefit.cli import main
-from lakefit.dataset import store as dataset_store
+from lakefit.dataset import object_path
 from lakefit.dataset.index import index_folder
 from lakefit.errors import FeedError, InputError
 from object_store import CREDENTIALS, ObjectStore, object_store
@@ -93,7 +93,7 @@ def ensure_tried_again(
     assert rows(bucket) == expected
 
     # More than pyarrow's own tries.
-    monkeypatch.setattr(dataset_store, "_WAITS_S", (0.1, 0.2, 0.4, 0.8))
+    monkeypatch.setattr(object_path, "_WAITS_S", (0.1, 0.2, 0.4, 0.8))
     before = store.reads()
     store.fail(kind, 60)
     assert rows(bucket) == expected
@@ -103,7 +103,7 @@ def ensure_tried_again(
 def test_a_store_that_stays_broken_is_said_to_be(
     store: ObjectStore, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_store, "_WAITS_S", ())
+    monkeypatch.setattr(object_path, "_WAITS_S", ())
     feed = lakefit.open_dataset(bucket).to_numpy("all", batch_size=128)
     store.fail("503", 10**6)
     try:

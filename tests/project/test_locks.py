@@ -15,7 +15,13 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 TOGETHER = tuple(f"requirements-{name}.lock" for name in ("bench", "build", "cpu", "dev", "gpu", "java", "suite"))
 # Each an environment of its own.
-LOCKS = (*TOGETHER, "requirements-deploy.lock", "requirements-old-stack.lock", "requirements-pandas3.lock")
+LOCKS = (
+    *TOGETHER,
+    "requirements-audit.lock",
+    "requirements-deploy.lock",
+    "requirements-old-stack.lock",
+    "requirements-pandas3.lock",
+)
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 RUNTIME: list[str] = PYPROJECT["project"]["dependencies"]
@@ -24,9 +30,10 @@ RUNTIME: list[str] = PYPROJECT["project"]["dependencies"]
 SOURCES = {
     "requirements-bench.lock": PYPROJECT["dependency-groups"]["bench"],
     "requirements-build.lock": PYPROJECT["dependency-groups"]["build"],
-    "requirements-cpu.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"]],
+    "requirements-audit.lock": PYPROJECT["dependency-groups"]["audit"],
+    "requirements-cpu.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"], *EXTRAS["s3"]],
     "requirements-deploy.lock": PYPROJECT["dependency-groups"]["deploy"],
-    "requirements-gpu.lock": [*RUNTIME, *EXTRAS["gpu"], *EXTRAS["demo"]],
+    "requirements-gpu.lock": [*RUNTIME, *EXTRAS["gpu"], *EXTRAS["demo"], *EXTRAS["s3"]],
     "requirements-dev.lock": [*RUNTIME, *EXTRAS["cpu"], *EXTRAS["demo"], *EXTRAS["dev"]],
     "requirements-java.lock": EXTRAS["java"],
     "requirements-old-stack.lock": PYPROJECT["dependency-groups"]["old-stack"],

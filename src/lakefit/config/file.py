@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
@@ -15,6 +15,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from lakefit.errors import InputError
+
+if TYPE_CHECKING:
+    from lakefit.dataset.object_path import AnyPath
 
 Key = tuple[str | int, ...]
 
@@ -109,7 +112,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"; expected one of: {shown}" if names else ""
 
 
-def read_pipeline_source(path: str | Path, overrides: Sequence[str] = ()) -> PipelineSource:
+def read_pipeline_source(path: "str | AnyPath", overrides: Sequence[str] = ()) -> PipelineSource:
     """Read a YAML 1.2 file safely (no tags that build objects, no duplicate keys) and apply `section.key=value`s.
 
     Raises:
@@ -117,7 +120,7 @@ def read_pipeline_source(path: str | Path, overrides: Sequence[str] = ()) -> Pip
     """
     shown = str(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = _read_text(path)
     except FileNotFoundError:
         raise InputError(f"{shown}: no such pipeline file (working directory: {Path.cwd()}).") from None
     except UnicodeDecodeError as error:
@@ -136,6 +139,14 @@ def read_pipeline_source(path: str | Path, overrides: Sequence[str] = ()) -> Pip
         _assign(source, data, key, value, override)
         overridden[key] = override
     return source
+
+
+def _read_text(path: "str | AnyPath") -> str:
+    if "://" not in str(path):
+        return Path(str(path)).read_text(encoding="utf-8")
+    from lakefit.dataset.object_path import any_path
+
+    return any_path(path).read_text(encoding="utf-8")
 
 
 def _compose(text: str, source: PipelineSource, positions: dict[Key, Position]) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -18,6 +17,9 @@ from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Name, PathText, Source
 from lakefit.config.train import Train
+
+if TYPE_CHECKING:
+    from lakefit.dataset.object_path import AnyPath
 
 
 class Output(Section):
@@ -128,7 +130,7 @@ class Pipeline(Section):
         return self.model_dump(mode="json", by_alias=True, include=set(sections) if sections else None)
 
 
-def load_pipeline(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Pipeline, PipelineSource]:
+def load_pipeline(path: "str | AnyPath", overrides: tuple[str, ...] = ()) -> tuple[Pipeline, PipelineSource]:
     """Read and validate a pipeline file; no file that it names is touched.
 
     Raises:

@@ -6,8 +6,20 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lakefit.config.file import nearest, substitute_environment
 from lakefit.config.sections import Section
+from lakefit.errors import CREDENTIALS_ADVICE, without_credentials
 
-PathText = Annotated[str, Field(min_length=1), AfterValidator(substitute_environment)]
+
+def _without_credentials(path: str) -> str:
+    shown = without_credentials(path)
+    if shown != path:
+        raise ValueError(f"{shown}: {CREDENTIALS_ADVICE}")
+    return path
+
+
+PathText = Annotated[
+    str, Field(min_length=1), AfterValidator(substitute_environment), AfterValidator(_without_credentials)
+]
+"""A path or an address. It stands in manifests and logs, so it holds no credentials."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lakefit.config.file import Key
 from lakefit.config.sections import Section
+from lakefit.config.source import PathText
 
 KerasObject = str | dict[str, dict[str, Any] | None]
 """`Dense` or `{Dense: {units: 128}}`: the name of a Keras class, or `module:Name` of one's own, and its arguments."""
@@ -195,7 +196,7 @@ class Train(Section):
     callbacks: tuple[OneKerasObject, ...] = ()
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
     tensorboard: TensorBoard = Field(default_factory=TensorBoard)
-    warm_start: str | None = None
+    warm_start: PathText | None = None
 
     @model_validator(mode="after")
     def _leaves_xla_its_way(self) -> "Train":

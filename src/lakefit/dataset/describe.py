@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from lakefit.config import load_pipeline
@@ -12,6 +11,7 @@ from lakefit.dataset.drift import stability_index
 from lakefit.dataset.index import Index
 from lakefit.dataset.layout import CURRENT, Layout
 from lakefit.dataset.manifest import MANIFEST, Manifest, SplitFiles, read_manifest
+from lakefit.dataset.object_path import AnyPath, matching
 from lakefit.dataset.publish import read_json
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
@@ -23,7 +23,7 @@ MUCH = 0.25
 """A population stability index from which a column is said to have drifted."""
 
 
-def find_dataset(path: Path) -> Path:
+def find_dataset(path: AnyPath) -> AnyPath:
     """Return the dataset's folder for a dataset or its manifest, or the one in use of a pipeline.
 
     The pipeline is named by its file, by its output or current.json in it, or by `output.path` where it is alone there.
@@ -37,9 +37,10 @@ def find_dataset(path: Path) -> Path:
         return path
     if path.name == CURRENT:
         return _in_use(path.parent)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
+    if path.name.endswith((".yaml", ".yml")) and path.is_file():
         return _in_use(Layout.of(load_pipeline(path)[0]).root)
-    outputs = [path] if (path / CURRENT).is_file() else sorted(found.parent for found in path.glob(f"*/{CURRENT}"))
+    found = [path / CURRENT] if (path / CURRENT).is_file() else matching(path, f"*/{CURRENT}")
+    outputs = [current.parent for current in found]
     if len(outputs) == 1:
         return _in_use(outputs[0])
     if outputs:
@@ -50,18 +51,18 @@ def find_dataset(path: Path) -> Path:
     )
 
 
-def _in_use(output: Path) -> Path:
+def _in_use(output: AnyPath) -> AnyPath:
     current = (read_json(output / CURRENT) or {}).get("dataset")
     if current is None:
         raise InputError(f"{output / CURRENT}: names no dataset in use; run `lakefit prepare` first.")
     return output / "datasets" / str(current)
 
 
-def _listed(paths: Sequence[Path]) -> str:
+def _listed(paths: Sequence[AnyPath]) -> str:
     return ", ".join(str(path) for path in paths)
 
 
-def describe(folder: str | Path, manifest: Manifest | Index) -> tuple[dict[str, Any], Sections]:
+def describe(folder: str | AnyPath, manifest: Manifest | Index) -> tuple[dict[str, Any], Sections]:
     """Return a dataset's manifest as plain data, and tables of it: rows, files, contracts, statistics."""
     if isinstance(manifest, Index):
         return describe_index(folder, manifest)
@@ -108,7 +109,7 @@ def describe(folder: str | Path, manifest: Manifest | Index) -> tuple[dict[str, 
     return manifest.model_dump(mode="json", by_alias=True), sections
 
 
-def describe_index(folder: str | Path, index: Index) -> tuple[dict[str, Any], Sections]:
+def describe_index(folder: str | AnyPath, index: Index) -> tuple[dict[str, Any], Sections]:
     """Return the index of Parquet files as plain data, and tables of it: splits and columns."""
     head: Rows = [("folder", str(folder)), ("fingerprint", index.fingerprint)]
     rows: Rows = [
@@ -129,7 +130,7 @@ def describe_index(folder: str | Path, index: Index) -> tuple[dict[str, Any], Se
     return index.model_dump(mode="json"), [("Parquet files", head), ("Rows", rows), ("Columns", columns)]
 
 
-def difference(one: Path, two: Path) -> tuple[dict[str, Any], Sections]:
+def difference(one: AnyPath, two: AnyPath) -> tuple[dict[str, Any], Sections]:
     """Return what differs from dataset `one` to dataset `two`.
 
     Settings of the pipeline, columns, rows, classes of the training split, contracts, and the drift of each column.

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from lakefit.dataset.object_path import AnyPath
 from lakefit.errors import LakefitError, text_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -21,7 +22,7 @@ class FullDiskError(LakefitError):
 
 
 @contextmanager
-def full_disk_named(output: Path, spark_local: str | None = None) -> Iterator[None]:
+def full_disk_named(output: AnyPath, spark_local: str | None = None) -> Iterator[None]:
     """Turn what fails of a full disk into a FullDiskError that names the fuller one: of the output, or Spark's own.
 
     spark_local: `spark.local.dir` of the session.
@@ -35,7 +36,8 @@ def full_disk_named(output: Path, spark_local: str | None = None) -> Iterator[No
             raise
         local = os.environ.get("SPARK_LOCAL_DIRS") or spark_local or tempfile.gettempdir()
         spark = {Path(folder): "SPARK_LOCAL_DIRS or TMPDIR" for folder in local.split(",")}
-        raise FullDiskError(_message({output: "output.path", **spark})) from error
+        own = {output: "output.path"} if isinstance(output, Path) else {}
+        raise FullDiskError(_message({**own, **spark})) from error
 
 
 def _is_full(error: BaseException | None) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakefit.dataset.store import again
+from lakefit.dataset.object_path import again
 
 # Read at once from a file's end: nearly every footer is smaller.
 _TAIL = 1 << 16

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,8 +15,9 @@ from pydantic import Field, ValidationError
 from lakefit.config.sections import Section
 from lakefit.dataset.fingerprint import fingerprint
 from lakefit.dataset.footer import column_of, parse_footer, read_footer
-from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, POSITION, is_index
-from lakefit.dataset.store import Store, StoredFile, again
+from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, POSITION, Inside, is_index
+from lakefit.dataset.object_path import AnyPath, again, any_path
+from lakefit.dataset.store import Store, StoredFile
 from lakefit.errors import InputError
 
 ENDINGS = (".parquet", ".parq", ".pq")
@@ -35,7 +35,7 @@ class IndexedFile(Section):
     the places, sizes and bounds of all that it holds. first_position: the number of its first row in the split.
     """
 
-    path: str
+    path: Inside
     row_groups: tuple[int, ...]
     bytes: int
     footer_sha256: str
@@ -110,7 +110,7 @@ class Indexed:
     warnings: tuple[str, ...]
 
 
-def index_folder(path: str | Path) -> Indexed:
+def index_folder(path: str | AnyPath) -> Indexed:
     """Write the index of a folder's Parquet files into its manifest.json, where it is not there already.
 
     Raises:
@@ -199,14 +199,14 @@ def _present(store: Store) -> str | None:
     return text
 
 
-def read_index(folder: str | Path) -> Index | None:
+def read_index(folder: str | AnyPath) -> Index | None:
     """Return the index of a folder of Parquet files; None where there is none, as where a dataset was prepared.
 
     Raises:
         InputError: it is none that this version reads.
     """
     try:
-        text = (Path(folder) / MANIFEST).read_text(encoding="utf-8")
+        text = (any_path(folder) / MANIFEST).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
     return parse_index(text, folder) if is_index(text) else None

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import orc
 
+from lakefit.dataset.object_path import STORE_ERRORS, ObjectPath, Stat, any_path, is_address, open_input, stats
 from lakefit.errors import InputError
 
 _GLOB = "*?["
@@ -25,7 +27,8 @@ _GLOB = "*?["
 
 @dataclass(frozen=True, slots=True, order=True)
 class InputFile:
-    """A raw file: `name` relative to its table's root, absolute `path`, size in bytes, modification time in ns.
+    """A raw file: `name` relative to its table's root, absolute `path` or address, size in bytes, modification time in
+    ns.
 
     inode, changed_ns: tell a file that was put in its place while it is read; no part of what the file is.
     """
@@ -54,6 +57,8 @@ def list_inputs(paths: Sequence[str], described_as: str) -> tuple[InputFile, ...
     Raises:
         InputError: a path names no file, or one that can't be read by its name.
     """
+    if any(map(_is_remote, paths)):
+        return _list_objects(paths, described_as)
     roots: list[str] = []
     files: list[str] = []
     for pattern in paths:
@@ -69,8 +74,6 @@ def list_inputs(paths: Sequence[str], described_as: str) -> tuple[InputFile, ...
 
 def _files_of(pattern: str, described_as: str) -> tuple[str, list[str]]:
     """Return the root of a path, folder or glob, and the files."""
-    if "://" in pattern and not pattern.startswith("file://"):
-        raise InputError(f"{pattern!r}: only local paths are read so far; mount the store or copy the files.")
     pattern = pattern.removeprefix("file://")
     path = os.path.abspath(pattern)
     if os.path.exists(path):
@@ -122,10 +125,76 @@ def _input_file(path: str, root: str, described_as: str) -> InputFile:
     return InputFile(name, path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
 
+def _is_remote(pattern: str) -> bool:
+    return is_address(pattern) and not pattern.startswith("file:")
+
+
+def _list_objects(patterns: Sequence[str], described_as: str) -> tuple[InputFile, ...]:
+    """Return the objects that addresses, their prefixes and globs name, as `list_inputs` does."""
+    here = next((pattern for pattern in patterns if not _is_remote(pattern)), None)
+    if here is not None:
+        raise InputError(f"{described_as}: {here!r} is on this machine, and others are in an object store; name one.")
+    roots: list[str] = []
+    found: dict[str, Stat] = {}
+    for pattern in patterns:
+        root, matched = _objects_of(pattern)
+        if not matched:
+            what = "no object matches" if any(mark in pattern for mark in _GLOB) else "no such object, or an empty one:"
+            raise InputError(f"{described_as}: {what} {pattern!r}.")
+        roots.append(str(root))
+        found |= matched
+    start = len(os.path.commonpath([address.partition("://")[2] for address in roots])) + 1
+    files = []
+    for address, status in found.items():
+        if ":" in address.rpartition("/")[2]:
+            raise InputError(f"{described_as}: {address}: Spark reads no file with ':' in its name; rename it.")
+        name = address.partition("://")[2][start:]
+        files.append(InputFile(name, address, status.st_size, status.st_mtime_ns))
+    return tuple(sorted(files))
+
+
+def _objects_of(pattern: str) -> tuple[ObjectPath, dict[str, Stat]]:
+    """Return the root of an address, prefix or glob, and the objects by their addresses."""
+    parts = pattern.split("/")
+    plain = next((place for place, part in enumerate(parts) if any(mark in part for mark in _GLOB)), len(parts))
+    root, wanted = ObjectPath("/".join(parts[:plain])), parts[plain:]
+    try:
+        if not wanted and root.is_file():
+            return root.parent, {str(root): root.stat()}
+        below = ((path, path.relative_to(root).split("/"), status) for path, status in root.files())
+        return root, {
+            str(path): status
+            for path, names, status in below
+            if not any(map(_is_hidden, names)) and _matches(names, wanted)
+        }
+    except STORE_ERRORS as error:
+        raise InputError(f"{root}: can't be listed: {error}") from None
+
+
+def _matches(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Say whether the names of a path, or those of a folder above it, match the parts of a glob."""
+    if not wanted:
+        return True
+    if wanted[0] == "**":
+        return any(_matches(names[place:], wanted[1:]) for place in range(len(names)))
+    return bool(names) and fnmatchcase(names[0], wanted[0]) and _matches(names[1:], wanted[1:])
+
+
 def local_path(uri: str) -> str:
-    """Return the path of a `file:` URI as Spark writes it."""
+    """Return the path of a `file:` URI as Spark writes it, or the address of an object that it names."""
     parsed = urlparse(uri)
-    return unquote(parsed.path) if parsed.scheme == "file" else uri
+    if parsed.scheme == "file":
+        return unquote(parsed.path)
+    scheme = _OURS.get(parsed.scheme)
+    return f"{scheme}://{parsed.netloc}{unquote(parsed.path)}" if scheme is not None else uri
+
+
+_OURS = {"s3a": "s3", "s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
+
+
+def spark_path(path: str) -> str:
+    """Return a path or an address as Spark's own connectors spell it."""
+    return f"s3a{path.removeprefix('s3')}" if path.startswith("s3://") else path
 
 
 def partition_folders(name: str) -> list[tuple[str, str]]:
@@ -135,8 +204,16 @@ def partition_folders(name: str) -> list[tuple[str, str]]:
 
 
 def file_uri(path: str) -> str:
-    """Return the `file:` URI of a path, which `local_path` reads."""
-    return f"file://{percent_encoded(path)}"
+    """Return the URI of a path or an address, which `local_path` reads."""
+    if not is_address(path):
+        return f"file://{percent_encoded(path)}"
+    scheme, _, rest = path.partition("://")
+    return f"{scheme}://{percent_encoded(rest)}"
+
+
+def open_raw(path: str) -> pa.NativeFile:
+    """Open a raw file, which is on this machine or an object. Raises FileNotFoundError, OSError."""
+    return open_input(any_path(path))
 
 
 class UnreadableError(InputError):
@@ -166,7 +243,10 @@ def compression_of(path: str) -> str | None:
 
 def open_text(path: str, encoding: str) -> io.TextIOWrapper:
     """Open a text file, decompressed by its name, with its byte-order mark; what can't be decoded is `BROKEN`."""
-    stream = pa.input_stream(path, compression=compression_of(path), buffer_size=1 << 20)
+    compression = compression_of(path)
+    stream = pa.BufferedInputStream(open_raw(path), 1 << 20)
+    if compression is not None:
+        stream = pa.CompressedInputStream(stream, compression)
     return io.TextIOWrapper(stream, encoding=encoding, errors="lakefit.broken", newline="")
 
 
@@ -182,7 +262,7 @@ def first_line(path: str, encoding: str) -> str:
         known = ", ".join(COMPRESSED)
         raise InputError(f"{path}: text compressed as {ending} is not read; decompress it, or compress as {known}.")
     try:
-        if compression_of(path) is not None and not os.path.getsize(path):
+        if compression_of(path) is not None and not any_path(path).stat().st_size:
             raise UnreadableError(f"{path}: damaged: empty, and a compressed file never is.")
         with open_text(path, encoding) as file:
             return next((line for line in map(_without_end, iter(partial(file.readline, 1 << 20), "")) if line), "")
@@ -201,8 +281,8 @@ def _without_end(line: str) -> str:
 
 
 def _starts_with(path: str, mark: bytes) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(mark)) == mark
+    with open_raw(path) as file:
+        return bytes(file.read(len(mark))) == mark
 
 
 def csv_header(path: str, separator: str = ",", quote: str = '"', encoding: str = "UTF-8") -> tuple[str, list[str]]:
@@ -241,7 +321,8 @@ def file_columns(path: str, format_name: str) -> dict[str, str]:
         InputError: two columns have one name, case apart.
     """
     try:
-        schema = pq.read_schema(path) if format_name == "parquet" else orc.ORCFile(path).schema
+        with open_raw(path) as file:
+            schema = pq.read_schema(file) if format_name == "parquet" else orc.ORCFile(file).schema
     except (pa.ArrowException, OSError) as error:
         raise UnreadableError(f"{path}: not a readable {format_name} file: {error}.") from error
     names = [name.lower() for name in schema.names]
@@ -256,7 +337,8 @@ def nanosecond_columns(path: str) -> frozenset[str]:
 
     Times of old writers (INT96) are in nanoseconds too, and Spark reads them.
     """
-    schema = pq.read_metadata(path).schema
+    with open_raw(path) as file:
+        schema = pq.read_metadata(file).schema
     columns = [schema.column(place) for place in range(len(schema))]
     integers = [column.path for column in columns if column.physical_type == "INT64"]
     times = [field for field in schema.to_arrow_schema() if pa.types.is_timestamp(field.type)]
@@ -315,6 +397,8 @@ def check_unchanged(inputs: Mapping[str, Sequence[InputFile]]) -> None:
     """Raise InputError where a file has changed, grown, been replaced or gone since it was listed."""
     for table, files in inputs.items():
         for file in files:
+            if is_address(file.path):
+                continue
             try:
                 status = os.stat(file.path)
             except OSError as error:
@@ -323,10 +407,24 @@ def check_unchanged(inputs: Mapping[str, Sequence[InputFile]]) -> None:
                 now = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
                 if now == (file.size, file.modified_ns, file.inode, file.changed_ns):
                     continue
-                what = f"has changed: {file.size:,} bytes when the run began, {status.st_size:,} now"
-            raise InputError(
-                f"table {table!r}: {file.path} {what}. Nothing was published; run again when the files are complete."
-            )
+                what = _grown(file, status.st_size)
+            raise _changed(table, file, what)
+        remote = [file for file in files if is_address(file.path)]
+        for file, found in zip(remote, stats([file.path for file in remote]), strict=True):
+            if found is None:
+                raise _changed(table, file, "is not there any more")
+            if (found.st_size, found.st_mtime_ns) != (file.size, file.modified_ns):
+                raise _changed(table, file, _grown(file, found.st_size))
+
+
+def _grown(file: InputFile, size: int) -> str:
+    return f"has changed: {file.size:,} bytes when the run began, {size:,} now"
+
+
+def _changed(table: str, file: InputFile, what: str) -> InputError:
+    return InputError(
+        f"table {table!r}: {file.path} {what}. Nothing was published; run again when the files are complete."
+    )
 
 
 _SQL_TYPES: dict[str, str] = {

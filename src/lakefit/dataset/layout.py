@@ -1,9 +1,9 @@
 """Where everything lies under `<output.path>/<name>/`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from lakefit.config.pipeline import Pipeline
+from lakefit.dataset.object_path import AnyPath, any_path
 
 RUN = "run.json"
 ROLLED_BACK = "rolled_back"
@@ -26,35 +26,35 @@ SCORE = "_score.json"
 class Layout:
     """The folders and files of one pipeline's output."""
 
-    root: Path
+    root: AnyPath
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> "Layout":
-        return cls(Path(pipeline.output.path) / pipeline.name)
+        return cls(any_path(pipeline.output.path) / pipeline.name)
 
-    def dataset(self, fingerprint: str) -> Path:
+    def dataset(self, fingerprint: str) -> AnyPath:
         return self.root / "datasets" / fingerprint
 
-    def run(self, fingerprint: str) -> Path:
+    def run(self, fingerprint: str) -> AnyPath:
         return self.root / "runs" / fingerprint
 
-    def artifact(self, fingerprint: str) -> Path:
+    def artifact(self, fingerprint: str) -> AnyPath:
         return self.root / "artifacts" / fingerprint
 
     @property
-    def current(self) -> Path:
+    def current(self) -> AnyPath:
         return self.root / CURRENT
 
     @property
-    def reading(self) -> Path:
+    def reading(self) -> AnyPath:
         """What stands for the version of sources that have none, since they were last read."""
         return self.root / "reading.json"
 
     @property
-    def history(self) -> Path:
+    def history(self) -> AnyPath:
         """A file a run, which stay when what they tell of is removed."""
         return self.root / "history"
 
     @property
-    def lock(self) -> Path:
+    def lock(self) -> AnyPath:
         return self.root / "lock"

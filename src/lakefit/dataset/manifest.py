@@ -1,13 +1,13 @@
 """The manifest of a dataset: all that training, evaluation and export need to know of it, and all it proves."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from lakefit.config.sections import Section
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.ledger import Ledger
+from lakefit.dataset.object_path import AnyPath, any_path
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
 
@@ -18,6 +18,17 @@ POSITION = "_position"
 """The column of a split's files by which the feed proves what it delivered; no two rows of a dataset share one."""
 
 
+def _inside(path: str) -> str:
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts or "" in parts:
+        raise ValueError(f"{path!r} is no path inside the dataset's folder")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+"""The path of a file inside a dataset's folder: whoever writes a manifest does not choose what else is read."""
+
+
 class DataFile(Section):
     """A Parquet file.
 
@@ -26,7 +37,7 @@ class DataFile(Section):
     rejects.
     """
 
-    path: str
+    path: Inside
     row_groups: tuple[int, ...]
     bytes: int
     sha256: str
@@ -153,13 +164,13 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema(by_alias=True)}
 
 
-def read_manifest(dataset_dir: str | Path) -> Manifest:
+def read_manifest(dataset_dir: str | AnyPath) -> Manifest:
     """Return the manifest of a published dataset.
 
     Raises:
         InputError: there is none, or it is not one that this version reads.
     """
-    path = Path(dataset_dir) / MANIFEST
+    path = any_path(dataset_dir) / MANIFEST
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -1,10 +1,14 @@
-"""Writing so that nothing half-written is ever seen: a temporary name, flushed to disk, then one rename."""
+"""Writing so that nothing half-written is ever seen: on this machine a temporary name, flushed to disk, then one
+rename; in an object store, where nothing can be renamed, one write an object, and of a folder the file last that says
+that it is whole.
+"""
 
 import contextlib
 import glob
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from lakefit.dataset.layout import SCORE
+from lakefit.dataset.object_path import STORE_ERRORS, AnyPath, ObjectPath
 from lakefit.errors import InputError
 
 STAGING_PREFIX = ".staging-"
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: AnyPath, content: str | bytes) -> None:
     """Replace a file's content: a reader sees the old or the new, whole."""
+    data = content.encode() if isinstance(content, str) else content
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    data = content.encode() if isinstance(content, str) else content
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -33,12 +41,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     _sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: AnyPath, value: Any) -> None:
     """Write plain data as JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+    write_atomically(path, as_json(value))
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def as_json(value: Any) -> str:
+    """Return plain data as the text of a JSON file."""
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n"
+
+
+def read_json(path: AnyPath) -> dict[str, Any] | None:
     """Return the mapping in a JSON file, or None where there is no such file or no whole JSON in it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -48,11 +61,68 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside `target` that takes its place in one rename when the block ends without an error.
+def new_file(path: AnyPath) -> Iterator[Path]:
+    """Yield the name of a file of this machine to be written, which appears at `path`, whole, when the block ends
+    without an error; nothing does where it was not written."""
+    if isinstance(path, ObjectPath):
+        with tempfile.TemporaryDirectory(prefix="lakefit-", dir=scratch()) as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            if temporary.exists():
+                path.upload(temporary)
+        return
+    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    try:
+        yield temporary
+        if temporary.exists():
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
-    What stood at `target` is removed; a crash leaves only the staging folder, which `remove_staging` takes away.
+
+@contextmanager
+def local_file(path: AnyPath) -> Iterator[Path]:
+    """Yield a file of this machine with what `path` holds, for a library that opens no others.
+
+    Raises FileNotFoundError.
     """
+    if not isinstance(path, ObjectPath):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="lakefit-", dir=scratch()) as folder:
+        download(path, Path(folder) / path.name)
+        yield Path(folder) / path.name
+
+
+def download(source: ObjectPath, target: Path) -> None:
+    """Copy an object to a file of this machine; memory is bounded."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open_input() as file, open(target, "wb") as sink:
+        shutil.copyfileobj(file, sink, 1 << 24)
+
+
+def scratch() -> str:
+    """Return the folder of this machine for what is large and of no use later: where Spark spills, too."""
+    return os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")[0]
+
+
+@contextmanager
+def staged_folder(target: AnyPath, marker: str) -> Iterator[AnyPath]:
+    """Yield a folder to write into, from any machine, whose files are at `target` when the block ends without an error.
+
+    marker: the file that says that a folder is whole; the block writes it last. On this machine the folder has a name
+    of its own and takes the place of `target` in one rename. A crash leaves only what `remove_unfinished` takes away.
+    """
+    if isinstance(target, ObjectPath):
+        # Without it there is no such version, whatever else lies there.
+        (target / marker).unlink(missing_ok=True)
+        try:
+            yield target
+        except BaseException:
+            with contextlib.suppress(*STORE_ERRORS):
+                target.remove_tree()
+            raise
+        return
     staging = target.parent / f"{STAGING_PREFIX}{target.name}-{uuid.uuid4().hex[:8]}"
     staging.mkdir(parents=True)
     try:
@@ -69,9 +139,33 @@ def staged_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def ensure_ours(output: Path) -> None:
+@contextmanager
+def built_folder(target: AnyPath, marker: str) -> Iterator[Path]:
+    """Yield a new folder of this machine, whose files are at `target`, as `staged_folder` says, when the block ends."""
+    if not isinstance(target, ObjectPath):
+        with staged_folder(target, marker) as folder:
+            assert isinstance(folder, Path)
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="lakefit-", dir=scratch()) as folder:
+        built = Path(folder)
+        yield built
+        with staged_folder(target, marker):
+            files = {str(path.relative_to(built)): path for path in built.rglob("*") if path.is_file()}
+            for name, path in sorted(files.items()):
+                if name != marker:
+                    (target / name).upload(path)
+            for there, _ in list(target.files()):
+                if there.relative_to(target) not in files:
+                    there.unlink(missing_ok=True)
+            (target / marker).upload(built / marker)
+
+
+def ensure_ours(output: AnyPath) -> None:
     """Raise InputError where a scoring output holds anything that an earlier `score` did not write."""
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / SCORE).is_file())):
+    if (output / SCORE).is_file() or not output.exists():
+        return
+    if not output.is_dir() or any(output.iterdir()):
         raise InputError(
             f"{output}: exists and was not written by `lakefit score`; it would be replaced. Name another output, or "
             "remove it."
@@ -84,17 +178,67 @@ def remove_staging(folder: Path, name: str = "") -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def ensure_writable(folder: Path) -> None:
+def remove_unfinished(versions: AnyPath, marker: str) -> None:
+    """Remove what killed runs left in a folder of versions, which are whole where they have their `marker`; the caller
+    holds the lock."""
+    if not isinstance(versions, ObjectPath):
+        remove_staging(versions)
+        return
+    for left in list(versions.iterdir()) if versions.is_dir() else ():
+        if not (left / marker).is_file():
+            left.remove_tree()
+
+
+def remove_version(folder: AnyPath, marker: str) -> None:
+    """Remove a folder so that nobody sees half of it as a whole one. marker: the file that says that it is whole."""
+    if isinstance(folder, ObjectPath):
+        (folder / marker).unlink(missing_ok=True)
+        folder.remove_tree()
+        return
+    grave = folder.with_name(f"{STAGING_PREFIX}removed-{folder.name}")
+    folder.rename(grave)
+    shutil.rmtree(grave, ignore_errors=True)
+
+
+def move_aside(path: AnyPath, name: str) -> None:
+    """Give a file of a folder another name in it, for people to look at."""
+    if isinstance(path, ObjectPath):
+        path.with_name(name).write_bytes(path.read_bytes())
+        path.unlink()
+    else:
+        path.rename(path.with_name(name))
+
+
+def remove_tree(path: AnyPath) -> None:
+    """Remove a folder and what lies in it, if it is there."""
+    if isinstance(path, ObjectPath):
+        path.remove_tree()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def files_below(folder: AnyPath) -> Iterator[tuple[AnyPath, str]]:
+    """Yield all files of a folder and what they are called below it."""
+    if isinstance(folder, ObjectPath):
+        yield from ((path, path.relative_to(folder)) for path, _ in folder.files())
+    else:
+        yield from ((path, str(path.relative_to(folder))) for path in folder.rglob("*") if path.is_file())
+
+
+def ensure_writable(folder: AnyPath) -> None:
     """Raise InputError unless files can be made in the folder (which is created)."""
     probe = folder / f".write-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
+        if isinstance(probe, ObjectPath):
+            probe.write_bytes(b"")
+        else:
+            probe.touch()
         probe.unlink()
-    except OSError as error:
+    except STORE_ERRORS as error:
         raise InputError(
-            f"{folder}: can't be written: {error.strerror or error}. Name a folder that this user may write "
-            "(output.path, or score --output), or change its permissions."
+            f"{folder}: can't be written: {getattr(error, 'strerror', None) or error}. Name a folder that this user "
+            "may write (output.path, or score --output), or change its permissions."
         ) from error
 
 

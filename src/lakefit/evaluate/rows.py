@@ -1,7 +1,6 @@
 """The rows of a split in memory, read through the feed, for evaluation and the baselines."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lakefit.dataset.manifest import POSITION, Manifest
+from lakefit.dataset.object_path import AnyPath, open_input
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.feed.split import Batch, SplitFeed
 
@@ -29,7 +29,7 @@ class SplitRows:
     rows: int
 
 
-def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int | None = None) -> SplitRows:
+def read_split(dataset_dir: AnyPath, manifest: Manifest, split: str, max_rows: int | None = None) -> SplitRows:
     """Return the first `max_rows` rows of a split (all where None): files are in hash order, so they are a sample."""
     feed = SplitFeed(dataset_dir, manifest, split, batch_size=READ_ROWS, shuffle=False)
     parts: list[Batch] = []
@@ -50,7 +50,10 @@ def read_split(dataset_dir: Path, manifest: Manifest, split: str, max_rows: int 
     return SplitRows(inputs, labels, min(rows, max_rows or rows))
 
 
-def read_identities(dataset_dir: Path, manifest: Manifest, split: str) -> pa.Table:
+def read_identities(dataset_dir: AnyPath, manifest: Manifest, split: str) -> pa.Table:
     """Return `_row` and `_occurrence` of a split's rows, in the order of the files."""
-    names = [str(dataset_dir / file.path) for file in manifest.splits[split].files]
-    return pa.concat_tables([pq.read_table(name, columns=["_row", "_occurrence"]) for name in names])
+    parts = []
+    for one in manifest.splits[split].files:
+        with open_input(dataset_dir / one.path) as file:
+            parts.append(pq.read_table(file, columns=["_row", "_occurrence"]))
+    return pa.concat_tables(parts)

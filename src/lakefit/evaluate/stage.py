@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,8 +12,10 @@ from lakefit.config.evaluate import Evaluate
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.layout import METRICS, PREDICTIONS, TENSORBOARD
 from lakefit.dataset.manifest import Manifest
+from lakefit.dataset.mirror import mirrored
+from lakefit.dataset.object_path import AnyPath
 from lakefit.dataset.predictions import by_label, label_column, prediction_columns, prefix_of
-from lakefit.dataset.publish import staged_folder, write_json
+from lakefit.dataset.publish import built_folder, write_json
 from lakefit.evaluate.baselines import gradient_boosting_metrics, prior_metrics
 from lakefit.evaluate.metrics import metrics_of
 from lakefit.evaluate.plots import write_plots
@@ -33,8 +34,8 @@ class EvaluateJob:
 
     section: Evaluate
     manifest: Manifest
-    dataset_dir: Path
-    run_dir: Path
+    dataset_dir: AnyPath
+    run_dir: AnyPath
     fingerprint: str
 
 
@@ -71,7 +72,7 @@ def evaluate(job: EvaluateJob, model: keras.Model) -> dict[str, Any]:
         "baselines": {"prior": prior, "gradient_boosting": boosting},
         "baseline_rows": training.rows,
     }
-    with staged_folder(job.run_dir / PREDICTIONS) as folder:
+    with built_folder(job.run_dir / PREDICTIONS, "test.parquet") as folder:
         table = read_identities(job.dataset_dir, job.manifest, "test")
         for label in labels:
             table = table.append_column(label.name, label_column(splits["test"].labels[label.name], label))
@@ -82,7 +83,9 @@ def evaluate(job: EvaluateJob, model: keras.Model) -> dict[str, Any]:
         for name, column in prediction_columns(of_test, labels).items():
             table = table.append_column(name, column)
         pq.write_table(table, folder / "test.parquet")
-    write_plots(job.run_dir / TENSORBOARD / "evaluation", labels, splits["validation"], predictions["validation"])
+    with mirrored(job.run_dir / TENSORBOARD / "evaluation") as pictures:
+        write_plots(pictures.local, labels, splits["validation"], predictions["validation"])
+        pictures.push()
     write_json(job.run_dir / METRICS, report)
     return report
 

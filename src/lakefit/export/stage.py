@@ -14,7 +14,8 @@ from lakefit.config.functions import load_function
 from lakefit.config.render import rendered
 from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, PIPELINE, SAVED_MODEL, WEIGHTS
 from lakefit.dataset.manifest import Manifest
-from lakefit.dataset.publish import remove_staging, staged_folder, write_atomically, write_json
+from lakefit.dataset.object_path import AnyPath
+from lakefit.dataset.publish import built_folder, local_file, remove_unfinished, write_atomically, write_json
 from lakefit.export.model import exported_model, input_contract
 
 _OUTPUTS = {
@@ -34,8 +35,8 @@ class ExportJob:
     report: dict[str, Any]
     fingerprint: str
     run_fingerprint: str
-    run_dir: Path
-    target: Path
+    run_dir: AnyPath
+    target: AnyPath
 
 
 def export(job: ExportJob, trained: keras.Model) -> None:
@@ -46,13 +47,14 @@ def export(job: ExportJob, trained: keras.Model) -> None:
     default. metrics.json: what `evaluate` found. artifact.json: inputs, outputs, features and versions, and why there
     is no model.keras, which a model of the user's own code may not become.
     """
-    remove_staging(job.target.parent)
+    remove_unfinished(job.target.parent, ARTIFACT)
     model = exported_model(trained, job.manifest.features, job.manifest.labels)
-    with staged_folder(job.target) as folder:
+    with built_folder(job.target, ARTIFACT) as folder:
         model.export(folder / SAVED_MODEL, verbose=False)
         why_not = _save(model, folder / MODEL, [name for _, name in job.pipeline.train.own_code()])
         write_atomically(folder / PIPELINE, rendered(job.pipeline))
-        shutil.copyfile(job.run_dir / WEIGHTS, folder / WEIGHTS)
+        with local_file(job.run_dir / WEIGHTS) as weights:
+            shutil.copyfile(weights, folder / WEIGHTS)
         write_json(folder / METRICS, {key: job.report[key] for key in ("metrics", "baselines")})
         features = job.manifest.features
         description = {

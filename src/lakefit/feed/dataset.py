@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from lakefit.dataset.describe import find_dataset
 from lakefit.dataset.index import Index, parse_index, read_index
+from lakefit.dataset.layout import CURRENT
 from lakefit.dataset.manifest import MANIFEST, POSITION, Manifest, is_index, parse_manifest, read_manifest
+from lakefit.dataset.object_path import AnyPath, is_address
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
-from lakefit.dataset.store import Store, is_address
+from lakefit.dataset.store import Store
 from lakefit.errors import InputError
 from lakefit.feed.cache import Cache
 from lakefit.feed.reader import Field
@@ -50,7 +52,7 @@ class Options(TypedDict, total=False):
     columns: Columns
 
 
-def open_dataset(path: str | Path, cache: Cache | None = None) -> "Dataset":
+def open_dataset(path: str | AnyPath, cache: Cache | None = None) -> "Dataset":
     """Return a dataset, given by its folder, or by a pipeline's output or file, whose dataset in use it is; or a folder
     of Parquet files that `lakefit index` has looked at.
 
@@ -63,10 +65,12 @@ def open_dataset(path: str | Path, cache: Cache | None = None) -> "Dataset":
     if not is_address(path):
         if cache is not None:
             raise ValueError(f"{path} is on this machine: a cache is of datasets in object stores.")
-        folder = find_dataset(Path(path))
+        folder = find_dataset(Path(str(path)))
         return Dataset(Store(folder), read_index(folder) or read_manifest(folder))
     store = Store(path)
     try:
+        if not store.has(MANIFEST) and store.has(CURRENT):
+            store = Store(find_dataset(store.path))
         text = store.read(MANIFEST).decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{store.place(MANIFEST)}: there is none: name a dataset's folder, or index it.") from None

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from lakefit.feed.order import EpochOrder, Runs, Visit
 from lakefit.feed.reader import TIMEOUT_S, Arena, Block, Field, KnownFiles, RowGroup, read_row_groups
 
 if TYPE_CHECKING:
+    from lakefit.dataset.object_path import AnyPath
     from lakefit.dataset.store import Store
     from lakefit.feed.cache import Cache
 
@@ -39,7 +39,7 @@ class Batches:
 
 @contextmanager
 def read_batches(
-    dataset: "Path | Store",
+    dataset: "AnyPath | Store",
     order: EpochOrder,
     fields: Sequence[Field],
     *,

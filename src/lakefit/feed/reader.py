@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
 
 if TYPE_CHECKING:
+    from lakefit.dataset.object_path import AnyPath
     from lakefit.dataset.store import Store
     from lakefit.feed.cache import Cache
     from lakefit.feed.petastorm_engine import PlannedReader
@@ -197,7 +197,7 @@ class Block:
 
 @contextmanager
 def read_row_groups(
-    dataset: str | Path | Store,
+    dataset: str | AnyPath | Store,
     groups: Sequence[RowGroup],
     fields: Sequence[Field],
     *,

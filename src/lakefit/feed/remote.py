@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakefit.dataset.footer import column_of
-from lakefit.dataset.store import Store, again
+from lakefit.dataset.object_path import again
+from lakefit.dataset.store import Store
 from lakefit.errors import FeedError
 from lakefit.feed.cache import Cache
 from lakefit.feed.local import checked_footer, ensure_size, open_parquet

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from lakefit.dataset.index import Index, IndexedColumn, IndexedFile
 from lakefit.dataset.manifest import POSITION, Manifest
+from lakefit.dataset.object_path import AnyPath
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.dataset.store import Store
 from lakefit.feed.buffers import Buffers
@@ -87,7 +87,7 @@ class SplitFeed:
 
     def __init__(
         self,
-        dataset: Path | Store,
+        dataset: AnyPath | Store,
         manifest: Manifest | Index,
         split: str,
         *,

@@ -1,14 +1,19 @@
 """`lakefit tensorboard`: TensorBoard over the runs of a pipeline, for this machine alone."""
 
 import time
-from pathlib import Path
+from contextlib import suppress
 
 from lakefit.console import Console
+from lakefit.dataset.mirror import mirrored
+from lakefit.dataset.object_path import AnyPath
 from lakefit.errors import InputError
 from lakefit.launch.quiet import import_tensorflow_quietly
 
+EVERY_S = 30
+"""In which curves in an object store are looked for anew."""
 
-def serve(runs: Path, port: int, console: Console) -> None:
+
+def serve(runs: AnyPath, port: int, console: Console) -> None:
     """Serve the curves of all runs below a folder, on the loopback address, until the process is stopped.
 
     Raises:
@@ -20,12 +25,15 @@ def serve(runs: Path, port: int, console: Console) -> None:
     from tensorboard import program
     from tensorboard.program import TensorBoardServerException
 
-    board = program.TensorBoard()
-    board.configure(argv=["tensorboard", "--logdir", str(runs), "--host", "127.0.0.1", "--port", str(port)])
-    try:
-        address = board.launch()
-    except TensorBoardServerException as error:
-        raise InputError(f"--port {port}: {error}. Name another one; 0 takes any that is free.") from error
-    console.event("tensorboard", f"TensorBoard shows {runs} at {address} (Ctrl-C ends it)", address=address)
-    while True:
-        time.sleep(3600)
+    with mirrored(runs, "*/tensorboard") as here:
+        board = program.TensorBoard()
+        board.configure(argv=["tensorboard", "--logdir", str(here.local), "--host", "127.0.0.1", "--port", str(port)])
+        try:
+            address = board.launch()
+        except TensorBoardServerException as error:
+            raise InputError(f"--port {port}: {error}. Name another one; 0 takes any that is free.") from error
+        console.event("tensorboard", f"TensorBoard shows {runs} at {address} (Ctrl-C ends it)", address=address)
+        while True:
+            time.sleep(EVERY_S)
+            with suppress(OSError):
+                here.pull()

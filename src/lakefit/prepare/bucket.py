@@ -1,7 +1,6 @@
 """What happens to a bucket after the shuffle: deduplicate, reject, split, count, stage. Arrow in, Arrow out."""
 
 import json
-import os
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from lakefit.config.features import Features
 from lakefit.config.rows import SPLITS, Label, Split
 from lakefit.config.sql import FIELD, RECORD_END
+from lakefit.dataset.object_path import address_of, any_path
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import (
     CORRECTED,
@@ -239,7 +239,7 @@ def _rejected_rows(found: pa.Table, rule: NDArray[np.int32], plan: BucketPlan) -
 
 def _stage(parts: Iterable[pa.Table], kind: str, bucket: int, plan: BucketPlan) -> str | None:
     """Write a bucket's rows under a name of this attempt's own; return it, or None where there are no rows."""
-    name = os.path.join(plan.staging, f"{kind}-{bucket:05d}-{uuid.uuid4().hex}.arrow")
+    name = address_of(any_path(plan.staging) / f"{kind}-{bucket:05d}-{uuid.uuid4().hex}.arrow")
     return name if write_staged(name, parts) else None
 
 

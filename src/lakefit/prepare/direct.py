@@ -18,7 +18,8 @@ from pyspark.sql import DataFrame, SparkSession
 from lakefit.config import Pipeline
 from lakefit.config.pipeline import Rule
 from lakefit.config.rows import Label
-from lakefit.dataset.inputs import InputFile, csv_header
+from lakefit.dataset.inputs import InputFile, csv_header, open_raw
+from lakefit.dataset.object_path import is_address
 from lakefit.errors import LakefitError
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import (
@@ -121,7 +122,8 @@ def _bytes(file: InputFile, target: int) -> Iterator[tuple[Range, int]]:
 
 
 def _row_groups(file: InputFile, target: int) -> Iterator[tuple[Range, int]]:
-    groups = pq.read_metadata(file.path).num_row_groups
+    with open_raw(file.path) as opened:
+        groups = pq.read_metadata(opened).num_row_groups
     pieces = max(1, min(groups, round(file.size / target)))
     edges = [groups * piece // pieces for piece in range(pieces + 1)]
     for start, end in pairwise(edges):
@@ -150,7 +152,9 @@ def _read(part: Range, plan: DirectPlan) -> Iterator[pa.Table]:
 
 def _read_parquet(part: Range, plan: DirectPlan) -> Iterator[pa.Table]:
     schema = pa.schema([(name, TYPES[sql_type]) for name, sql_type in plan.columns.items()])
-    with pq.ParquetFile(part.path, memory_map=True) as file:
+    remote = is_address(part.path)
+    source = open_raw(part.path) if remote else part.path
+    with pq.ParquetFile(source, memory_map=not remote, pre_buffer=remote) as file:
         groups = list(range(part.start, part.end))
         for batch in file.iter_batches(_BATCH_ROWS, groups, list(plan.columns), use_threads=False):
             table = pa.Table.from_batches([batch]).cast(schema)

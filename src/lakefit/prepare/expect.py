@@ -1,6 +1,5 @@
 """The contracts of `expect`, against the staged rows, before anything is published."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from lakefit.config.sql import quoted
 from lakefit.dataset.drift import stability_index
 from lakefit.dataset.ledger import Ledger
 from lakefit.dataset.manifest import Outcome
+from lakefit.dataset.object_path import any_path
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import ContractError, InputError
 from lakefit.prepare.blocks import RECORD
@@ -146,7 +146,7 @@ def _columns(rows: Staged, columns: Sequence[str], expectation: Expectation) -> 
 
 def _frame(rows: Staged, columns: Sequence[str]) -> DataFrame:
     """Return the columns of all staged rows that have values, as a DataFrame."""
-    rejects = [path for path in rows.files if os.path.basename(path).startswith("rejects-")]
+    rejects = [path for path in rows.files if any_path(path).name.startswith("rejects-")]
     others = [path for path in rows.files if path not in rejects]
     parts = [replace(rows, files=tuple(others)).frame(columns)] if others else []
     if rejects:

@@ -1,16 +1,16 @@
 """`features.statistics`: what an earlier dataset of the pipeline has learned is taken over."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.file import ConfigError, Problem
 from lakefit.dataset.fingerprint import without_embeddings
 from lakefit.dataset.manifest import Manifest, read_manifest
+from lakefit.dataset.object_path import AnyPath
 from lakefit.errors import InputError
 
 
-def frozen_manifest(pipeline: Pipeline, source: PipelineSource, datasets: Path) -> Manifest | None:
+def frozen_manifest(pipeline: Pipeline, source: PipelineSource, datasets: AnyPath) -> Manifest | None:
     """Return the manifest whose features and label are taken over, if `features.statistics` names one.
 
     Raises:

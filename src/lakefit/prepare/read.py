@@ -25,7 +25,9 @@ from lakefit.dataset.inputs import (
     merged_columns,
     nanosecond_columns,
     partition_folders,
+    spark_path,
 )
+from lakefit.dataset.object_path import is_address
 from lakefit.prepare.identity import identity_columns
 from lakefit.prepare.records import RECORDS_SCHEMA, Dialect, needs_reader, read_records
 
@@ -40,6 +42,8 @@ _LONE_SURROGATE = (
     r"(?i)(?<!\\)(?:\\\\)*(?:\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f][0-9a-f]{2})"
     r"|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2})"
 )
+# How Hadoop says that it has no class for `s3a:`, or knows no such scheme.
+NO_CONNECTOR = re.compile(r"ClassNotFoundException: Class (\S+FileSystem) not found|No FileSystem for scheme \"?(\w+)")
 # 22-bit limbs: their sums stay below 2^63 up to 2 x 10^12 rows (ANSI mode refuses to overflow).
 _LIMB_BITS = 22
 
@@ -153,7 +157,7 @@ def _united(parts: Sequence[DataFrame], columns: Mapping[str, str]) -> DataFrame
 def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> DataFrame:
     """Return the records of text files: value, `_lakefit_file` (URI) and `_lakefit_number` (place among the files)."""
     paths = tuple(file.path for file in files)
-    if needs_reader(table, paths):
+    if needs_reader(table, paths) or _lacks_connector(spark, paths[0]):
         uris = F.array(*[F.lit(file_uri(path)) for path in paths])
         numbers = spark.range(0, len(files), 1, numPartitions=len(files))
         read = numbers.mapInArrow(partial(read_records, paths=paths, dialect=Dialect.of(table)), RECORDS_SCHEMA)
@@ -171,9 +175,22 @@ def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> Dat
     return lines.withColumn("_lakefit_number", F.lit(0))
 
 
+def _lacks_connector(spark: SparkSession, path: str) -> bool:
+    """Return whether Spark itself knows nothing of the store that an address names; Arrow, which lists it, does."""
+    if not is_address(path):
+        return False
+    try:
+        # A server of Spark Connect looks when the columns are asked for.
+        return not spark.read.text(_escaped(path)).columns
+    except Exception as error:
+        # Py4J's, or of gRPC; whatever else is wrong with the files, the reading of them says.
+        return NO_CONNECTOR.search(str(error)) is not None
+
+
 def _plain_path(uri: Column) -> Column:
     """Return the path of a file's URI as Spark gives it, percent-encoded."""
-    return F.url_decode(F.replace(F.regexp_replace(uri, "^file:/+", "/"), F.lit("+"), F.lit("%2B")))
+    plain = F.regexp_replace(F.regexp_replace(uri, "^file:/+", "/"), "^s3a://", "s3://")
+    return F.url_decode(F.replace(plain, F.lit("+"), F.lit("%2B")))
 
 
 def _parsed(lines: DataFrame, name: str, table: Table, columns: Mapping[str, str], refused: bool) -> DataFrame:
@@ -363,4 +380,4 @@ def _options(table: Table) -> dict[str, str]:
 
 def _escaped(path: str) -> str:
     """Escape what Hadoop would read as a glob: these are names of files already found."""
-    return "".join(f"\\{character}" if character in "*?[]{}\\" else character for character in path)
+    return "".join(f"\\{character}" if character in "*?[]{}\\" else character for character in spark_path(path))

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from lakefit.config import Pipeline
 from lakefit.config.sql import parse_schema
-from lakefit.dataset.inputs import InputFile, file_columns
+from lakefit.dataset.inputs import InputFile, file_columns, open_raw
 from lakefit.prepare.expressions import compile_sql
 from lakefit.prepare.plain_csv import TYPES, not_plain
 
@@ -66,7 +66,8 @@ def _not_plain_parquet(files: Sequence[InputFile], columns: Mapping[str, str]) -
     strange = [f"{name} {sql_type}" for name, sql_type in columns.items() if sql_type not in TYPES]
     if strange:
         return f"Spark reads {strange[0]}"
-    schema = pq.read_schema(files[0].path)
+    with open_raw(files[0].path) as file:
+        schema = pq.read_schema(file)
     odd = [name for name in columns if schema.field(name).type not in (TYPES[columns[name]], pa.large_string())]
     return f"Spark reads {odd[0]} {schema.field(odd[0]).type}" if odd else None
 

@@ -30,7 +30,7 @@ from lakefit.config.sql import MARKS, ROW, Kind
 from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged, local_path
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.clean import clean
-from lakefit.prepare.read import identity_of, observe_identity, read_rows, read_side_table
+from lakefit.prepare.read import NO_CONNECTOR, identity_of, observe_identity, read_rows, read_side_table
 
 # What has no place in a row of Parquet and Arrow.
 _UNHELD = (CalendarIntervalType, DayTimeIntervalType, YearMonthIntervalType, VariantType)
@@ -40,13 +40,38 @@ SPARK_ERRORS = (PySparkException, Py4JJavaError)
 """What a failed job raises: `toArrow` hands some errors of the JVM on as they are."""
 
 
+SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    # Rows would be lost without a word.
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
+    # Spark's defaults: what a Python worker holds at a time. -1, all of a partition, is allowed as well.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "64MB",
+}
+"""Of a session, on which the result or the memory it takes depends, whatever the settings of a foreign one."""
+
+
 def own_session(spark: SparkSession) -> SparkSession:
-    """Return a session with preparation's settings, whose views and settings stay out of the one given."""
+    """Return a session with preparation's settings, whose views and settings stay out of the one given.
+
+    Raises:
+        InputError: the session of somebody else's server does not take them.
+    """
     session = spark.newSession()
-    session.conf.set("spark.sql.session.timeZone", "UTC")
-    session.conf.set("spark.sql.ansi.enabled", "true")
-    for lost in ("spark.sql.files.ignoreCorruptFiles", "spark.sql.files.ignoreMissingFiles"):
-        session.conf.set(lost, "false")
+    for name, value in SETTINGS.items():
+        refused = ""
+        try:
+            session.conf.set(name, value)
+        except PySparkException as error:
+            refused = f" ({str(error).splitlines()[0]})"
+        found = session.conf.get(name, None)
+        if found is not None and found.lower() != value.lower():
+            raise InputError(
+                f"Spark has {name} = {found}, and does not let a session have {value}{refused}: the result would be "
+                "another one. Set it on the cluster or the server, or use another one."
+            )
     return session
 
 
@@ -236,6 +261,13 @@ def value_problem(error: Exception, pipeline: Pipeline, source: PipelineSource) 
 def spark_problem(error: Exception, where: str) -> LakefitError:
     """Return Spark's error as one of ours: the sentence that says what is wrong, without the stack of the JVM."""
     text = str(error)
+    missing = NO_CONNECTOR.search(text)
+    if missing:
+        return InputError(
+            f"{where}: Spark has no connector for this store ({missing[1] or missing[2]}). Give it the one of its "
+            "Hadoop's version, such as spark-submit --packages org.apache.hadoop:hadoop-aws:3.5.0 for s3a://; CSV and "
+            "JSON files are read without."
+        )
     ours = re.search(r"LAKEFIT: (.*?)(?: SQLSTATE: \w+)?$", text, re.MULTILINE)
     if ours:
         return InputError(ours.group(1).strip())
@@ -245,6 +277,8 @@ def spark_problem(error: Exception, where: str) -> LakefitError:
         frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', text)
         own = [frame for frame in frames if not re.search(r"site-packages|/pyspark|/lakefit/|<frozen", frame[0])]
         at = f" ({own[-1][0]}, line {own[-1][1]}, in {own[-1][2]})" if own else ""
+        if raised[-1].startswith("No module named"):
+            at += "; `lakefit doctor --master` says what executors lack, `make package` makes what they need"
         return LakefitError(f"{where}: {raised[-1]}{at}")
     first = next(
         (line for line in text.splitlines() if re.match(r"^(?:.*\.)?\[?[A-Z_.]+\]? ", line)), text.split("\n")[0]

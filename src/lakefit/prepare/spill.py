@@ -1,6 +1,5 @@
 """The rows of a partition after the shuffle: in memory, past a bound on local disk, a file a bucket, mapped back in."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lakefit.dataset.publish import scratch
 from lakefit.prepare.blocks import KEY_HIGH, bucket_of, cut_by, one_table
 
 HELD_BYTES = 512 << 20
@@ -101,9 +101,7 @@ class Partition:
 
     def _spill(self) -> None:
         if self._folder is None:
-            # Where Spark spills too.
-            where = os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")[0]
-            self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="lakefit-", dir=where)))
+            self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="lakefit-", dir=scratch())))
         for bucket, rows in _by_bucket(self._held, self._bits):
             if bucket not in self._writers:
                 file = self._open.enter_context(pa.OSFile(str(self._folder / str(bucket)), "wb"))

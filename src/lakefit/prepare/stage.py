@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -51,7 +49,15 @@ from lakefit.dataset.manifest import (
     Stratum,
     read_manifest,
 )
-from lakefit.dataset.publish import read_json, remove_staging, staged_folder, write_json
+from lakefit.dataset.object_path import AnyPath, address_of
+from lakefit.dataset.publish import (
+    files_below,
+    read_json,
+    remove_tree,
+    remove_unfinished,
+    staged_folder,
+    write_json,
+)
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.blocks import FLUSH_BYTES, Keying
@@ -105,7 +111,7 @@ class Job:
     source: PipelineSource
     inputs: Inputs
     fingerprint: str
-    target: Path
+    target: AnyPath
     bucket_bytes: int = BUCKET_BYTES
     excluded: Mapping[str, Sequence[Damaged]] = field(default_factory=dict)
     why_spark: str | None = None
@@ -148,28 +154,38 @@ def prepare(spark: SparkSession, job: Job) -> Manifest:
 
 
 def _attempt(spark: SparkSession, job: Job) -> Manifest:
-    remove_staging(job.target.parent)
+    remove_unfinished(job.target.parent, MANIFEST)
     local = local_folder(spark)
-    with staged_folder(job.target) as folder, full_disk_named(job.target.parent, local):
+    with staged_folder(job.target, MANIFEST) as folder, full_disk_named(job.target.parent, local):
         scratch = folder / ".scratch"
         scratch.mkdir()
         manifest = _make(spark, job, folder, scratch)
-        shutil.rmtree(scratch)
+        remove_tree(scratch)
         _remove_unlisted(folder, manifest)
         write_json(folder / MANIFEST, manifest.model_dump(mode="json", by_alias=True))
     return manifest
 
 
-def _remove_unlisted(folder: Path, manifest: Manifest) -> None:
-    """Remove what attempts left that were killed, or slower than another one of their task."""
+def _remove_unlisted(folder: AnyPath, manifest: Manifest) -> None:
+    """Remove what attempts left that were killed, or slower than another one of their task.
+
+    Raises:
+        LakefitError: there is not all that is listed.
+    """
     listed = {file.path for split in manifest.splits.values() for file in split.files}
     listed |= {file.path for file in (*manifest.duplicates, *manifest.rejects)}
-    for path in folder.rglob("*"):
-        if path.is_file() and str(path.relative_to(folder)) not in listed:
-            path.unlink()
+    there = {name: path for path, name in files_below(folder)}
+    gone = sorted(listed - there.keys())
+    if gone:
+        raise LakefitError(
+            f"{folder}: {gone[0]} was written by a task but is not there: driver and executors must see the same "
+            "output.path (shared storage). Nothing was published."
+        )
+    for name in there.keys() - listed:
+        there[name].unlink()
 
 
-def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifest:
+def _make(spark: SparkSession, job: Job, folder: AnyPath, scratch: AnyPath) -> Manifest:
     frozen = frozen_manifest(job.pipeline, job.source, job.target.parent)
     bits = bucket_bits(sum(file.size for file in job.inputs[job.pipeline.source.rows]), job.bucket_bytes)
     read = _read_by_spark(spark, job, bits) if job.why_spark is not None else _read_by_arrow(spark, job, bits)
@@ -200,7 +216,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     evidence = Evidence({"input": everything, "result": kept}, ledger, learned.statistics, in_use)
     outcomes = check_expectations(job.pipeline.expect, evidence)
     plan = WritePlan(
-        target=str(folder.absolute()),
+        target=address_of(folder),
         staged=staged,
         bucket_bits=bits,
         range_bits=range_bits(kept_rows, job.pipeline.output.rows_per_file),
@@ -212,7 +228,7 @@ def _make(spark: SparkSession, job: Job, folder: Path, scratch: Path) -> Manifes
     )
     files = _write(block_session(spark), plan)
     check_written(job.pipeline, job.source, files)
-    return _manifest(job, folder, learned, ledger, summaries, files, outcomes)
+    return _manifest(job, learned, ledger, summaries, files, outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,12 +362,12 @@ def block_sizes(raw_bytes: int, columns: int, bucket_bits: int) -> tuple[int, in
     return bits, max(FLUSH_BYTES, BLOCK_ROWS * row_bytes << bits)
 
 
-def _shuffle_and_finish(job: Job, read: _Read, bits: int, scratch: Path) -> pa.Table:
+def _shuffle_and_finish(job: Job, read: _Read, bits: int, scratch: AnyPath) -> pa.Table:
     pipeline = job.pipeline
     columns = tuple(read.types)
     deduplicate = pipeline.deduplicate
     plan = BucketPlan(
-        staging=str(scratch.absolute()),
+        staging=address_of(scratch),
         bucket_bits=bits,
         columns=columns,
         deduplication=_deduplication(columns, deduplicate),
@@ -460,7 +476,6 @@ def _write_files(
 
 def _manifest(
     job: Job,
-    folder: Path,
     learned: _Learned,
     ledger: Ledger,
     summaries: Summaries,
@@ -484,12 +499,6 @@ def _manifest(
         "rejects": sum(file.rows for file in files("rejects")),
     }
     counted = {**ledger.kept, "duplicates": ledger.duplicates, "rejects": sum(ledger.rejected.values())}
-    gone = [file.path for split in splits.values() for file in split.files if not (folder / file.path).is_file()]
-    if gone:
-        raise LakefitError(
-            f"{folder}: {gone[0]} was written by a task but is not there: driver and executors must see the same "
-            "output.path (shared storage). Nothing was published."
-        )
     if written != counted:
         raise LakefitError(f"The files hold {written} rows, the ledger says {counted}; nothing was published.")
     return Manifest(

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from lakefit.dataset.object_path import AnyPath, ObjectPath, again, any_path
 from lakefit.dataset.transform import SMALLEST
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import KEY_HIGH, to_cell
@@ -135,7 +136,7 @@ def write_staged(path: str, parts: Iterable[pa.Table]) -> bool:
         for rows in parts:
             if len(rows):
                 if writer is None:
-                    sink = opened.enter_context(pa.OSFile(path, "wb"))
+                    sink = opened.enter_context(_sink(any_path(path)))
                     writer = opened.enter_context(pa.ipc.new_file(sink, rows.schema))
                 writer.write_table(rows, STAGED_ROWS)
     return writer is not None
@@ -143,8 +144,24 @@ def write_staged(path: str, parts: Iterable[pa.Table]) -> bool:
 
 def read_staged(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Return rows, up to `STAGED_ROWS` a chunk, mapped into memory: what is not looked at is not read."""
+    at = any_path(path)
+    if isinstance(at, ObjectPath):
+        return again(partial(_read_object, at, columns))
     rows = pa.ipc.open_file(pa.memory_map(path)).read_all()
     return rows if columns is None else rows.select(list(columns))
+
+
+def _sink(path: AnyPath) -> pa.NativeFile:
+    return path.open_output() if isinstance(path, ObjectPath) else pa.OSFile(str(path), "wb")
+
+
+def _read_object(path: ObjectPath, columns: Sequence[str] | None) -> pa.Table:
+    with path.open_input() as file:
+        if columns is None:
+            return pa.ipc.open_file(file).read_all()
+        schema = pa.ipc.open_file(file).schema
+        wanted = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in columns])
+        return pa.ipc.open_file(file, options=wanted).read_all().select(list(columns))
 
 
 def as_numbers(column: pa.Array | pa.ChunkedArray) -> Floats:

@@ -1,9 +1,8 @@
 """The last pass: staged rows of one hash range, encoded and written as Parquet files of fixed cuts."""
 
 import hashlib
-import os
-import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import pyarrow.parquet as pq
 from lakefit.config.rows import SPLITS, Label
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.manifest import POSITION
+from lakefit.dataset.object_path import any_path
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC, pack
+from lakefit.dataset.publish import new_file
 from lakefit.prepare.blocks import KEY_HIGH, bucket_of
 from lakefit.prepare.bucket import IDENTITY, STAGED
 from lakefit.prepare.clean import label_column, weight_column
@@ -122,7 +123,9 @@ class _Output:
     def __init__(self, plan: WritePlan, folder: str, number: int) -> None:
         self._plan = plan
         self._name = f"{folder}/part-{number:05d}.parquet"
-        self._temporary = os.path.join(plan.target, folder, f".part-{number:05d}.{uuid.uuid4().hex}")
+        self._path = any_path(plan.target) / self._name
+        self._open = ExitStack()
+        self._temporary: Path | None = None
         self._folder = folder
         # Told apart by split, file and row, so that a row can't pass for one of another file.
         self._first_position = (SPLITS.index(folder) << 56) + (number << 40) if folder in SPLITS else None
@@ -142,18 +145,17 @@ class _Output:
     def close(self) -> dict[str, Any] | None:
         if self._pending_rows:
             self._write_group(self._pending_rows)
-        if self._writer is None:
+        if self._writer is None or self._temporary is None:
             return None
         self._writer.close()
-        final = os.path.join(self._plan.target, self._name)
-        checksum = _sha256(self._temporary)
+        checksum, size = _sha256(self._temporary), self._temporary.stat().st_size
         # Attempts write the same bytes, so the last one to come may replace the others.
-        os.replace(self._temporary, final)
+        self._open.close()
         return {
             "split": self._folder,
             "path": self._name,
             "row_groups": self._groups,
-            "bytes": os.path.getsize(final),
+            "bytes": size,
             "sha256": checksum,
             "first_position": self._first_position,
         }
@@ -169,7 +171,8 @@ class _Output:
         self._pending, self._pending_rows = ([rest] if len(rest) else []), len(rest)
         if self._writer is None:
             # Not its parents: an attempt that comes too late would make the staging folder again.
-            Path(self._temporary).parent.mkdir(exist_ok=True)
+            self._path.parent.mkdir(parents=False, exist_ok=True)
+            self._temporary = self._open.enter_context(new_file(self._path))
             self._writer = pq.ParquetWriter(
                 self._temporary,
                 group.schema,
@@ -202,6 +205,6 @@ def _dictionary_columns(schema: pa.Schema) -> list[str]:
     ]
 
 
-def _sha256(path: str) -> str:
+def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

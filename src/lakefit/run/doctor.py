@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ import pyarrow as pa
 from lakefit.api import validate
 from lakefit.config import Features, Fit, Label, Model, Numeric, Output, Pipeline, Score, Source, Table, Train
 from lakefit.console import Console
-from lakefit.dataset.publish import ensure_writable, write_atomically
+from lakefit.dataset.object_path import AnyPath, ObjectPath, address_of, any_path, open_input
+from lakefit.dataset.publish import ensure_writable, files_below, remove_tree, write_atomically
 from lakefit.errors import InputError, LakefitError, text_of
 from lakefit.launch.java import find_java
 from lakefit.run.lock import run_lock
@@ -51,7 +53,7 @@ class Doctor:
     settings say.
     """
 
-    folder: Path
+    folder: AnyPath
     master: str | None
     console: Console
     findings: list[Finding] = field(default_factory=list)
@@ -94,28 +96,31 @@ class Doctor:
         return handed
 
     def _storage(self) -> tuple[str, Any]:
+        if isinstance(self.folder, ObjectPath) and self.folder.options:
+            raise InputError("raw files have no options in their addresses: give the endpoint as AWS_ENDPOINT_URL")
         ensure_writable(self.folder)
-        with tempfile.TemporaryDirectory(prefix=".lakefit-doctor-", dir=self.folder) as folder:
-            with run_lock(Path(folder) / "lock") as lease:
+        with _folder_in(self.folder) as folder:
+            with run_lock(folder / "lock") as lease:
                 lease.check()
-            write_atomically(Path(folder) / "file", b"x" * 1_000_000)
-            if (Path(folder) / "file").read_bytes() != b"x" * 1_000_000:
+            write_atomically(folder / "file", b"x" * 1_000_000)
+            if (folder / "file").read_bytes() != b"x" * 1_000_000:
                 raise LakefitError(f"{folder}: what was written is not what is read")
-        free = shutil.disk_usage(self.folder).free
-        return f"{self.folder.absolute()}: written, locked and read; {free / 1e9:,.0f} GB are free", True
+        said = f"{self.folder.absolute()}: written, locked and read"
+        if isinstance(self.folder, ObjectPath):
+            return said, True
+        return f"{said}; {shutil.disk_usage(self.folder).free / 1e9:,.0f} GB are free", True
 
     @contextmanager
-    def _workplace(self) -> Iterator[Path]:
+    def _workplace(self) -> Iterator[AnyPath]:
         """Yield a folder for the hundred rows and what is made of them, which goes again."""
-        with ExitStack() as stack:
-            # Elsewhere where the right place is none: the other checks still tell something.
-            base = str(self.folder) if self.folder.is_dir() and os.access(self.folder, os.W_OK) else None
-            name = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix=".lakefit-doctor-", dir=base, ignore_cleanup_errors=True)
-            )
-            # An executor may run as somebody else.
-            os.chmod(name, 0o777)
-            yield Path(name)
+        usable: AnyPath = self.folder
+        try:
+            ensure_writable(usable)
+        except InputError:
+            # The other checks still tell something.
+            usable = Path(tempfile.gettempdir())
+        with _folder_in(usable) as folder:
+            yield folder
 
     def _spark(self, stack: ExitStack) -> tuple[str, Any]:
         from lakefit.launch.session import spark_session
@@ -125,6 +130,20 @@ class Doctor:
         kind = "Spark Connect" if is_connect(spark) else spark.sparkContext.master
         count = cores(spark)
         return f"Spark {spark.version}, {kind}, {count} tasks at once", spark
+
+
+@contextmanager
+def _folder_in(folder: AnyPath) -> Iterator[AnyPath]:
+    """Yield a new folder in another one, which is removed again."""
+    name = f".lakefit-doctor-{uuid.uuid4().hex[:8]}"
+    if isinstance(folder, Path):
+        # An executor may run as somebody else.
+        (folder / name).mkdir()
+        os.chmod(folder / name, 0o777)
+    try:
+        yield folder / name
+    finally:
+        remove_tree(folder / name)
 
 
 def _python() -> tuple[str, Any]:
@@ -152,17 +171,18 @@ def _java() -> tuple[str, Any]:
     return f"{java.version} in {java.home}", True
 
 
-def _executors(spark: "SparkSession", work: Path) -> tuple[str, Any]:
+def _executors(spark: "SparkSession", work: AnyPath) -> tuple[str, Any]:
     """Have every task say what it stands on, write into the folder and import TensorFlow."""
     from lakefit.prepare.cluster import cores
 
     tasks = max(2, cores(spark))
     seen = work / "seen"
-    seen.mkdir(mode=0o777)
-    os.chmod(seen, 0o777)
+    if isinstance(seen, Path):
+        seen.mkdir()
+        os.chmod(seen, 0o777)
     frame = spark.range(0, ROWS, 1, numPartitions=tasks)
     schema = "task BIGINT, host STRING, rows BIGINT, versions MAP<STRING, STRING>"
-    table = frame.mapInArrow(partial(_in_task, folder=str(seen)), schema).toArrow()
+    table = frame.mapInArrow(partial(_in_task, folder=address_of(seen)), schema).toArrow()
     told = table.to_pylist()
     hosts = sorted({one["host"] for one in told})
     if sum(one["rows"] for one in told) != ROWS:
@@ -185,8 +205,7 @@ def _in_task(batches: Iterable[pa.RecordBatch], folder: str) -> Iterator[pa.Reco
     rows = [number for batch in batches for number in batch["id"].to_pylist()]
     if not rows:
         return
-    with open(Path(folder) / f"{rows[0]}", "w", encoding="utf-8") as file:
-        file.write(socket.gethostname())
+    write_atomically(any_path(folder) / f"{rows[0]}", socket.gethostname())
     versions = pa.array([list(_versions().items())], pa.map_(pa.string(), pa.string()))
     values = [pa.array([rows[0]], pa.int64()), pa.array([socket.gethostname()]), pa.array([len(rows)], pa.int64())]
     yield pa.RecordBatch.from_arrays([*values, versions], ["task", "host", "rows", "versions"])
@@ -199,9 +218,10 @@ class _Silent(Console):
         pass
 
 
-def _prepared(work: Path) -> tuple[str, Any]:
+def _prepared(work: AnyPath) -> tuple[str, Any]:
     raw = work / "raw.csv"
-    raw.write_text("id,x,late\n" + "".join(f"{i},{i * 37 % 101 / 7},{i * 37 % 101 // 60}\n" for i in range(ROWS)))
+    lines = "".join(f"{i},{i * 37 % 101 / 7},{i * 37 % 101 // 60}\n" for i in range(ROWS))
+    write_atomically(raw, f"id,x,late\n{lines}")
     schema = "id INT, x DOUBLE, late INT"
     table = Table.model_validate({"path": str(raw), "format": "csv", "options": {"header": True}, "schema": schema})
     layers: Any = [{"Dense": {"units": 1, "activation": "sigmoid"}}]
@@ -210,9 +230,9 @@ def _prepared(work: Path) -> tuple[str, Any]:
         source=Source(tables={"rows": table}, rows="rows"),
         features=Features(numeric=(Numeric(columns=("x",), normalize="standard"),)),
         label=(Label(expression="late > 0"),),
-        output=Output(path=str(work / "lake")),
+        output=Output(path=address_of(work / "lake")),
         train=Train(model=Model(sequential=layers), fit=Fit(epochs=1, batch_size=32)),
-        score=Score(input=str(raw), output=str(work / "scored"), keys=("id",)),
+        score=Score(input=str(raw), output=address_of(work / "scored"), keys=("id",)),
     )
     run = Run(validate(pipeline), _Silent("plain"))
     run_stages(run, "prepare")
@@ -231,7 +251,11 @@ def _stages(run: Run, *stages: Any) -> tuple[str, Any]:
         import pyarrow.parquet as pq
 
         assert run.pipeline.score is not None
-        rows = pq.read_table(run.pipeline.score.output).num_rows
+        rows = 0
+        for path, name in files_below(any_path(run.pipeline.score.output)):
+            if name.startswith("part-"):
+                with open_input(path) as file:
+                    rows += pq.read_metadata(file).num_rows
         if rows != ROWS:
             raise LakefitError(f"{rows} of {ROWS} rows were scored")
         return f"{ROWS} rows scored by the exported model on the executors", True

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ from lakefit.config.evaluate import METRICS as MEASURED
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.layout import METRICS, PREDICTIONS, RUN, Layout
 from lakefit.dataset.manifest import MANIFEST, read_manifest
+from lakefit.dataset.object_path import AnyPath, open_input
 from lakefit.dataset.predictions import prefix_of, read_predictions
 from lakefit.dataset.publish import read_json
 
@@ -121,12 +121,15 @@ class _Evaluated:
 
     @classmethod
     def _with(
-        cls, layout: Layout, metrics: Mapping[str, float], dataset: str, predictions: Path | None
+        cls, layout: Layout, metrics: Mapping[str, float], dataset: str, predictions: AnyPath | None
     ) -> "_Evaluated":
         manifest = read_manifest(layout.dataset(dataset))
         definitions = {one["name"]: (one["expression"], one["type"]) for one in manifest.pipeline["label"]}
-        there = predictions is not None and predictions.is_file()
-        rows = pq.read_table(predictions) if there else pa.table({name: pa.array([]) for name in _IDENTITY})
+        if predictions is not None and predictions.is_file():
+            with open_input(predictions) as file:
+                rows = pq.read_table(file)
+        else:
+            rows = pa.table({name: pa.array([]) for name in _IDENTITY})
         return cls(metrics, manifest.labels, definitions, rows)
 
     def alike(self, label: LabelFeature, other: "_Evaluated") -> LabelFeature | None:

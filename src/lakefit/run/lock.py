@@ -2,7 +2,8 @@
 
 The system lets go of an flock when its process ends, however it ends; but on many network file systems and mounted
 object stores other machines don't see it. So the lock file also says who holds it, and is written again while the run
-lasts: a holder elsewhere that has not done so for `LEASE_S` is dead. An empty file is held by nobody.
+lasts: a holder elsewhere that has not done so for `LEASE_S` is dead. An empty file is held by nobody. In an object
+store there is the lease alone, and each of its writes is on condition that nobody else has written.
 """
 
 import fcntl
@@ -12,27 +13,29 @@ import socket
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lakefit.dataset.conditional import ChangedError, Seen, look, replace
+from lakefit.dataset.object_path import AnyPath, ObjectPath
 from lakefit.errors import InputError, LakefitError
 
 LEASE_S = 120.0
 _RENEWALS = 6  # in that time: some may fail or come late
 
 
-class Lease:
+class Lease(ABC):
     """What the run that holds a lock says of itself in it, again and again from a thread of its own."""
 
-    def __init__(self, path: Path, descriptor: int, lease_s: float) -> None:
+    def __init__(self, path: AnyPath, lease_s: float, **more: str) -> None:
         self._path = path
-        self._descriptor = descriptor
         self._said: dict[str, Any] = {
-            "pid": os.getpid(), "host": socket.gethostname(), "since": _now(), "renewed": _now(), "lease_s": lease_s,
-            "flock": _flock_of(descriptor), "token": uuid.uuid4().hex,
+            "pid": os.getpid(), "host": socket.gethostname(), "since": _now(), "renewed": _now("milliseconds"),
+            "lease_s": lease_s, **more, "token": uuid.uuid4().hex,
         }  # fmt: skip
         self._write()
         self._ended = threading.Event()
@@ -55,23 +58,56 @@ class Lease:
         self._thread.join()
         with suppress(OSError, LakefitError):
             self.check()
-            os.ftruncate(self._descriptor, 0)
+            self._clear()
+
+    @abstractmethod
+    def _write(self) -> None:
+        """Write what is said into the lock."""
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Make it one that nobody holds."""
+
+    def _renew(self, every_s: float) -> None:
+        while not self._ended.wait(every_s):
+            with suppress(OSError, LakefitError):
+                self.check()
+                self._said["renewed"] = _now("milliseconds")
+                self._write()
+
+
+class _FileLease(Lease):
+    def __init__(self, path: Path, descriptor: int, lease_s: float) -> None:
+        self._descriptor = descriptor
+        super().__init__(path, lease_s, flock=_flock_of(descriptor))
 
     def _write(self) -> None:
         # In place, since an flock is of this very file; always of one length, since others read meanwhile.
         os.pwrite(self._descriptor, json.dumps(self._said).encode(), 0)
         os.fsync(self._descriptor)
 
-    def _renew(self, every_s: float) -> None:
-        while not self._ended.wait(every_s):
-            with suppress(OSError, LakefitError):
-                self.check()
-                self._said["renewed"] = _now()
-                self._write()
+    def _clear(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+
+
+class _ObjectLease(Lease):
+    """Each write replaces what this run has written before, and fails where that is not there any more."""
+
+    def __init__(self, path: ObjectPath, seen: Seen, lease_s: float) -> None:
+        self._seen = seen
+        super().__init__(path, lease_s)
+
+    def _write(self) -> None:
+        self._seen = replace(self._path, self._said, self._seen)
+
+    def _clear(self) -> None:
+        self._seen = replace(self._path, {}, self._seen)
 
 
 @contextmanager
-def run_lock(path: Path, lease_s: float = LEASE_S, waiting: Callable[[str], None] = lambda _: None) -> Iterator[Lease]:
+def run_lock(
+    path: AnyPath, lease_s: float = LEASE_S, waiting: Callable[[str], None] = lambda _: None
+) -> Iterator[Lease]:
     """Hold the lock of an output for the block.
 
     A run on another machine that holds it is refused to once it has renewed its lease, which shows that it lives; one
@@ -80,11 +116,18 @@ def run_lock(path: Path, lease_s: float = LEASE_S, waiting: Callable[[str], None
     Raises:
         InputError: another run holds it; the message says which. OSError: the file can't be written.
     """
+    if isinstance(path, ObjectPath):
+        lease: Lease = _take_object(path, lease_s, waiting)
+        try:
+            yield lease
+        finally:
+            lease.release()
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _take(path, descriptor, waiting)
-        lease = Lease(path, descriptor, lease_s)
+        lease = _FileLease(path, descriptor, lease_s)
         try:
             yield lease
         finally:
@@ -109,22 +152,50 @@ def _take(path: Path, descriptor: int, waiting: Callable[[str], None]) -> None:
     os.ftruncate(descriptor, 0)
 
 
-def _await_end(path: Path, holder: dict[str, Any], waiting: Callable[[str], None]) -> None:
+def _take_object(path: ObjectPath, lease_s: float, waiting: Callable[[str], None]) -> Lease:
+    """Write this run into a lock that nobody holds. Raises InputError where it is another's."""
+    seen = look(path)
+    if seen.value:
+        _await_end(path, dict(seen.value), waiting)
+        seen = look(path)
+    try:
+        lease = _ObjectLease(path, seen, lease_s)
+    except ChangedError:
+        raise _refused(path, "Wait for it to end") from None
+    try:
+        replace(path, {}, seen)
+    except ChangedError:
+        return lease
+    lease.release()
+    raise InputError(
+        f"{path}: this store takes a write on condition (If-Match, If-None-Match) whatever the condition, so two runs "
+        "could write at once. Name a store that keeps to them, or a mounted folder, in output.path."
+    )
+
+
+def _await_end(path: AnyPath, holder: dict[str, Any], waiting: Callable[[str], None]) -> None:
     """Return once the holder's lease has run out or it has let go. Raises InputError as soon as it is seen to live."""
-    renewed = path.stat().st_mtime_ns
+    renewed = _renewed(path)
     left = holder.get("lease_s", 0) - _age(path)
     if left > 0:
         held = f"{path}: is held by another run ({_described(holder)})"
         waiting(f"{held}: waiting up to {left + 1:.0f} s to see whether it lives")
     while left > 0 and _read(path):
         time.sleep(min(left, 1.0))
-        if path.stat().st_mtime_ns != renewed and _read(path):
+        if _renewed(path) != renewed and _read(path):
             raise _refused(path, "Wait for it to end")
         left = holder.get("lease_s", 0) - _age(path)
 
 
-def _age(path: Path) -> float:
+def _renewed(path: AnyPath) -> Any:
+    """Return what is another after each write of the lock."""
+    return look(path).etag if isinstance(path, ObjectPath) else path.stat().st_mtime_ns
+
+
+def _age(path: AnyPath) -> float:
     """Return the seconds since the lock was written, by the clock of its file system: those of machines differ."""
+    if isinstance(path, ObjectPath):
+        return look(path).age_s
     probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         probe.touch()
@@ -133,21 +204,26 @@ def _age(path: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def holder(path: Path) -> dict[str, Any]:
+def holder(path: AnyPath) -> dict[str, Any]:
     """Return what the run that holds a lock says of itself; nothing where nobody does, or the one who did is dead.
 
     To look does not touch the flock: a run that starts at this moment must not find it taken.
     """
     said = _read(path)
-    # By this machine's clock: the file system's would be asked by writing.
-    if not said or time.time() - path.stat().st_mtime >= said.get("lease_s", 0):
+    if not said:
+        return {}
+    # A file's age by this machine's clock: the file system's would be asked by writing.
+    age = _age(path) if isinstance(path, ObjectPath) else time.time() - path.stat().st_mtime
+    if age >= said.get("lease_s", 0):
         return {}
     here = said.get("host") == socket.gethostname() and "pid" in said
     return {} if here and not Path(f"/proc/{said['pid']}").exists() else said
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: AnyPath) -> dict[str, Any]:
     """Return what the holder says of itself: nothing where nobody holds the lock, or has said it yet."""
+    if isinstance(path, ObjectPath):
+        return dict(look(path).value)
     text = path.read_text(encoding="utf-8", errors="replace").rstrip("\0") if path.exists() else ""
     try:
         holder = json.loads(text) if text else {}
@@ -157,7 +233,7 @@ def _read(path: Path) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {"lease_s": LEASE_S}
 
 
-def _refused(path: Path, advice: str) -> InputError:
+def _refused(path: AnyPath, advice: str) -> InputError:
     return InputError(
         f"{path}: another run is writing to this output ({_described(_read(path))}). {advice}, or give this run "
         "another output.path."
@@ -184,5 +260,5 @@ def _boot() -> str:
         return socket.gethostname()
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _now(to: str = "seconds") -> str:
+    return datetime.now(UTC).isoformat(timespec=to)

@@ -7,13 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lakefit.dataset.object_path import AnyPath, address_of
 from lakefit.errors import InputError
 
 if TYPE_CHECKING:
     from lakefit.train.check import Answer
 
 
-def check_model(path: str, overrides: tuple[str, ...], dataset: Path | None) -> str | None:
+def check_model(path: str, overrides: tuple[str, ...], dataset: AnyPath | None) -> str | None:
     """Return what is left to be checked once preparation has run, or None where nothing is.
 
     path, overrides: the pipeline file. dataset: a prepared one, None where there is none yet.
@@ -21,7 +22,7 @@ def check_model(path: str, overrides: tuple[str, ...], dataset: Path | None) -> 
     Raises:
         InputError: the model can't be built, with the place in the file, or building it ended the process.
     """
-    question = {"path": path, "overrides": overrides, "dataset": str(dataset) if dataset is not None else None}
+    question = {"path": path, "overrides": overrides, "dataset": address_of(dataset) if dataset is not None else None}
     with tempfile.TemporaryDirectory(prefix="lakefit-check-") as folder:
         file = Path(folder) / "answer.json"
         process = subprocess.run(

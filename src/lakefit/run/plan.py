@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from lakefit.config import Pipeline
@@ -14,6 +13,7 @@ from lakefit.dataset.fingerprint import dataset_fingerprint, fingerprint
 from lakefit.dataset.inputs import InputFile, list_inputs
 from lakefit.dataset.layout import ARTIFACT, METRICS, RUN, SCORE, WEIGHTS, Layout
 from lakefit.dataset.manifest import MANIFEST
+from lakefit.dataset.object_path import AnyPath, ObjectPath, any_path
 from lakefit.dataset.publish import ensure_writable, read_json, write_json
 from lakefit.run.validate import Validated
 
@@ -130,17 +130,17 @@ def plan(valid: Validated, prints: Fingerprints, *, kept_out: bool = False) -> t
     return tuple(result)
 
 
-def stage_state(run_dir: Path, stage: StageName) -> str | None:
+def stage_state(run_dir: AnyPath, stage: StageName) -> str | None:
     """Return what run.json says of a stage: running, done, failed, or None."""
     stages: dict[str, Any] = (read_json(run_dir / RUN) or {}).get("stages", {})
     state = stages.get(stage, {}).get("state")
     return state if isinstance(state, str) else None
 
 
-def _made(stage: StageName, current: bool, at: Path, siblings: Path | None, begun: bool = False) -> StagePlan:
+def _made(stage: StageName, current: bool, at: AnyPath, siblings: AnyPath, begun: bool = False) -> StagePlan:
     if current:
         return StagePlan(stage, True, f"{at} is there")
-    others = siblings is not None and siblings.is_dir() and any(not p.name.startswith(".") for p in siblings.iterdir())
+    others = siblings.is_dir() and any(not p.name.startswith(".") for p in siblings.iterdir())
     if begun and at.name and (at / RUN).is_file():
         return StagePlan(stage, False, f"{at} is not finished")
     return StagePlan(stage, False, "its inputs or its settings have changed" if others else "there is no result yet")
@@ -148,18 +148,18 @@ def _made(stage: StageName, current: bool, at: Path, siblings: Path | None, begu
 
 def _score_plan(valid: Validated, artifact: str, section: Score) -> StagePlan:
     wanted = score_fingerprint(artifact, score_inputs(valid, section.input))
-    output = Path(section.output)
+    output = any_path(section.output)
     return _made("score", _print_of(output / SCORE) == wanted, output, output)
 
 
-def _print_of(path: Path) -> str | None:
+def _print_of(path: AnyPath) -> str | None:
     found = (read_json(path) or {}).get("fingerprint")
     return found if isinstance(found, str) else None
 
 
 def _artifact(folder: str | None) -> str | None:
     """Return the fingerprint of an artifact; None where there is none, which training will say."""
-    return _print_of(Path(folder) / ARTIFACT) if folder is not None else None
+    return _print_of(any_path(folder) / ARTIFACT) if folder is not None else None
 
 
 def _versions() -> dict[str, str]:
@@ -174,7 +174,9 @@ def _versions() -> dict[str, str]:
     return {name: ".".join(version.split(".")[:2]) for name, version in versions.items()}
 
 
-def relative(path: Path) -> str:
+def relative(path: AnyPath) -> str:
     """Return a path as a person would type it here."""
+    if isinstance(path, ObjectPath):
+        return str(path)
     shown = os.path.relpath(path)
     return str(path) if shown.startswith("..") else shown

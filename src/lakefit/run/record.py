@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,6 +26,7 @@ from lakefit.dataset.describe import changes, short
 from lakefit.dataset.inputs import InputFile
 from lakefit.dataset.layout import ARTIFACT, METRICS, ROLLED_BACK, RUN, Layout
 from lakefit.dataset.manifest import MANIFEST, read_manifest
+from lakefit.dataset.object_path import AnyPath, matching
 from lakefit.dataset.publish import read_json, write_json
 from lakefit.errors import InputError, LakefitError, text_of, without_credentials
 
@@ -142,7 +142,7 @@ def tell_failure(hooks: Hooks, fields: Fields, console: Console) -> None:
 
 def newest_first(layout: Layout) -> Iterator[Fields]:
     """Yield the records of a pipeline; a file that holds none is passed over."""
-    for path in sorted(layout.history.glob("*.json"), reverse=True):
+    for path in reversed(matching(layout.history, "*.json")):
         fields = read_json(path)
         if fields is not None and {"began", "command"} <= fields.keys():
             yield fields
@@ -194,7 +194,7 @@ def what_changed(
     return found
 
 
-def _changed_files(dataset: Path, inputs: Mapping[str, tuple[InputFile, ...]]) -> list[str]:
+def _changed_files(dataset: AnyPath, inputs: Mapping[str, tuple[InputFile, ...]]) -> list[str]:
     manifest = read_manifest(dataset)
     old = {(file.table, file.name): (file.bytes, file.modified_ns) for file in manifest.inputs}
     new = {(table, file.name): (file.size, file.modified_ns) for table, files in inputs.items() for file in files}

@@ -1,17 +1,17 @@
 """Old versions are removed: never what is in use, was so before or is named by a run that stays; nothing young."""
 
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from lakefit.config import Pipeline
-from lakefit.dataset.layout import RUN, Layout
-from lakefit.dataset.publish import STAGING_PREFIX, read_json
+from lakefit.dataset.layout import ARTIFACT, RUN, Layout
+from lakefit.dataset.manifest import MANIFEST
+from lakefit.dataset.object_path import AnyPath
+from lakefit.dataset.publish import read_json, remove_version
 from lakefit.run.record import used_before
 
 
-def old_versions(pipeline: Pipeline, now: float | None = None) -> list[Path]:
+def old_versions(pipeline: Pipeline, now: float | None = None) -> list[AnyPath]:
     """Return the datasets, runs and artifacts beyond the newest `output.keep` of each; a run before its dataset.
 
     now: seconds since 1970.
@@ -34,24 +34,23 @@ def old_versions(pipeline: Pipeline, now: float | None = None) -> list[Path]:
     return [*runs, *artifacts, *datasets]
 
 
-def remove_old(pipeline: Pipeline, now: float | None = None) -> list[Path]:
+def remove_old(pipeline: Pipeline, now: float | None = None) -> list[AnyPath]:
     """Remove the old versions and return them. The caller holds the lock."""
     paths = old_versions(pipeline, now)
     for path in paths:
-        # Gone in one step: nobody sees half of a version.
-        grave = path.with_name(f"{STAGING_PREFIX}removed-{path.name}")
-        path.rename(grave)
-        shutil.rmtree(grave, ignore_errors=True)
+        remove_version(path, _MARKERS[path.parent.name])
     return paths
 
 
-def _removable(folder: Path, in_use: set[object], keep: int, young: float) -> Iterator[Path]:
+_MARKERS = {"datasets": MANIFEST, "runs": RUN, "artifacts": ARTIFACT}
+
+
+def _removable(folder: AnyPath, in_use: set[object], keep: int, young: float) -> Iterator[AnyPath]:
     """Yield what is neither in use nor among the newest `keep` nor younger than `young`."""
     if not folder.is_dir():
         return
-    dated = sorted(
-        ((path.stat().st_mtime, path) for path in folder.iterdir() if not path.name.startswith(".")), reverse=True
-    )
-    for modified, path in dated[keep:]:
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    dated = sorted(((path.stat().st_mtime, path.name, path) for path in paths), reverse=True)
+    for modified, _, path in dated[keep:]:
         if path.name not in in_use and modified < young:
             yield path

@@ -5,7 +5,9 @@ from typing import Any
 
 from lakefit.config import load_pipeline
 from lakefit.console import Console
+from lakefit.dataset.conditional import look, replace
 from lakefit.dataset.layout import ARTIFACT, ROLLED_BACK, RUN, Layout
+from lakefit.dataset.object_path import matching
 from lakefit.dataset.publish import ensure_writable, read_json, write_json
 from lakefit.errors import InputError
 from lakefit.run.lock import run_lock
@@ -34,6 +36,7 @@ def rollback(path: str, overrides: tuple[str, ...], to: str | None, console: Con
             raise InputError(f"{relative(layout.current)}: nothing is in use yet. Run `lakefit run {path}` first.")
         ensure_writable(layout.root)
         with run_lock(layout.lock) as lease:
+            seen = look(layout.current)
             after = _before(layout, before) if to is None else _named(layout, to)
             record.begin(after)
             if after != before:
@@ -41,7 +44,7 @@ def rollback(path: str, overrides: tuple[str, ...], to: str | None, console: Con
                     _mark(layout, before["run"])
                 _unmark(layout, after["run"])
                 lease.check()
-                write_json(layout.current, after)
+                replace(layout.current, after, seen)
     return before, after
 
 
@@ -67,8 +70,9 @@ def _named(layout: Layout, to: str) -> Use:
 
 def _exported(layout: Layout) -> list[Use]:
     """Return what can be taken into use, oldest first."""
-    files = sorted((layout.root / "artifacts").glob(f"[!.]*/{ARTIFACT}"), key=lambda path: path.stat().st_mtime_ns)
-    described = [found for found in map(read_json, files) if found is not None]
+    files = matching(layout.root / "artifacts", f"[!.]*/{ARTIFACT}")
+    files.sort(key=lambda path: path.stat().st_mtime_ns)
+    described = [found for file in files if (found := read_json(file)) is not None]
     uses = [{"dataset": one["dataset"], "run": one["run"], "artifact": one["fingerprint"]} for one in described]
     return [use for use in uses if is_whole(layout, use)]
 

@@ -1,17 +1,16 @@
 """The stages as a run executes them: what is not current, in order, under the lock, written down in run.json."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakefit.config import Pipeline
 from lakefit.config.pipeline import Score
 from lakefit.console import Console
+from lakefit.dataset.conditional import look, replace
 from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.drift import stability_index
 from lakefit.dataset.layout import (
@@ -27,7 +26,8 @@ from lakefit.dataset.layout import (
     Layout,
 )
 from lakefit.dataset.manifest import MANIFEST, read_manifest
-from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, write_json
+from lakefit.dataset.object_path import AnyPath, any_path, matching
+from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, remove_tree, write_json
 from lakefit.errors import ContractError, GateError, InputError, LakefitError, text_of
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.launch.stop import Stop
@@ -50,6 +50,8 @@ from lakefit.run.retention import old_versions, remove_old
 from lakefit.run.validate import Validated, validate
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from lakefit.train.stage import TrainJob
 
 
@@ -191,7 +193,7 @@ def _check_use(run: Run, only: StageName | None) -> None:
 def _forget_training(run: Run) -> None:
     """Remove what was trained and kept of this run; what is exported stays in use until there is a new one."""
     for name in (CHECKPOINTS, TENSORBOARD, PREDICTIONS):
-        shutil.rmtree(run.run_dir / name, ignore_errors=True)
+        remove_tree(run.run_dir / name)
     for name in (WEIGHTS, HISTORY, METRICS):
         (run.run_dir / name).unlink(missing_ok=True)
 
@@ -237,6 +239,7 @@ def _prepare(run: Run) -> None:
     valid = run.valid
     job = Job(run.pipeline, valid.source, valid.inputs, run.prints.dataset, run.dataset_dir, excluded=valid.excluded)
     with spark_session() as spark:
+        _warn_of_memory(run, spark)
         manifest = prepare(spark, job)
     for file in manifest.excluded:
         run.console.event("excluded", f"excluded: {file.reason} ({file.bytes:,} bytes)", **file.model_dump())
@@ -264,13 +267,13 @@ def _train(run: Run) -> None:
     run.trouble = train(train_job(run), run.console, run.stop)
 
 
-def unfinished_runs(run_dir: Path, prints: Fingerprints) -> list[str]:
+def unfinished_runs(run_dir: AnyPath, prints: Fingerprints) -> list[str]:
     """Return a sentence for each run beside this one that has a checkpoint and was never finished, where this one has
     none to go on from: whoever expects to go on should know what has changed."""
     if any((run_dir / CHECKPOINTS).glob("*.npz")):
         return []
     said = []
-    for checkpoints in sorted(run_dir.parent.glob(f"*/{CHECKPOINTS}")):
+    for checkpoints in matching(run_dir.parent, f"*/{CHECKPOINTS}"):
         other = checkpoints.parent
         if other == run_dir or (other / WEIGHTS).is_file() or not any(checkpoints.glob("*.npz")):
             continue
@@ -351,7 +354,7 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
             f"{relative(run.layout.current)}: no exported model is in use. Run `lakefit run {run.valid.source.path}` "
             "first."
         )
-    output = Path(section.output)
+    output = any_path(section.output)
     ensure_ours(output)
     ensure_writable(output.parent)
     # Source and clean as they were at export, and side tables from where they are now.
@@ -359,8 +362,17 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
     inputs = score_inputs(shipped, section.input)
     wanted = score_fingerprint(in_use, inputs)
     with run.stop.listening(), spark_session() as spark:
+        _warn_of_memory(run, spark)
         counts = score(spark, ScoreJob(shipped.pipeline, shipped.source, inputs, artifact_dir, output, wanted))
     return {**counts, "artifact": in_use}
+
+
+def _warn_of_memory(run: Run, spark: "SparkSession") -> None:
+    from lakefit.prepare.cluster import memory_problem
+
+    problem = memory_problem(lambda name: spark.conf.get(name, None))
+    if problem is not None:
+        run.console.event("warning", problem)
 
 
 def _note(run: Run, stage: StageName, state: str, **fields: Any) -> None:
@@ -441,10 +453,11 @@ def _found(run: Run) -> dict[str, Any]:
 
 def _set_current(run: Run, lease: Lease) -> None:
     """Name what is in use now, last and in one write. Raises LakefitError where the lock is another run's by now."""
+    seen = look(run.layout.current)
     lease.check()
     found = _found(run)
-    if found != (read_json(run.layout.current) or {}):
-        write_json(run.layout.current, found)
+    if found != seen.value:
+        replace(run.layout.current, found, seen)
 
 
 def _remove_old(run: Run) -> None:
@@ -469,6 +482,6 @@ def summary(run: Run) -> dict[str, Any]:
         paths |= {"run": relative(run.run_dir), "tensorboard": relative(run.run_dir / TENSORBOARD)}
     if run.artifact_dir.is_dir() and run.kept_out() is None:
         paths["artifact"] = relative(run.artifact_dir)
-    if run.pipeline.score is not None and Path(run.pipeline.score.output).is_dir():
-        paths["predictions"] = relative(Path(run.pipeline.score.output))
+    if run.pipeline.score is not None and any_path(run.pipeline.score.output).is_dir():
+        paths["predictions"] = relative(any_path(run.pipeline.score.output))
     return {**fields, "in_use": read_json(run.layout.current) or {}, "paths": paths}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from urllib.parse import unquote
 
 from lakefit.config import Pipeline, PipelineSource, Problem, load_pipeline, nearest
@@ -25,6 +24,7 @@ from lakefit.dataset.inputs import (
     merged_columns,
     partition_folders,
 )
+from lakefit.dataset.object_path import AnyPath, any_path
 from lakefit.dataset.publish import ensure_ours
 from lakefit.errors import InputError
 
@@ -40,7 +40,7 @@ class Validated:
     overrides: tuple[str, ...] = ()
 
 
-def validate(path: str | Path, overrides: tuple[str, ...] = (), *, to_train: bool = True) -> Validated:
+def validate(path: str | AnyPath, overrides: tuple[str, ...] = (), *, to_train: bool = True) -> Validated:
     """Return the validated pipeline. Raises InputError with every problem found, one a line.
 
     to_train: false for scoring alone, which needs no code of the model's.
@@ -94,7 +94,7 @@ def _score_problems(table: Table, score: Score) -> list[Problem]:
     except InputError as error:
         problems.append(Problem(key, str(error)))
     try:
-        ensure_ours(Path(score.output))
+        ensure_ours(any_path(score.output))
     except InputError as error:
         problems.append(Problem(("score", "output"), str(error)))
     return [Problem(problem.key[:2], problem.message) for problem in problems]

@@ -1,9 +1,8 @@
 """The exported model inside Spark's Python workers: batches of cleaned rows in, Parquet files out."""
 
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,10 @@ from numpy.typing import NDArray
 from lakefit.config.features import Features
 from lakefit.config.sql import ROW
 from lakefit.dataset.features import LabelFeature
+from lakefit.dataset.mirror import mirrored
+from lakefit.dataset.object_path import AnyPath, any_path
 from lakefit.dataset.predictions import by_label, prediction_columns
+from lakefit.dataset.publish import new_file
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.features import model_inputs
@@ -31,10 +33,12 @@ _loaded: dict[str, Predict] = {}
 
 @dataclass(frozen=True, slots=True)
 class ScorePlan:
-    """All that a task needs: where the model is, where its files go, what it predicts, what stands beside that."""
+    """All that a task needs: where the model is, where its files go, what their names end in, what it predicts, what
+    stands beside that."""
 
     model: str
     target: str
+    suffix: str
     features: Features
     labels: tuple[LabelFeature, ...]
     keys: tuple[str, ...]
@@ -50,13 +54,16 @@ def score_partition(batches: Iterable[pa.RecordBatch], plan: ScorePlan) -> Itera
 
     context = TaskContext.get()
     number = context.partitionId() if context is not None else 0
-    scored = _File(os.path.join(plan.target, f"part-{number:05d}.parquet"))
-    rejects = _File(os.path.join(plan.target, REJECTS, f"part-{number:05d}.parquet"))
+    name = f"part-{number:05d}{plan.suffix}.parquet"
+    target = any_path(plan.target)
+    scored, rejects = _File(target / name), _File(target / REJECTS / name)
     counts = {"arrived": [0, 0, 0], "headers": 0}
     for batch in batches:
         for start in range(0, batch.num_rows, BATCH_ROWS):
             _score_rows(pa.Table.from_batches([batch.slice(start, BATCH_ROWS)]), plan, scored, rejects, counts)
-    result = {**counts, "scored": scored.close(), "rejected": rejects.close()}
+    rows = {name: scored.close(), f"{REJECTS}/{name}": rejects.close()}
+    files = {file: count for file, count in rows.items() if count}
+    result = {**counts, "scored": rows[name], "rejected": rows[f"{REJECTS}/{name}"], "files": files}
     yield pa.RecordBatch.from_pydict({"result": pa.array([json.dumps(result)])})
 
 
@@ -97,7 +104,8 @@ def _model(path: str) -> Predict:
             tf.config.threading.set_intra_op_parallelism_threads(1)
             tf.config.threading.set_inter_op_parallelism_threads(1)
         # Without Keras, and without the user's code that the model may have been made of.
-        model = tf.saved_model.load(path)
+        with mirrored(any_path(path)) as folder:
+            model = tf.saved_model.load(str(folder.local))
 
         def predict(arrays: dict[str, NDArray[Any]]) -> Any:
             found = model.serve({name: tf.constant(array) for name, array in arrays.items()})
@@ -110,9 +118,9 @@ def _model(path: str) -> Predict:
 class _File:
     """A Parquet file written in pieces under a name of its own and renamed at the end; none where no row came."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self._path = path
-        self._temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}")
+        self._open = ExitStack()
         self._writer: pq.ParquetWriter | None = None
         self._rows = 0
 
@@ -120,8 +128,8 @@ class _File:
         if not len(rows):
             return
         if self._writer is None:
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            self._writer = pq.ParquetWriter(self._temporary, rows.schema)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._open.enter_context(new_file(self._path)), rows.schema)
         self._writer.write_table(rows)
         self._rows += len(rows)
 
@@ -129,5 +137,5 @@ class _File:
         """Publish the file; return its rows."""
         if self._writer is not None:
             self._writer.close()
-            os.replace(self._temporary, self._path)
+            self._open.close()
         return self._rows

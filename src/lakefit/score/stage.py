@@ -1,10 +1,11 @@
 """`score`: the rows of any raw files of the pipeline's source, with their probabilities, as Parquet."""
 
 import json
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import Observation, SparkSession
@@ -17,6 +18,7 @@ from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.inputs import InputFile, check_unchanged
 from lakefit.dataset.layout import ARTIFACT, SAVED_MODEL, SCORE
+from lakefit.dataset.object_path import AnyPath, ObjectPath, address_of
 from lakefit.dataset.publish import ensure_ours, read_json, remove_staging, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.cluster import local_folder
@@ -31,8 +33,8 @@ class ScoreJob:
     pipeline: Pipeline
     source: PipelineSource
     inputs: Mapping[str, Sequence[InputFile]]
-    artifact: Path
-    output: Path
+    artifact: AnyPath
+    output: AnyPath
     fingerprint: str
 
 
@@ -47,13 +49,13 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
     """Write `_row`, the keys, the prediction and versions of each row; return the counts, also in `_score.json`.
 
     Rows are neither deduplicated nor rejected by rules; lines that do not parse go to `_rejects/`, which readers of
-    Parquet folders pass over. The folder appears by one rename, when all rows are accounted for.
+    Parquet folders pass over. The folder appears by one rename, when all rows are accounted for. In an object store,
+    where there is none, `_score.json` is written last and names the files that count.
 
     Raises:
         InputError: the output is a folder that `score` did not write; the query loses or multiplies rows.
     """
     ensure_ours(job.output)
-    remove_staging(job.output.parent, job.output.name)
     features = job.pipeline.features
     keys = score_keys(job.pipeline)
     description = read_json(job.artifact / ARTIFACT)
@@ -64,10 +66,12 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
     rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     needed = [F.col(f"`{name}`") for name in dict.fromkeys((ROW, *features.columns, *keys))]
     local = local_folder(spark)
-    with staged_folder(job.output) as folder, full_disk_named(job.output.parent, local):
+    suffix = f"-{uuid.uuid4().hex[:8]}" if isinstance(job.output, ObjectPath) else ""
+    with _scored_folder(job.output, suffix) as folder, full_disk_named(job.output.parent, local):
         plan = ScorePlan(
-            model=str((job.artifact / SAVED_MODEL).absolute()),
-            target=str(folder.absolute()),
+            model=address_of(job.artifact / SAVED_MODEL),
+            target=address_of(folder),
+            suffix=suffix,
             features=features,
             labels=labels,
             keys=keys,
@@ -86,8 +90,29 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
         arrived = [tuple(count["arrived"]) for count in counts]
         check_identities(spark, job.pipeline, job.source, job.inputs, observation, arrived)
         summary = _account(job, counts)
-        write_json(folder / SCORE, {"fingerprint": job.fingerprint, "artifact": description["fingerprint"], **summary})
+        files = {file: rows for count in counts for file, rows in count["files"].items()}
+        about = {"fingerprint": job.fingerprint, "artifact": description["fingerprint"]}
+        write_json(folder / SCORE, {**about, **summary, "files": dict(sorted(files.items()))})
     return summary
+
+
+@contextmanager
+def _scored_folder(output: AnyPath, suffix: str) -> Iterator[AnyPath]:
+    """Yield the folder to write into. suffix: in an object store, what the names of this run's files end in; those of
+    an earlier one stay until these are whole."""
+    if not isinstance(output, ObjectPath):
+        remove_staging(output.parent, output.name)
+        with staged_folder(output, SCORE) as folder:
+            yield folder
+        return
+    done = False
+    try:
+        yield output
+        done = True
+    finally:
+        for path, _ in list(output.files()):
+            if path.name != SCORE and path.stem.endswith(suffix) != done:
+                path.unlink(missing_ok=True)
 
 
 def _account(job: ScoreJob, counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from lakefit.dataset.manifest import read_manifest
+from lakefit.dataset.object_path import any_path
 from lakefit.errors import LakefitError
 from lakefit.launch.quiet import import_tensorflow_quietly
 
@@ -51,7 +52,7 @@ def check_model(question: Question) -> Answer:
         built = build_model(data, pipeline.train, source)
         build_callbacks(pipeline.train, built.logged, source)
         if pipeline.train.warm_start is not None:
-            artifact_description(Path(pipeline.train.warm_start), data, source)
+            artifact_description(any_path(pipeline.train.warm_start), data, source)
     except NotLearnedError as error:
         return Answer(problem=None, put_off=str(error))
     except LakefitError as error:

@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lakefit.dataset.publish import write_atomically
+from lakefit.dataset.object_path import AnyPath, matching
+from lakefit.dataset.publish import move_aside, write_atomically
 from lakefit.errors import LakefitError
 
 _DIGITS = 16
@@ -47,7 +48,7 @@ class Checkpoint:
     batch: int
     meta: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
-    path: Path = field(default=Path())
+    path: AnyPath = field(default=Path())
 
 
 def keeps_its_state(callback: keras.callbacks.Callback) -> bool:
@@ -120,12 +121,19 @@ class CheckpointFolder:
     failed: why a checkpoint could not be written, None where all were.
     """
 
-    def __init__(self, folder: Path, keep: int, failed: Callable[[Exception], None]) -> None:
-        """failed: called, by the thread, with what went wrong."""
+    def __init__(
+        self,
+        folder: AnyPath,
+        keep: int,
+        failed: Callable[[Exception], None],
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """failed: called, by the thread, with what went wrong. before: called before each checkpoint is written."""
         self.folder = folder
         self.failed: Exception | None = None
         self._keep = keep
         self._say_failed = failed
+        self._before = before
         self._changed = threading.Condition()
         self._waiting: list[Checkpoint] = []
         self._best_epoch: int | None = None
@@ -150,7 +158,7 @@ class CheckpointFolder:
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and not self._writing)
 
-    def newest(self, damaged: Callable[[Path], None]) -> Checkpoint | None:
+    def newest(self, damaged: Callable[[AnyPath], None]) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, or None. damaged: called with each newer one that is not, which
         is called `.damaged` from then on."""
         for path in reversed(self._files()):
@@ -159,11 +167,11 @@ class CheckpointFolder:
                 return found
             damaged(path)
             with suppress(OSError):
-                path.rename(f"{path}.damaged")
+                move_aside(path, f"{path.name}.damaged")
         return None
 
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("epoch-*-batch-*.npz"))
+    def _files(self) -> list[AnyPath]:
+        return matching(self.folder, "epoch-*-batch-*.npz")
 
     def _write_all(self) -> None:
         while True:
@@ -183,6 +191,7 @@ class CheckpointFolder:
                     self._changed.notify_all()
 
     def _write(self, checkpoint: Checkpoint, best_epoch: int | None) -> None:
+        self._before()
         sink = io.BytesIO()
         meta = {"epoch": checkpoint.epoch, "batch": checkpoint.batch, **checkpoint.meta}
         np.savez(sink, allow_pickle=False, meta=np.array(json.dumps(meta)), **checkpoint.arrays)
@@ -196,7 +205,7 @@ class CheckpointFolder:
                 old.unlink()
 
 
-def _read(path: Path) -> Checkpoint | None:
+def _read(path: AnyPath) -> Checkpoint | None:
     """Return a checkpoint, or None where it is damaged."""
     try:
         content = path.read_bytes()

@@ -1,10 +1,8 @@
 """`train`: fit the model on the training split, watch it on the validation split, end with its weights on disk."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,7 +14,9 @@ from lakefit.console import Console
 from lakefit.dataset.disk import FULL
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, TENSORBOARD, WEIGHTS
 from lakefit.dataset.manifest import Manifest
-from lakefit.dataset.publish import write_json
+from lakefit.dataset.mirror import Mirror, mirrored
+from lakefit.dataset.object_path import AnyPath
+from lakefit.dataset.publish import local_file, new_file, write_json
 from lakefit.errors import InputError, StoppedError
 from lakefit.feed.split import SplitFeed
 from lakefit.feed.tf_data import ReadAhead
@@ -49,8 +49,8 @@ class TrainJob:
     pipeline: Pipeline
     source: PipelineSource
     manifest: Manifest
-    dataset_dir: Path
-    run_dir: Path
+    dataset_dir: AnyPath
+    run_dir: AnyPath
     fingerprint: str
 
 
@@ -64,6 +64,11 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
         ConfigError: what the pipeline file names is none of Keras's. FeedError: an epoch was not delivered whole.
         InputError: there is a checkpoint of something else. StoppedError: as `stop` asked, with a checkpoint.
     """
+    with mirrored(job.run_dir / TENSORBOARD) as logs:
+        return _train(job, console, stop, logs)
+
+
+def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror) -> str | None:
     section = job.pipeline.train
     epochs = section.fit.epochs
     keras.utils.clear_session()
@@ -87,7 +92,8 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
         text = f"no checkpoint could be written, and training goes on without: {error}"
         console.event("checkpoint_failed", text, reason=str(error))
 
-    folder = CheckpointFolder(job.run_dir / CHECKPOINTS, section.checkpoint.keep, no_checkpoint)
+    # A checkpoint says how much of the curves goes with it.
+    folder = CheckpointFolder(job.run_dir / CHECKPOINTS, section.checkpoint.keep, no_checkpoint, before=logs.push)
     about = about_run(job, training, devices.num_replicas_in_sync)
     found = folder.newest(
         lambda path: console.event("damaged", f"{path}: is damaged (its checksum differs): the one before is taken")
@@ -113,7 +119,7 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
         # All but the validation of an epoch.
         training.epoch, training.first_batch = training.epoch + 1, 0
     curves = Curves(
-        job.run_dir / TENSORBOARD,
+        logs.local,
         Probe(built, SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=PROBED, shuffle=False)),
         histograms=section.tensorboard.histograms,
         settings=flat(section.model_dump(mode="json", include={"compile", "fit", "model", "seed", "dtype_policy"})),
@@ -148,7 +154,7 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
         before_validation=keeper.before_validation,
         after_validation_steps=keeper.after_validation_steps,
     )
-    profile = profiled(all_callbacks, steps, profile_of, job.run_dir / TENSORBOARD)
+    profile = profiled(all_callbacks, steps, profile_of, logs.local)
     with console.progress("train", training.batches * epochs, lambda: _progress(keeper, epochs)):
         try:
             with stop.deferred(), meter.looking(), profile:
@@ -174,6 +180,10 @@ def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
             folder.flush()
     if stop.asked:
         raise StoppedError("Stopped after the last epoch, as asked; a checkpoint holds all of it.")
+    try:
+        logs.push()
+    except OSError as error:
+        curves.say_failed(error)
     write_json(job.run_dir / HISTORY, keeper.history)
     _save_weights(model, job.run_dir / WEIGHTS)
     if folder.failed is None:
@@ -277,15 +287,15 @@ def load_trained(job: TrainJob) -> keras.Model:
     built = build_model(describe(job.pipeline, job.manifest), job.pipeline.train, job.source)
     # Else the optimizer would be looked for in the file, and belong to what is exported.
     built.model.optimizer, built.model.compiled = None, False
-    built.model.load_weights(job.run_dir / WEIGHTS)
+    with local_file(job.run_dir / WEIGHTS) as weights:
+        built.model.load_weights(weights)
     return built.predictor()
 
 
-def _save_weights(model: keras.Model, path: Path) -> None:
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+def _save_weights(model: keras.Model, path: AnyPath) -> None:
     model.optimizer = None  # its state is two or three times the weights, and of no use any more
-    model.save_weights(temporary)
-    os.replace(temporary, path)
+    with new_file(path) as temporary:
+        model.save_weights(temporary)
 
 
 def _progress(keeper: Keeper, epochs: int) -> tuple[int, str, dict[str, Any]]:

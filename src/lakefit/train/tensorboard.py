@@ -71,8 +71,13 @@ class Curves(keras.callbacks.Callback):
         except Exception as error:
             # A full disk, or a model that can't be looked at so: no reason to end its training.
             self.findings = None
-            self._failed(error)
-            self._failed = None
+            self.say_failed(error)
+
+    def say_failed(self, error: Exception) -> None:
+        """Say, once, that the curves could not be written."""
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            failed(error)
 
     def _look(self) -> None:
         several = self.model.distribute_strategy.num_replicas_in_sync > 1

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,7 +13,8 @@ from lakefit.config.file import Key
 from lakefit.config.train import Train
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.layout import ARTIFACT, WEIGHTS
-from lakefit.dataset.publish import read_json
+from lakefit.dataset.object_path import AnyPath, any_path
+from lakefit.dataset.publish import local_file, read_json
 from lakefit.train.inputs import DatasetDescription, embedding_name
 from lakefit.train.model import BuiltModel, build_model
 
@@ -31,7 +31,7 @@ def warm_start(built: BuiltModel, train: Train, source: PipelineSource) -> int:
         ConfigError: there is no such artifact, or it is of other features, labels or layers.
     """
     assert train.warm_start is not None
-    folder, new = Path(train.warm_start), built.description
+    folder, new = any_path(train.warm_start), built.description
     old = artifact_description(folder, new, source)
     for what, before, now in (
         ("labels", _labels(old), _labels(new)),
@@ -52,7 +52,8 @@ def warm_start(built: BuiltModel, train: Train, source: PipelineSource) -> int:
         with warnings.catch_warnings():
             # Of layers that the file does not have, Keras only warns.
             warnings.simplefilter("error", UserWarning)
-            first.load_weights(folder / WEIGHTS)
+            with local_file(folder / WEIGHTS) as weights:
+                first.load_weights(weights)
     except (OSError, ValueError, KeyError, UserWarning) as error:
         message = f"{folder / WEIGHTS}: the weights do not fit the model: {str(error).strip().splitlines()[0]}"
         raise source.error(Problem(_KEY, message)) from error
@@ -81,7 +82,7 @@ def warm_start(built: BuiltModel, train: Train, source: PipelineSource) -> int:
     return unknown
 
 
-def artifact_description(folder: Path, new: DatasetDescription, source: PipelineSource) -> DatasetDescription:
+def artifact_description(folder: AnyPath, new: DatasetDescription, source: PipelineSource) -> DatasetDescription:
     """Return what the model of an artifact was told of its dataset. Raises ConfigError where it is no artifact."""
     found = read_json(folder / ARTIFACT)
     if found is None or not (folder / WEIGHTS).is_file():
@@ -125,5 +126,5 @@ def _is_own_embedding(layer: Any, ours: Mapping[str, Any]) -> bool:
     return isinstance(layer, keras.layers.Embedding) and layer.name not in ours
 
 
-def _other(folder: Path, what: str, before: Any, now: Any, source: PipelineSource) -> Exception:
+def _other(folder: AnyPath, what: str, before: Any, now: Any, source: PipelineSource) -> Exception:
     return source.error(Problem(_KEY, f"{folder}: is of other {what}: there {before}; here {now}"))

@@ -1,0 +1,318 @@
+"""Paths in an object store, with pathlib's names for what is done with them; a path of this machine stays a Path."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from pyarrow import fs
+
+from lakefit.errors import CREDENTIALS_ADVICE, InputError, without_credentials
+
+Result = TypeVar("Result")
+
+STORE_ERRORS = (OSError, ValueError, pa.ArrowException)
+
+# Waits after reads that failed. pyarrow has then tried each some thirty times, within some seconds.
+_WAITS_S = (1.0, 4.0, 15.0, 45.0)
+# s3a and s3n are Hadoop's names, which Spark wants.
+_ADDRESS = re.compile(r"(?:s3[an]?|gs|gcs|abfss?)://(?P<bucket>[^/?]+)(?P<key>/[^?]*)?(?P<query>\?.*)?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """As os.stat_result: size in bytes, modification time in seconds and nanoseconds since 1970."""
+
+    st_size: int
+    st_mtime_ns: int
+
+    @property
+    def st_mtime(self) -> float:
+        return self.st_mtime_ns / 1e9
+
+
+class ObjectPath:
+    """A file or folder of an object store that pyarrow knows: s3://, gs://, abfss://.
+
+    Each write is of one object, whole: readers see the old or the new. There are no folders, only names that begin
+    alike; nothing can be renamed. As text it has no query (`?endpoint_override=host:port` and what else pyarrow takes),
+    which `address` has.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Raises InputError: the address is wrong, or holds credentials."""
+        shown = without_credentials(address)
+        if shown != address:
+            raise InputError(f"{shown.split('?')[0]}: {CREDENTIALS_ADVICE}")
+        found = _ADDRESS.fullmatch(address)
+        if found is None:
+            raise InputError(
+                f"{address}: no address of a store that can be read: expected s3://bucket/folder, gs://bucket/folder "
+                "or abfss://container@account/folder, as text."
+            )
+        scheme = address.partition("://")[0]
+        self._root = f"{'s3' if scheme.startswith('s3') else scheme}://{found['bucket']}"
+        self._parts = tuple(part for part in (found["key"] or "").split("/") if part)
+        self._query = found["query"] or ""
+
+    def __str__(self) -> str:
+        return "/".join((self._root, *self._parts))
+
+    def __repr__(self) -> str:
+        return f"ObjectPath({self.address!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectPath) and self.address == other.address
+
+    def __lt__(self, other: "ObjectPath") -> bool:
+        return self.address < other.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __truediv__(self, name: "str | Path") -> "ObjectPath":
+        return self._with(*self._parts, *str(name).split("/"))
+
+    def _with(self, *parts: str) -> "ObjectPath":
+        return ObjectPath("/".join((self._root, *(part for part in parts if part))) + self._query)
+
+    @property
+    def address(self) -> str:
+        """The address with its query, of which this path can be made again."""
+        return f"{self}{self._query}"
+
+    @property
+    def bucket(self) -> str:
+        return self._root.partition("://")[2]
+
+    @property
+    def key(self) -> str:
+        return "/".join(self._parts)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What the query says."""
+        return dict(pair.partition("=")[::2] for pair in self._query.removeprefix("?").split("&") if pair)
+
+    @property
+    def name(self) -> str:
+        return self._parts[-1] if self._parts else ""
+
+    @property
+    def stem(self) -> str:
+        return self.name.rpartition(".")[0] or self.name
+
+    @property
+    def parent(self) -> "ObjectPath":
+        return self._with(*self._parts[:-1])
+
+    def with_name(self, name: str) -> "ObjectPath":
+        return self.parent / name
+
+    def relative_to(self, other: "ObjectPath") -> str:
+        return "/".join(self._parts[len(other._parts) :])
+
+    def absolute(self) -> "ObjectPath":
+        return self
+
+    def check(self) -> None:
+        """Raise InputError where no store has such an address."""
+        self._store()
+
+    def exists(self) -> bool:
+        return bool(self._info().type != fs.FileType.NotFound)
+
+    def is_file(self) -> bool:
+        return bool(self._info().type == fs.FileType.File)
+
+    def is_dir(self) -> bool:
+        return any(self._listed(recursive=False))
+
+    def stat(self) -> Stat:
+        """Return size and time of a file; of a folder the time of the newest file right in it.
+
+        Raises FileNotFoundError.
+        """
+        info = self._info()
+        if info.type == fs.FileType.File:
+            return Stat(info.size, info.mtime_ns)
+        times = [info.mtime_ns for info in self._listed(recursive=False) if info.type == fs.FileType.File]
+        if not times:
+            raise FileNotFoundError(f"{self}: there is no such file")
+        return Stat(0, max(times))
+
+    def iterdir(self) -> "Iterator[ObjectPath]":
+        """Yield what lies right in a folder, by name. Raises FileNotFoundError where nothing does."""
+        names = sorted(info.base_name for info in self._listed(recursive=False))
+        if not names:
+            raise FileNotFoundError(f"{self}: there is no such folder")
+        return (self / name for name in names)
+
+    def glob(self, pattern: str) -> "Iterator[ObjectPath]":
+        """Yield what matches a pattern of names, by name."""
+        first, _, rest = pattern.partition("/")
+        if any(mark in first for mark in "*?["):
+            found = [self / info.base_name for info in self._listed(recursive=False)]
+            matching = sorted(path for path in found if fnmatchcase(path.name, first))
+        else:
+            matching = [self / first]
+        for path in matching:
+            if rest:
+                yield from path.glob(rest)
+            elif path.exists():
+                yield path
+
+    def files(self) -> "Iterator[tuple[ObjectPath, Stat]]":
+        """Yield all files below a folder, by name, with their sizes and times."""
+        start = len(self._store()[1]) + 1
+        for info in sorted(self._listed(recursive=True), key=lambda info: str(info.path)):
+            if info.type == fs.FileType.File:
+                yield self / info.path[start:], Stat(info.size, info.mtime_ns)
+
+    def open_input(self) -> pa.NativeFile:
+        """Open for reading anywhere in it. Raises FileNotFoundError, OSError."""
+        files, path = self._store()
+        return files.open_input_file(path)
+
+    def read_bytes(self) -> bytes:
+        with again(self.open_input) as file:
+            # Not `read`, which asks in pieces.
+            return bytes(again(lambda: file.read_at(file.size(), 0)))
+
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self.read_bytes().decode(encoding, errors)
+
+    def write_bytes(self, content: bytes) -> None:
+        """Replace what the object holds."""
+        files, path = self._store()
+
+        def write() -> None:
+            with files.open_output_stream(path) as file:
+                file.write(content)
+
+        again(write)
+
+    def open_output(self) -> pa.NativeFile:
+        """Open for writing; the object is there once the stream is closed."""
+        files, path = self._store()
+        return files.open_output_stream(path)
+
+    def upload(self, source: Path) -> None:
+        """Replace what the object holds by a file of this machine; memory is bounded."""
+        files, path = self._store()
+        again(
+            lambda: fs.copy_files(
+                str(source), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=files
+            )
+        )
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        files, path = self._store()
+        try:
+            files.delete_file(path)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def remove_tree(self) -> None:
+        """Remove all that lies below, if anything does."""
+        files, path = self._store()
+        if self.is_dir():
+            files.delete_dir(path)
+
+    def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
+        """Do nothing: there are no folders."""
+
+    def _info(self) -> Any:
+        files, path = self._store()
+        return again(lambda: files.get_file_info(path))
+
+    def _listed(self, *, recursive: bool) -> Any:
+        files, path = self._store()
+        return again(lambda: files.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True)))
+
+    def _store(self) -> tuple[fs.FileSystem, str]:
+        """Return the store, and what this path is called there."""
+        files, base = _file_system(f"{self._root}{self._query}")
+        return files, "/".join((base, *self._parts))
+
+
+AnyPath = Path | ObjectPath
+
+
+def any_path(path: str | AnyPath) -> AnyPath:
+    """Return a path of this machine, or of an object store where it is an address. Raises InputError: a wrong one."""
+    if isinstance(path, ObjectPath):
+        return path
+    return ObjectPath(str(path)) if is_address(path) else Path(path)
+
+
+def is_address(path: str | AnyPath) -> bool:
+    """Say whether a path is the address of an object store, and not one of this machine."""
+    return re.match(r"(?i)([a-z][a-z0-9+.-]+://|(s3[an]?|gc?s|abfss?|hdfs):/)", str(path)) is not None
+
+
+def matching(folder: AnyPath, pattern: str) -> list[AnyPath]:
+    """Return what matches a pattern below a folder, by name."""
+    found: list[AnyPath] = list(folder.glob(pattern))
+    return sorted(found, key=str)
+
+
+def open_input(path: AnyPath) -> pa.NativeFile:
+    """Open a file for reading anywhere in it. Raises FileNotFoundError, OSError."""
+    return path.open_input() if isinstance(path, ObjectPath) else fs.LocalFileSystem().open_input_file(str(path))
+
+
+def stats(addresses: Sequence[str]) -> list[Stat | None]:
+    """Return size and time of many objects of a store, None for one that is not there; they are asked for at once."""
+    if not addresses:
+        return []
+    paths = [ObjectPath(address) for address in addresses]
+    files, _ = paths[0]._store()
+    found = again(lambda: files.get_file_info([path._store()[1] for path in paths]))
+    return [Stat(info.size, info.mtime_ns) if info.type == fs.FileType.File else None for info in found]
+
+
+def address_of(path: AnyPath) -> str:
+    """Return a path as text of which `any_path` makes it again, here or on another machine."""
+    return path.address if isinstance(path, ObjectPath) else str(path.absolute())
+
+
+@lru_cache
+def _file_system(address: str) -> tuple[fs.FileSystem, str]:
+    """Return the store of a bucket's address, and the bucket's path in it."""
+    options = []
+    if address.startswith("g") and "retry_limit_seconds" not in address:
+        # It is a quarter of an hour otherwise.
+        options.append("retry_limit_seconds=60")
+    if address.startswith("s3"):
+        # A small object takes one request then, not three.
+        options.append("allow_delayed_open=true")
+    given = f"{address}{'&' if '?' in address else '?'}{'&'.join(options)}" if options else address
+    try:
+        files, base = fs.FileSystem.from_uri(given)
+    except STORE_ERRORS as error:
+        raise InputError(f"{address.split('?')[0]}: no store that can be read: {error}") from None
+    return files, base.rstrip("/")
+
+
+def again(read: Callable[[], Result]) -> Result:
+    """Return what `read` returns, which is called again, some waits apart, where it raises OSError.
+
+    A file that is not there, or may not be read, is not asked for again.
+    """
+    for wait_s in _WAITS_S:
+        try:
+            return read()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            if "ACCESS_DENIED" in str(error):
+                raise
+            time.sleep(wait_s)
+    return read()

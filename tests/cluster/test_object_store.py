@@ -1,0 +1,194 @@
+"""A pipeline whose raw files and whose output are objects: what a folder gives, by single writes of objects alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from faulty import PLAIN
+from fitting import result_of
+from lakefit.dataset.conditional import ChangedError, look, replace
+from lakefit.dataset.object_path import ObjectPath, matching
+from lakefit.errors import InputError, LakefitError
+from lakefit.run.lock import holder, run_lock
+from object_store import CREDENTIALS, ObjectStore, Operation, object_store
+from shop import parquet_bytes, write_shop
+
+EPOCHS = 40
+SCORE = "score: {{input: '{raw}/orders-1.csv', output: '{scored}', keys: [id]}}\n"
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in CREDENTIALS.items():
+            patched.setenv(name, value)
+        with object_store() as store:
+            yield store
+
+
+@pytest.fixture
+def place(store: ObjectStore, request: pytest.FixtureRequest) -> ObjectPath:
+    """A bucket of its own."""
+    name = f"bucket-{abs(hash(request.node.nodeid))}"
+    store.make(name)
+    return ObjectPath(store.address(name))
+
+
+def pipeline(raw: str, lake: str, scored: str) -> str:
+    text = PLAIN.replace("orders-*.csv", f"{raw}/orders-*.csv").replace("{path: lake,", f"{{path: '{lake}',")
+    text = text.replace("{epochs: 1, batch_size: 64}", f"{{epochs: {EPOCHS}, batch_size: 32}}")
+    return text + SCORE.format(raw=raw, scored=scored)
+
+
+def downloaded(store: ObjectStore, bucket: str, folder: Path) -> Path:
+    files, base = fs.FileSystem.from_uri(store.address(bucket))
+    folder.mkdir()
+    fs.copy_files(base, str(folder), source_filesystem=files)
+    return folder
+
+
+def test_killed_and_begun_again_a_run_on_objects_gives_what_folders_give(
+    store: ObjectStore, tmp_path: Path, lakefit: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write_shop(raw, 1500)
+    store.upload(raw, "raw")
+    store.make("lake")
+    (tmp_path / "here.yaml").write_text(pipeline(str(raw), str(tmp_path / "lake"), str(tmp_path / "scored")))
+    # Spark's spelling is understood, too.
+    (tmp_path / "there.yaml").write_text(pipeline("s3a://raw", "s3://lake/out", "s3://lake/scored"))
+    here = lakefit("run", "here.yaml", cwd=tmp_path)
+    assert here.returncode == 0, here.stderr
+
+    command = [sys.executable, "-m", "lakefit", "run", "there.yaml"]
+    first = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **store.environment}, start_new_session=True)
+    runs = ObjectPath(store.address("lake/out/shop/runs"))
+    while first.poll() is None and len(matching(runs, "*/checkpoints/*")) < 2:
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    assert not list(matching(runs.parent, "current.json"))
+    # The lock is that of a process which is gone: its lease has to run out.
+    replace(runs.parent / "lock", {}, look(runs.parent / "lock"))
+    there = lakefit("run", "there.yaml", "--json", cwd=tmp_path, env=store.environment)
+    assert there.returncode == 0, there.stderr
+    said = [json.loads(line) for line in there.stdout.splitlines()]
+    assert [event for event in said if event["event"] == "resume"]
+    again = lakefit("run", "there.yaml", "--exit-code", cwd=tmp_path, env=store.environment)
+    assert again.returncode == 10, (again.stdout, again.stderr)
+
+    lake = downloaded(store, "lake", tmp_path / "fetched") / "out/shop"
+    (local,) = (tmp_path / "lake/shop/datasets").iterdir()
+    (remote,) = (lake / "datasets").iterdir()
+    assert parquet_bytes(remote) == parquet_bytes(local)
+    (ran,), (fetched,) = (tmp_path / "lake/shop/runs").iterdir(), (lake / "runs").iterdir()
+    # Weights, history, and the points of TensorBoard's curves, none of them twice.
+    assert result_of(fetched) == result_of(ran)
+    scored = json.loads((tmp_path / "fetched/scored/_score.json").read_text())
+    assert scored["scored"] == json.loads((tmp_path / "scored/_score.json").read_text())["scored"]
+    assert {path.name for path in (tmp_path / "fetched/scored").glob("*.parquet")} == {
+        name for name in scored["files"] if "/" not in name
+    }
+    _check_operations([one for one in store.operations() if one.path.startswith("/lake/")])
+
+
+def _check_operations(operations: list[Operation]) -> None:
+    """What was published, by single writes of objects: what says that a folder is whole comes last."""
+    assert not [one for one in operations if one.copied], "nothing is renamed or copied"
+    written = [one.path for one in operations if one.method in ("PUT", "POST") and one.status < 300]
+    for marker in ("manifest.json", "artifact.json"):
+        (place,) = (place for place, path in enumerate(written) if path.endswith(marker))
+        folder = written[place].removesuffix(marker)
+        assert not [path for path in written[place + 1 :] if path.startswith(folder) and not path.endswith("/")]
+        assert [path for path in written[:place] if path.startswith(folder)]
+    shared = [one for one in operations if one.path.endswith(("/current.json", "/lock")) and one.method == "PUT"]
+    assert {one.path.rpartition("/")[2] for one in shared} == {"current.json", "lock"}
+    assert all(one.condition for one in shared)
+
+
+def test_an_object_is_replaced_only_as_it_was_seen(place: ObjectPath) -> None:
+    path = place / "current.json"
+    nothing = look(path)
+    assert nothing.value == {}
+    first = replace(path, {"run": "a"}, nothing)
+    with pytest.raises(ChangedError, match="somebody else"):
+        replace(path, {"run": "b"}, nothing)
+    second = replace(path, {"run": "b"}, first)
+    with pytest.raises(ChangedError):
+        replace(path, {"run": "c"}, first)
+    # The same request again, whose answer was lost.
+    assert replace(path, {"run": "b"}, first).etag == second.etag
+    path.unlink()
+    with pytest.raises(ChangedError):
+        replace(path, {"run": "c"}, second)
+
+
+def test_the_lock_is_held_by_one_run_and_taken_over_when_its_lease_has_run_out(place: ObjectPath) -> None:
+    lock = place / "shop/lock"
+    with run_lock(lock, lease_s=3) as lease:
+        lease.check()
+        assert holder(lock)["pid"] == os.getpid()
+        waited: list[str] = []
+        with pytest.raises(InputError, match="another run is writing"), run_lock(lock, waiting=waited.append):
+            pass
+        assert len(waited) == 1
+        lease.check()
+    assert holder(lock) == {}
+
+    # Of a machine that is gone: it renews no more.
+    replace(lock, {"pid": 1, "host": "gone", "since": "then", "lease_s": 2, "token": "x"}, look(lock))
+    began = time.monotonic()
+    with run_lock(lock, lease_s=3) as lease:
+        assert time.monotonic() - began > 0.5
+        # Another one has taken over meanwhile: it is found, and the lock stays the other's.
+        replace(lock, {"pid": 2, "host": "other", "since": "now", "lease_s": 60, "token": "y"}, look(lock))
+        with pytest.raises(LakefitError, match="has lost its lock"):
+            lease.check()
+    assert look(lock).value["token"] == "y"
+
+
+def test_of_runs_that_begin_at_once_one_holds_the_lock(place: ObjectPath) -> None:
+    lock, held, refused = place / "lock", [], []
+    barrier = threading.Barrier(4)
+
+    def begin() -> None:
+        barrier.wait()
+        try:
+            with run_lock(lock, lease_s=24):
+                held.append(look(lock).value["token"])
+                # Longer than the others look for signs of life.
+                time.sleep(6)
+        except InputError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=begin) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 3)
+
+
+def test_a_store_that_takes_no_notice_of_conditions_is_refused(store: ObjectStore, place: ObjectPath) -> None:
+    store.fail("careless", 100)
+    with pytest.raises(InputError, match="whatever the condition"), run_lock(place / "lock"):
+        pass
+    store.fail("careless", 0)
+
+
+def test_other_stores_and_credentials_in_an_address_are_refused() -> None:
+    with pytest.raises(InputError, match="of S3 alone"):
+        look(ObjectPath("gs://bucket/current.json"))
+    with pytest.raises(InputError, match="ends up in logs") as error:
+        ObjectPath("s3://key:sesame@bucket/lake")
+    assert "sesame" not in str(error.value)
