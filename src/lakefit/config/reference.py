@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from lakefit.config.examples import EXAMPLES
 from lakefit.config.pipeline import Pipeline
-from lakefit.config.sections import Section, explained, sections_in
+from lakefit.config.sections import Record, explained, sections_in
 
 HEAD = """# The pipeline file
 
@@ -81,7 +81,7 @@ frame = clean(frame, [Clean(column="city", text=["trim"])])  # adds the column _
 def reference() -> str:
     """Return the whole reference as Markdown."""
     parts = [HEAD]
-    seen: set[type[Section]] = set()
+    seen: set[type[Record]] = set()
     meanings = explained(Pipeline)[1]
     for name, field in Pipeline.model_fields.items():
         parts.append(f"\n## {name}\n")
@@ -93,7 +93,7 @@ def reference() -> str:
     return "".join(parts)
 
 
-def section_reference(section: type[Section], seen: set[type[Section]]) -> Iterator[str]:
+def section_reference(section: type[Record], seen: set[type[Record]]) -> Iterator[str]:
     """Yield the Markdown of a section, its keys and examples, and of those inside it that were not `seen` yet."""
     if section in seen:
         return

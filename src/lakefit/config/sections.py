@@ -10,15 +10,10 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, field_validato
 from pydantic_core import CoreSchema
 
 
-class Section(BaseModel):
-    """A frozen section. Types are strict: "20" is no number and 1 is no boolean; a list may stand for a tuple."""
+class Record(BaseModel):
+    """Frozen, and of strict types: "20" is no number and 1 is no boolean. Read as JSON, a list stands for a tuple."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _lists_are_tuples(cls, value: Any) -> Any:
-        return _as_tuple(value)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -30,7 +25,19 @@ class Section(BaseModel):
         return schema
 
 
-def explained(section: type[Section]) -> tuple[str, dict[str, str]]:
+class Section(Record):
+    """A record that a person may also write in Python, where a list may stand for a tuple as well.
+
+    This costs memory: what a validator in Python looks at is made of Python's objects before it becomes what it is.
+    """
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        return _as_tuple(value)
+
+
+def explained(section: type[Record]) -> tuple[str, dict[str, str]]:
     """Return the text of a section's docstring, and the meaning of each key by its name in a file.
 
     A part `key: …` (or `key, key: …`) begins a sentence of the docstring. A key without one means what the section says
@@ -47,9 +54,9 @@ def explained(section: type[Section]) -> tuple[str, dict[str, str]]:
     return parts[0].strip(), meanings
 
 
-def sections_in(annotation: Any) -> Iterator[type[Section]]:
+def sections_in(annotation: Any) -> Iterator[type[Record]]:
     """Yield the sections that a type is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    if isinstance(annotation, type) and issubclass(annotation, Record):
         yield annotation
         return
     for argument in typing.get_args(annotation):

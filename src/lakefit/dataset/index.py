@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from lakefit.config.sections import Section
+from lakefit.config.sections import Record
 from lakefit.dataset.fingerprint import fingerprint
 from lakefit.dataset.footer import column_of, parse_footer, read_footer
 from lakefit.dataset.manifest import FORMAT_VERSION, MANIFEST, POSITION, Inside, is_index
@@ -28,7 +28,7 @@ ALL = "all"
 _FOOTER_READERS = 16
 
 
-class IndexedFile(Section):
+class IndexedFile(Record):
     """A Parquet file.
 
     path: inside the folder. row_groups: the rows of each. bytes: its size. footer_sha256: of its footer, in which stand
@@ -46,14 +46,14 @@ class IndexedFile(Section):
         return sum(self.row_groups)
 
 
-class IndexedSplit(Section):
+class IndexedSplit(Record):
     """rows: how many. files: by name."""
 
     rows: int
     files: tuple[IndexedFile, ...]
 
 
-class IndexedColumn(Section):
+class IndexedColumn(Record):
     """A column that the feed can read.
 
     name: of the column. type: as Arrow calls it. dtype: as the feed hands it out: numpy's name, or `str` or `bytes`.
@@ -78,14 +78,14 @@ def _varies(dtype: str, shape: tuple[int, ...] | None) -> bool:
     return shape is None or dtype in ("str", "bytes")
 
 
-class LeftOut(Section):
+class LeftOut(Record):
     """A column that the feed can't read: its name and the reason."""
 
     name: str
     reason: str
 
 
-class Index(Section):
+class Index(Record):
     """What stands in the manifest.json of a folder of Parquet files that `lakefit index` has looked at.
 
     format_version: as in other manifests. layout: `files`, which tells it from them. fingerprint: of columns and files.

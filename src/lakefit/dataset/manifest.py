@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from lakefit.config.sections import Section
+from lakefit.config.sections import Record
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.ledger import Ledger
 from lakefit.dataset.object_path import AnyPath, any_path
@@ -29,7 +29,7 @@ Inside = Annotated[str, AfterValidator(_inside)]
 """The path of a file inside a dataset's folder: whoever writes a manifest does not choose what else is read."""
 
 
-class DataFile(Section):
+class DataFile(Record):
     """A Parquet file.
 
     path: inside the dataset's folder. row_groups: the rows of each. bytes: its size. sha256: of its content.
@@ -48,7 +48,7 @@ class DataFile(Section):
         return sum(self.row_groups)
 
 
-class SplitFiles(Section):
+class SplitFiles(Record):
     """The rows of a split.
 
     rows: how many. classes: of each label by name, how many of each class (none for a regression). files: in the order
@@ -60,7 +60,7 @@ class SplitFiles(Section):
     files: tuple[DataFile, ...]
 
 
-class Correction(Section):
+class Correction(Record):
     """A value that `correct` changed.
 
     column: where it stood. from: as it came. to: as it is now. rows: in how many rows (duplicate and rejected ones
@@ -73,7 +73,7 @@ class Correction(Section):
     rows: int
 
 
-class Outcome(Section):
+class Outcome(Record):
     """What was found for a contract of `expect`, in the words of the summary.
 
     scope: the rows that it is about. expected: the contract. found: what was counted. holds: true in
@@ -86,7 +86,7 @@ class Outcome(Section):
     holds: bool
 
 
-class Stratum(Section):
+class Stratum(Record):
     """The rows of one combination of the values of `split.stratify`.
 
     values: as text, null for NULL. rows: by split.
@@ -96,7 +96,7 @@ class Stratum(Section):
     rows: dict[str, int]
 
 
-class InputRecord(Section):
+class InputRecord(Record):
     """A raw file that was read.
 
     table: its name in `source.tables`. name: of the file, below the table's path. bytes: its size. modified_ns: the
@@ -109,7 +109,7 @@ class InputRecord(Section):
     modified_ns: int
 
 
-class ExcludedRecord(Section):
+class ExcludedRecord(Record):
     """A raw file that is damaged as a whole and was left out (`on_corrupt_file: exclude`).
 
     table: its name in `source.tables`. name: of the file, below the table's path. bytes: its size. reason: what is
@@ -122,7 +122,7 @@ class ExcludedRecord(Section):
     reason: str
 
 
-class Manifest(Section):
+class Manifest(Record):
     """What stands in manifest.json; immutable once it is there.
 
     format_version: raised with every change of layout, order or values. fingerprint: of the inputs and of all that

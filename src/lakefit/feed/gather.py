@@ -53,9 +53,10 @@ def read_batches(
 ) -> Iterator[Iterator[Batches]]:
     """All batches of an epoch from `first_batch` on. Raises FeedError as read_row_groups does."""
     at_once = batches_at_once(order, fields)
-    visits = order.visits(first_batch, near=at_once)
+    table = order.visit_table(first_batch, near=at_once)
+    visits = [Visit(*visit) for visit in table.tolist()]
     groups = [order.groups[visit.group] for visit in visits]
-    held = most_held(visits, at_once, first_batch)
+    held = most_held(table, at_once, first_batch)
     with (
         ThreadPoolExecutor(1, "lakefit-gather") as helper,
         read_row_groups(
@@ -97,20 +98,15 @@ def batches_at_once(order: EpochOrder, fields: Sequence[Field]) -> int:
     return max(1, rows * order.workers // order.batch_size)
 
 
-def most_held(visits: Sequence[Visit], at_once: int, first_batch: int = 0) -> int:
+def most_held(visits: NDArray[np.int64], at_once: int, first_batch: int = 0) -> int:
     """Return how many row groups are open at a time at most, where so many batches from `first_batch` on are gathered
-    at once."""
-    changes: dict[int, int] = {}
-    for visit in visits:
-        first_gathering = (visit.first_batch - first_batch) // at_once
-        end = (visit.last_batch - first_batch) // at_once + 1
-        changes[first_gathering] = changes.get(first_gathering, 0) + 1
-        changes[end] = changes.get(end, 0) - 1
-    held = most = 0
-    for at in sorted(changes):
-        held += changes[at]
-        most = max(most, held)
-    return most
+    at once. visits: as `EpochOrder.visit_table` has them."""
+    if not len(visits):
+        return 0
+    begins = (visits[:, 1] - first_batch) // at_once
+    ends = (visits[:, 2] - first_batch) // at_once + 1
+    changes = np.bincount(begins, minlength=int(ends.max()) + 1) - np.bincount(ends)
+    return int(np.cumsum(changes).max())
 
 
 def _gather(

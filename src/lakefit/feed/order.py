@@ -135,6 +135,10 @@ class EpochOrder:
 
         Two visits of one row group that are no more than `near` batches apart are one.
         """
+        return [Visit(*visit) for visit in self.visit_table(first_batch, near).tolist()]
+
+    def visit_table(self, first_batch: int = 0, near: int = 0) -> NDArray[np.int64]:
+        """Return the `visits`, (visits, 3): of a million row groups, objects would take long and much memory."""
         ends, found = self._ends, []
         for lane in self._lanes_read:
             base, length = int(self._bases[lane]), self._length(lane)
@@ -153,23 +157,32 @@ class EpochOrder:
             last = np.full(len(runs.group), self.batches - 1)
             found.append(np.stack([runs.group, last, last, np.full(len(last), self.lanes)]))
         if not found:
-            return []
-        group, first, last, lane = np.concatenate(found, axis=1)
-        needed = last >= first_batch
-        by_group = np.lexsort((first[needed], group[needed]))
-        visits: list[list[int]] = []
-        for entry in np.stack([group, first, last, lane])[:, needed][:, by_group].T.tolist():
-            if visits and visits[-1][0] == entry[0] and entry[1] <= visits[-1][2] + near:
-                visits[-1][2] = max(visits[-1][2], entry[2])
+            return np.empty((0, 3), np.int64)
+        table = np.concatenate(found, axis=1)
+        found.clear()
+        needed = np.flatnonzero(table[2] >= first_batch)
+        group, first, last, lane = table[:, needed[np.lexsort((table[1, needed], table[0, needed]))]]
+        del table, needed
+        # Few row groups lie in two lanes.
+        kept = np.ones(len(group), bool)
+        before = 0
+        for place in (np.flatnonzero(group[1:] == group[:-1]) + 1).tolist():
+            before = before if group[before] == group[place] else place - 1
+            if first[place] <= last[before] + near:
+                last[before] = max(last[before], last[place])
+                kept[place] = False
             else:
-                visits.append(entry)
-        visits.sort(key=lambda visit: (max(visit[1], first_batch), visit[1], visit[3], visit[0]))
-        return [Visit(group, max(first, first_batch), last) for group, first, last, _ in visits]
+                before = place
+        if not kept.all():
+            group, first, last, lane = group[kept], first[kept], last[kept], lane[kept]
+        begins = np.maximum(first, first_batch)
+        return np.stack([group, begins, last], axis=1)[np.lexsort((group, lane, first, begins))]
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
         """(groups + 1,) the place on the tape where each row group begins, and the end of the tape."""
-        return np.concatenate([[0], np.cumsum([group.rows for group in self.groups], dtype=np.int64)])
+        rows = np.fromiter((group.rows for group in self.groups), np.int64, len(self.groups))
+        return np.concatenate([[0], np.cumsum(rows)])
 
     @cached_property
     def _bases(self) -> NDArray[np.int64]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from lakefit.feed.dataset import Dataset
 from lakefit.feed.gather import batches_at_once, most_held
 from lakefit.feed.reader import BLOCKS_AHEAD, DECODERS
@@ -37,22 +39,23 @@ def feed_plan(
     dataset: Dataset, split: str, *, batch_size: int, lanes: int, remainder: Literal["keep", "drop"], workers: int
 ) -> FeedPlan:
     """Return the plan of one epoch, the same for all. Raises ValueError if the batch can't be shared."""
-    files = {file.path: file.bytes / max(file.rows, 1) for file in dataset.manifest.splits[split].files}
     feeds = [
         dataset.to_numpy(split, batch_size=batch_size, lanes=lanes, remainder=remainder, worker=worker, workers=workers)
         for worker in range(max(workers, 1))
     ]
     feed = feeds[0]
+    bytes_a_row = {file.path: file.bytes / max(file.rows, 1) for file in dataset.manifest.splits[split].files}
     rows, row_bytes = feed.rows, sum(field.row_bytes for field in feed.fields)
     largest = max(group.rows for group in feed.groups)
     shares = tuple(feed.rows_of_a_batch for feed in feeds)
     read, file_bytes, memory = [], [], 0
     for order in (feed.order(0) for feed in feeds):
         at_once = batches_at_once(order, feed.fields)
-        visits = order.visits(near=at_once)
-        visited = [order.groups[visit.group] for visit in visits]
+        visits = order.visit_table(near=at_once)
         read.append(len(visits))
-        file_bytes.append(round(sum(files[group.file] * group.rows for group in visited)))
+        of_groups = (bytes_a_row[group.file] * group.rows for group in order.groups)
+        group_bytes = np.fromiter(of_groups, float, len(order.groups))
+        file_bytes.append(round(float(group_bytes[visits[:, 0]].sum())))
         places = most_held(visits, at_once) + DECODERS + BLOCKS_AHEAD
         gathered = min(at_once * max(shares), rows)
         # A row's place in the order takes 8 bytes more, once for its order and once while it is sorted.

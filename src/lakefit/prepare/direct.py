@@ -4,6 +4,7 @@ For pipelines of which `reader.why_spark` says nothing. The rows, their identiti
 that Spark would read; Spark runs the tasks and the shuffle.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +51,7 @@ _BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A part of a file: bytes of text, row groups of Parquet."""
+    """A part of a file: bytes of text, row groups of Parquet. end: may lie past that of the file."""
 
     path: str
     start: int
@@ -122,9 +123,14 @@ def _bytes(file: InputFile, target: int) -> Iterator[tuple[Range, int]]:
 
 
 def _row_groups(file: InputFile, target: int) -> Iterator[tuple[Range, int]]:
+    pieces = round(file.size / target)
+    if pieces <= 1:
+        # Of a small file the footer is no more to be read than by the task that reads it.
+        yield Range(file.path, 0, sys.maxsize), file.size
+        return
     with open_raw(file.path) as opened:
         groups = pq.read_metadata(opened).num_row_groups
-    pieces = max(1, min(groups, round(file.size / target)))
+    pieces = max(1, min(groups, pieces))
     edges = [groups * piece // pieces for piece in range(pieces + 1)]
     for start, end in pairwise(edges):
         yield Range(file.path, start, end), file.size // pieces
@@ -155,7 +161,7 @@ def _read_parquet(part: Range, plan: DirectPlan) -> Iterator[pa.Table]:
     remote = is_address(part.path)
     source = open_raw(part.path) if remote else part.path
     with pq.ParquetFile(source, memory_map=not remote, pre_buffer=remote) as file:
-        groups = list(range(part.start, part.end))
+        groups = list(range(part.start, min(part.end, file.metadata.num_row_groups)))
         for batch in file.iter_batches(_BATCH_ROWS, groups, list(plan.columns), use_threads=False):
             table = pa.Table.from_batches([batch]).cast(schema)
             hidden = [pa.nulls(len(table), pa.string()), pa.array(np.zeros(len(table), bool))]

@@ -1,6 +1,7 @@
 """All that is known of a pipeline from its file, paths, CSV headers and Parquet footers: no Spark, no TensorFlow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
@@ -24,7 +25,7 @@ from lakefit.dataset.inputs import (
     merged_columns,
     partition_folders,
 )
-from lakefit.dataset.object_path import AnyPath, any_path
+from lakefit.dataset.object_path import AnyPath, any_path, is_address
 from lakefit.dataset.publish import ensure_ours
 from lakefit.errors import InputError
 
@@ -159,13 +160,15 @@ def _footer_columns(
     assert table.format is not None
     problems: list[Problem] = []
     footers: dict[str, dict[str, str]] = {}
-    for file in files:
-        try:
-            footers[file.name] = file_columns(file.path, table.format)
-        except UnreadableError as error:
-            damaged.append(Damaged(file, str(error)))
-        except InputError as error:
-            problems.append(Problem((*key, "path"), str(error)))
+    # Of 10^5 files nearly all have the columns of others.
+    shared: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    for file, found in zip(files, _read_all(files, table.format), strict=True):
+        if isinstance(found, UnreadableError):
+            damaged.append(Damaged(file, str(found)))
+        elif isinstance(found, InputError):
+            problems.append(Problem((*key, "path"), str(found)))
+        else:
+            footers[file.name] = shared.setdefault(tuple(found.items()), found)
     if not footers:
         return declared, problems
     first_name, first = next(iter(footers.items()))
@@ -183,6 +186,26 @@ def _footer_columns(
         never = [column for column in declared or () if column.lower() not in there]
         problems += [Problem((*key, "schema"), f"no file has the column {c!r}{nearest(c, merged)}") for c in never]
     return declared or merged, problems[:20]
+
+
+def _read_all(files: Sequence[InputFile], format_name: str) -> Iterator[dict[str, str] | InputError]:
+    """Yield the columns of each file, or what is wrong with it, in their order; a store is asked for many at once."""
+
+    def read(file: InputFile) -> dict[str, str] | InputError:
+        try:
+            return file_columns(file.path, format_name)
+        except InputError as error:
+            return error
+
+    if not any(is_address(file.path) for file in files):
+        yield from map(read, files)
+        return
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(files), _AT_ONCE):
+            yield from pool.map(read, files[start : start + _AT_ONCE])
+
+
+_READERS, _AT_ONCE = 32, 1_024
 
 
 def _difference(name: str, footer: dict[str, str], first_name: str, first: dict[str, str]) -> str:
