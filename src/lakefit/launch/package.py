@@ -10,7 +10,10 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import zlib
 from pathlib import Path
+
+from lakefit.errors import LakefitError
 
 _LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "test", "idlelib", "tkinter", "turtledemo", "config-*")
 # A Python of Debian's looks for its packages elsewhere.
@@ -57,7 +60,19 @@ def package(folder: Path, lock: Path, wheel: Path) -> Path:
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
         for path in sorted(folder.iterdir()):
             tar.add(path, arcname=path.name)
+    check_archive(archive)
     return archive
+
+
+def check_archive(archive: Path) -> None:
+    """Read an archive to its end. Raises LakefitError where something in it lies, or leads, outside of the folder that
+    it is unpacked into, or is damaged."""
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                tarfile.data_filter(member, "/environment")
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise LakefitError(f"{archive}: can't be given to executors: {error}") from error
 
 
 if __name__ == "__main__":

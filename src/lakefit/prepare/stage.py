@@ -484,7 +484,10 @@ def _manifest(
 ) -> Manifest:
     def files(kind: str) -> tuple[DataFile, ...]:
         return tuple(
-            DataFile(**{field: entry[field] for field in DataFile.model_fields})
+            DataFile(
+                **{field: entry[field] for field in DataFile.model_fields if field != "row_groups"},
+                row_groups=tuple(entry["row_groups"]),
+            )
             for entry in entries
             if entry["split"] == kind
         )
