@@ -166,7 +166,7 @@ def _files(dataset: Path) -> list[dict[str, str]]:
 
 
 HOOK = """
-import os, re, signal, sys, time
+import glob, os, re, signal, sys, time
 
 armed = os.environ["FAULTS"]
 
@@ -185,7 +185,7 @@ def hook(event, arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     # Not where a run has ended, whose attempts may still be at it.
     part = re.search(r"/part-\\d+[.]parquet$", target)
-    if part and os.path.isdir(os.path.join(os.path.dirname(target), "../.scratch")):
+    if part and glob.glob(os.path.join(glob.escape(os.path.dirname(target)), "../.scratch-*")):
         with open(os.path.join(armed, "written"), "a") as written:
             written.write(target + "\\n")
         if claimed("slow"):

@@ -46,7 +46,7 @@ class Run(Shop):
 def test_a_run_killed_in_prepare_stopped_and_killed_in_train_ends_as_one_never_killed(tmp_path: Path) -> None:
     whole, killed = Run(tmp_path / "whole"), Run(tmp_path / "killed")
     beside = whole.start()  # waited for at the end
-    assert killed.kill(lambda _: killed.has("shop/datasets/.staging-*/.scratch/train-*"))
+    assert killed.kill(lambda _: killed.has("shop/datasets/.staging-*/.scratch-*/train-*"))
     assert not killed.has("shop/datasets/[!.]*")
     killed.stop(lambda: killed.has("shop/runs/*/checkpoints/epoch-00001-*.npz"))
     assert killed.kill(lambda _: killed.has("shop/runs/*/checkpoints/epoch-00003-*.npz"))

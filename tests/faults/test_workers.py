@@ -73,7 +73,7 @@ class Driver:
 
     def signal_worker(self, number: signal.Signals, instant: float) -> None:
         """Send a Python worker a signal so many seconds after rows begin to be staged."""
-        while not self.shop.has("shop/datasets/.staging-*/.scratch/*"):
+        while not self.shop.has("shop/datasets/.staging-*/.scratch-*/*"):
             time.sleep(0.005)
         time.sleep(instant)
         for worker in python_workers(self.shop.folder)[:1]:

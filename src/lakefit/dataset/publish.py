@@ -114,14 +114,10 @@ def staged_folder(target: AnyPath, marker: str) -> Iterator[AnyPath]:
     of its own and takes the place of `target` in one rename. A crash leaves only what `remove_unfinished` takes away.
     """
     if isinstance(target, ObjectPath):
-        # Without it there is no such version, whatever else lies there.
+        # Without it there is no such version, whatever else lies there. What a failure leaves stays: a run that has
+        # lost its lock must not remove what another one writes.
         (target / marker).unlink(missing_ok=True)
-        try:
-            yield target
-        except BaseException:
-            with contextlib.suppress(*STORE_ERRORS):
-                target.remove_tree()
-            raise
+        yield target
         return
     staging = target.parent / f"{STAGING_PREFIX}{target.name}-{uuid.uuid4().hex[:8]}"
     staging.mkdir(parents=True)

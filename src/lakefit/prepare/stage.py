@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ BLOCK_ROWS = 1_000
 # What a task can sort into buckets on its local disk.
 PARTITION_BYTES = 8 << 30
 MAX_STRATA = 1_000
+SCRATCH = ".scratch"
 # What staged.is_number says of the same columns as Arrow.
 _NUMBERS = (NumericType, BooleanType, DateType, TimestampType, TimestampNTZType)
 
@@ -157,10 +159,13 @@ def _attempt(spark: SparkSession, job: Job) -> Manifest:
     remove_unfinished(job.target.parent, MANIFEST)
     local = local_folder(spark)
     with staged_folder(job.target, MANIFEST) as folder, full_disk_named(job.target.parent, local):
-        scratch = folder / ".scratch"
+        # Of this attempt's own: in an object store the folder is not.
+        scratch = folder / f"{SCRATCH}-{uuid.uuid4().hex[:8]}"
         scratch.mkdir()
-        manifest = _make(spark, job, folder, scratch)
-        remove_tree(scratch)
+        try:
+            manifest = _make(spark, job, folder, scratch)
+        finally:
+            remove_tree(scratch)
         _remove_unlisted(folder, manifest)
         write_json(folder / MANIFEST, manifest.model_dump(mode="json", by_alias=True))
     return manifest
@@ -174,7 +179,7 @@ def _remove_unlisted(folder: AnyPath, manifest: Manifest) -> None:
     """
     listed = {file.path for split in manifest.splits.values() for file in split.files}
     listed |= {file.path for file in (*manifest.duplicates, *manifest.rejects)}
-    there = {name: path for path, name in files_below(folder)}
+    there = {name: path for path, name in files_below(folder) if not name.startswith(SCRATCH)}
     gone = sorted(listed - there.keys())
     if gone:
         raise LakefitError(
