@@ -62,15 +62,15 @@ def test_killed_and_begun_again_a_run_on_objects_gives_what_folders_give(
     raw = tmp_path / "raw"
     raw.mkdir()
     write_shop(raw, 1500)
-    store.upload(raw, "raw")
-    store.make("lake")
     (tmp_path / "here.yaml").write_text(pipeline(str(raw), str(tmp_path / "lake"), str(tmp_path / "scored")))
     # Spark's spelling is understood, too.
-    (tmp_path / "there.yaml").write_text(pipeline("s3a://raw", "s3://lake/out", "s3://lake/scored"))
+    (raw / "there.yaml").write_text(pipeline("s3a://raw", "s3://lake/out", "s3://lake/scored"))
+    store.upload(raw, "raw")
+    store.make("lake")
     here = lakefit("run", "here.yaml", cwd=tmp_path)
     assert here.returncode == 0, here.stderr
 
-    command = [sys.executable, "-m", "lakefit", "run", "there.yaml"]
+    command = [sys.executable, "-m", "lakefit", "run", "s3://raw/there.yaml"]
     first = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **store.environment}, start_new_session=True)
     runs = ObjectPath(store.address("lake/out/shop/runs"))
     while first.poll() is None and len(matching(runs, "*/checkpoints/*")) < 2:
@@ -80,11 +80,11 @@ def test_killed_and_begun_again_a_run_on_objects_gives_what_folders_give(
     assert not list(matching(runs.parent, "current.json"))
     # The lock is that of a process which is gone: its lease has to run out.
     replace(runs.parent / "lock", {}, look(runs.parent / "lock"))
-    there = lakefit("run", "there.yaml", "--json", cwd=tmp_path, env=store.environment)
+    there = lakefit("run", "s3://raw/there.yaml", "--json", cwd=tmp_path, env=store.environment)
     assert there.returncode == 0, there.stderr
     said = [json.loads(line) for line in there.stdout.splitlines()]
     assert [event for event in said if event["event"] == "resume"]
-    again = lakefit("run", "there.yaml", "--exit-code", cwd=tmp_path, env=store.environment)
+    again = lakefit("run", "s3://raw/there.yaml", "--exit-code", cwd=tmp_path, env=store.environment)
     assert again.returncode == 10, (again.stdout, again.stderr)
 
     lake = downloaded(store, "lake", tmp_path / "fetched") / "out/shop"

@@ -108,7 +108,10 @@ def test_nights(spark: Any, tmp_path: Path) -> None:
     second = nights.in_use
     assert second["run"] != first["run"]
     assert nights.scored_with == {second["artifact"]}
-    assert "vs_current" in {check["metric"] for check in nights.events[-1]["gate"]}
+    # What it was held against is the model that it has taken the place of, not itself.
+    (compared,) = (check for check in nights.events[-1]["gate"] if check["metric"] == "vs_current")
+    assert "rows of both test splits" in compared["note"]
+    assert compared["found"] != 0
 
     # Trained again, although nothing has changed: what is made of it is made again.
     assert nights.give("run", "--fresh") == 0

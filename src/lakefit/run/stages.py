@@ -92,6 +92,9 @@ class Run:
         made = {"train", "evaluate"} & self.took.keys()
         if not self.pipeline.evaluate.require or report is None or (in_use == self.prints.artifact and not made):
             return ()
+        if in_use == self.prints.artifact and self._judged is not None:
+            # It has passed, and is in use by now: it was held against what was in use before.
+            return self.gate
         asked = (in_use, report["fingerprint"], made)
         if self._judged != asked:
             self._judged, self.gate = asked, judge(self.pipeline, self.layout, self.prints.run)
