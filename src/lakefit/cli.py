@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if options.verbose:
             raise
-        _fail(console, f"{error.filename or 'The system'}: {error.strerror or error}", 3, _again(given, 3))
+        where = error.filename or ("The object store" if "AWS Error" in str(error) else "The system")
+        _fail(console, f"{where}: {error.strerror or error}", 3, _again(given, 3))
         return 3
     except Exception as error:
         if options.verbose:

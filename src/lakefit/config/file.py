@@ -122,7 +122,8 @@ def read_pipeline_source(path: "str | AnyPath", overrides: Sequence[str] = ()) -
     try:
         text = _read_text(path)
     except FileNotFoundError:
-        raise InputError(f"{shown}: no such pipeline file (working directory: {Path.cwd()}).") from None
+        where = "" if "://" in shown else f" (working directory: {Path.cwd()})"
+        raise InputError(f"{shown}: no such pipeline file{where}.") from None
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode()
         byte = f"byte {error.object[error.start]:#04x}"

@@ -4,6 +4,7 @@ In object stores where nothing but that keeps two writers apart: S3's If-Match a
 writes don't have. On this machine an flock does, and a plain atomic write is enough.
 """
 
+import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -88,17 +89,27 @@ def replace(path: AnyPath, value: Mapping[str, Any], seen: Seen) -> Seen:
     return Seen(value, answer["ETag"])
 
 
+def output_problem(path: AnyPath) -> str | None:
+    """Return why nothing can be put out at a path, whatever lies there; None where it can."""
+    if not isinstance(path, ObjectPath):
+        return None
+    if not str(path).startswith("s3://"):
+        return (
+            f"{path}: an output needs writes on condition, which are known here of S3 alone, and of stores that speak "
+            "its language: name an s3:// address, or a mounted folder"
+        )
+    if importlib.util.find_spec("botocore") is None:
+        return f"{path}: an output in an object store needs botocore: pip install 'lakefit[s3]'"
+    return None
+
+
 def _client(path: ObjectPath) -> tuple[Any, Any]:
     """Return a client of the store of an object, and the module of its errors."""
-    if not str(path).startswith("s3://"):
-        raise InputError(
-            f"{path}: an output needs writes on condition, which are known here of S3 alone, and of stores that speak "
-            "its language. Name an s3:// address, or a mounted folder, in output.path."
-        )
-    try:
-        from botocore import exceptions
-    except ImportError:
-        raise InputError(f"{path}: an output in an object store needs botocore: pip install 'lakefit[s3]'.") from None
+    problem = output_problem(path)
+    if problem is not None:
+        raise InputError(problem)
+    from botocore import exceptions
+
     options = path.options
     endpoint = options.get("endpoint_override")
     if endpoint is not None and "://" not in endpoint:

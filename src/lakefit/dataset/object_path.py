@@ -20,6 +20,13 @@ STORE_ERRORS = (OSError, ValueError, pa.ArrowException)
 
 # Waits after reads that failed. pyarrow has then tried each some thirty times, within some seconds.
 _WAITS_S = (1.0, 4.0, 15.0, 45.0)
+# Of what a person waits for: a store that is not there is soon said to be so.
+_FEW_WAITS_S = (1.0,)
+# What is the same a minute later.
+_FOR_GOOD = re.compile(
+    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|EXPIRED|UNRECOGNIZED_CLIENT|"
+    r"Could not resolve host|HTTP status 40[0134]"
+)
 # s3a and s3n are Hadoop's names, which Spark wants.
 _ADDRESS = re.compile(r"(?:s3[an]?|gs|gcs|abfss?)://(?P<bucket>[^/?]+)(?P<key>/[^?]*)?(?P<query>\?.*)?", re.DOTALL)
 
@@ -180,7 +187,7 @@ class ObjectPath:
         return files.open_input_file(path)
 
     def read_bytes(self) -> bytes:
-        with again(self.open_input) as file:
+        with again(self.open_input, patient=False) as file:
             # Not `read`, which asks in pieces.
             return bytes(again(lambda: file.read_at(file.size(), 0)))
 
@@ -230,11 +237,12 @@ class ObjectPath:
 
     def _info(self) -> Any:
         files, path = self._store()
-        return again(lambda: files.get_file_info(path))
+        return again(lambda: files.get_file_info(path), patient=False)
 
     def _listed(self, *, recursive: bool) -> Any:
         files, path = self._store()
-        return again(lambda: files.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True)))
+        selector = fs.FileSelector(path, recursive=recursive, allow_not_found=True)
+        return again(lambda: files.get_file_info(selector), patient=False)
 
     def _store(self) -> tuple[fs.FileSystem, str]:
         """Return the store, and what this path is called there."""
@@ -301,18 +309,18 @@ def _file_system(address: str) -> tuple[fs.FileSystem, str]:
     return files, base.rstrip("/")
 
 
-def again(read: Callable[[], Result]) -> Result:
+def again(read: Callable[[], Result], *, patient: bool = True) -> Result:
     """Return what `read` returns, which is called again, some waits apart, where it raises OSError.
 
-    A file that is not there, or may not be read, is not asked for again.
+    A file that is not there, or may not be read, is not asked for again. patient: for a minute, as in a night's work.
     """
-    for wait_s in _WAITS_S:
+    for wait_s in _WAITS_S if patient else _FEW_WAITS_S:
         try:
             return read()
         except (FileNotFoundError, PermissionError):
             raise
         except OSError as error:
-            if "ACCESS_DENIED" in str(error):
+            if _FOR_GOOD.search(str(error)):
                 raise
             time.sleep(wait_s)
     return read()

@@ -20,6 +20,7 @@ from pyarrow import orc
 
 from lakefit.config.sql import quoted
 from lakefit.dataset.inputs import InputFile, file_columns, list_inputs, merged_columns
+from lakefit.dataset.object_path import is_address
 from lakefit.errors import InputError
 
 MAX_ROWS, MAX_BYTES, MAX_FILES, PIECES, HEAD_BYTES = 50_000, 32 << 20, 10, 16, 1 << 16
@@ -74,6 +75,10 @@ def read_sample(path: str) -> Sample:
     Raises:
         InputError: there is nothing to read, or it is of no known format.
     """
+    if is_address(path):
+        raise InputError(
+            f"init: {path}: only files of this machine are looked at: mount the store, or copy a few of them."
+        )
     files = list_inputs((path,), "init")
     by_format: dict[str, list[InputFile]] = {}
     for file in files:

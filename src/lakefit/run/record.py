@@ -22,6 +22,7 @@ from lakefit.config import Pipeline
 from lakefit.config.file import read_pipeline_source
 from lakefit.config.hooks import Hooks
 from lakefit.console import Console
+from lakefit.dataset.conditional import output_problem
 from lakefit.dataset.describe import changes, short
 from lakefit.dataset.inputs import InputFile
 from lakefit.dataset.layout import ARTIFACT, METRICS, ROLLED_BACK, RUN, Layout
@@ -52,7 +53,8 @@ class Record:
 
     def about(self, pipeline: Pipeline) -> None:
         """Name the pipeline: from now on there is a place to write to."""
-        self._layout = Layout.of(pipeline)
+        layout = Layout.of(pipeline)
+        self._layout = layout if output_problem(layout.root) is None else None
         self.fields |= {"pipeline": pipeline.name, "settings": pipeline.dump(), "versions": _versions()}
 
     def begin(self, fields: Fields) -> None:
@@ -68,18 +70,24 @@ class Record:
     def end(self, exit_code: int, reason: str) -> None:
         """Write how it ended; of a run that had nothing to do and ended well nothing is written."""
         seconds = round(time.monotonic() - self._clock, 1)
-        in_use = read_json(self._layout.current) if self._layout is not None else None
+        in_use = None
+        if self._layout is not None:
+            # Where the place can't be reached, the run's own error is what counts.
+            with suppress(OSError):
+                in_use = read_json(self._layout.current)
         self.fields |= {"exit_code": exit_code, "reason": reason, "seconds": seconds, "in_use": in_use}
         if self._written or exit_code not in (0, 10):
             self._write({"state": "ended", "ended": _now()})
 
     def _write(self, fields: Fields) -> None:
         self.fields |= fields
-        # A first run that found no input has no place, and makes none.
-        if self._layout is None or not (self._written or self._layout.root.is_dir() or fields["state"] == RUNNING):
+        if self._layout is None:
             return
-        # On a full disk or in a read-only place the run's own error is what counts.
+        # On a full disk, or in a place that is read-only or can't be reached, the run's own error is what counts.
         with suppress(OSError):
+            # A first run that found no input has no place, and makes none.
+            if not (self._written or fields["state"] == RUNNING or self._layout.root.is_dir()):
+                return
             write_json(self._layout.history / self._name, _plain(self.fields))
             self._written = True
 

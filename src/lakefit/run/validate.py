@@ -12,6 +12,7 @@ from lakefit.config.functions import function_problem
 from lakefit.config.pipeline import Score
 from lakefit.config.source import FILE_FORMATS, Table
 from lakefit.config.sql import SqlError, parse_schema
+from lakefit.dataset.conditional import output_problem
 from lakefit.dataset.inputs import (
     Damaged,
     InputFile,
@@ -25,7 +26,7 @@ from lakefit.dataset.inputs import (
     merged_columns,
     partition_folders,
 )
-from lakefit.dataset.object_path import AnyPath, any_path, is_address
+from lakefit.dataset.object_path import STORE_ERRORS, AnyPath, any_path, is_address
 from lakefit.dataset.publish import ensure_ours
 from lakefit.errors import InputError
 
@@ -77,6 +78,12 @@ def check_inputs(pipeline: Pipeline, source: PipelineSource, *, to_train: bool =
         if found is not None:
             columns[name] = found
     problems += check_pipeline(pipeline, columns)[1]
+    try:
+        no_output = output_problem(any_path(pipeline.output.path))
+    except InputError as error:
+        no_output = str(error)
+    if no_output is not None:
+        problems.append(Problem(("output", "path"), no_output))
     if pipeline.score is not None and pipeline.source.rows in pipeline.source.tables:
         problems += _score_problems(pipeline.source.tables[pipeline.source.rows], pipeline.score)
     if problems:
@@ -95,9 +102,14 @@ def _score_problems(table: Table, score: Score) -> list[Problem]:
     except InputError as error:
         problems.append(Problem(key, str(error)))
     try:
-        ensure_ours(any_path(score.output))
-    except InputError as error:
-        problems.append(Problem(("score", "output"), str(error)))
+        output = any_path(score.output)
+        no_output = output_problem(output)
+        if no_output is None:
+            ensure_ours(output)
+    except (InputError, *STORE_ERRORS) as error:
+        no_output = str(error)
+    if no_output is not None:
+        problems.append(Problem(("score", "output"), no_output))
     return [Problem(problem.key[:2], problem.message) for problem in problems]
 
 
