@@ -25,14 +25,17 @@ def section_of(**changes: Any) -> dict[str, Any]:
     }
 
 
-def write_dataset(folder: Path, rows: int = 330, validation: int = 70) -> Path:
-    """Write a training and a validation split, and their manifest, as `prepare` would; return the folder."""
+def write_dataset(folder: Path, rows: int = 330, validation: int = 70, *, weighted: bool = False) -> Path:
+    """Write a training and a validation split, and their manifest, as `prepare` would; return the folder.
+
+    weighted: rows have weights, every third one 0.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from feeds import manifest_of
-    from lakefit.dataset.features import Features, NumericFeature
+    from lakefit.dataset.features import Features, LabelFeature, NumericFeature
     from lakefit.dataset.manifest import DataFile, SplitFiles
 
     splits = {}
@@ -41,6 +44,8 @@ def write_dataset(folder: Path, rows: int = 330, validation: int = 70) -> Path:
         columns = {name: dice.normal(size=count).astype(np.float32) for name in FEATURES}
         columns["label"] = (columns["x"] + dice.normal(size=count) > 0).astype(np.float32)
         columns["_position"] = np.arange(count) + (number << 56)
+        if weighted:
+            columns["weight"] = (np.arange(count) % 3).astype(np.float32)
         path = folder / split / "part-00000.parquet"
         path.parent.mkdir(parents=True)
         pq.write_table(pa.table(columns), path, row_group_size=64)
@@ -48,7 +53,8 @@ def write_dataset(folder: Path, rows: int = 330, validation: int = 70) -> Path:
         file = DataFile(path=f"{split}/{path.name}", row_groups=groups, bytes=0, sha256="", first_position=number << 56)
         splits[split] = SplitFiles(rows=count, classes={"label": {}}, files=(file,))
     features = Features(numeric=tuple(NumericFeature(name=name, fill=0.0) for name in FEATURES))
-    manifest = manifest_of(splits["train"].files, features).model_copy(update={"splits": splits})
+    content = {"splits": splits, "labels": (LabelFeature(weighted=weighted),)}
+    manifest = manifest_of(splits["train"].files, features).model_copy(update=content)
     (folder / "manifest.json").write_text(manifest.model_dump_json(by_alias=True), encoding="utf-8")
     return folder
 
@@ -158,17 +164,26 @@ def result_of(run_dir: Path) -> dict[str, Any]:
 
 def weights(file: Path) -> str:
     """Return a digest of a file of weights by their names (the file itself holds times)."""
+    digest = hashlib.sha256()
+    for name, array in weight_arrays(file).items():
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def weight_arrays(file: Path) -> dict[str, Any]:
+    """Return what a file of weights holds by name."""
     import h5py
     import numpy as np
 
-    digest = hashlib.sha256()
+    arrays: dict[str, Any] = {}
+
+    def take(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = np.asarray(item)
+
     with h5py.File(file) as found:
-        found.visititems(
-            lambda name, item: (
-                digest.update(name.encode() + np.asarray(item).tobytes()) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-    return digest.hexdigest()
+        found.visititems(take)
+    return arrays
 
 
 if __name__ == "__main__":

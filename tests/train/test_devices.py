@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feeds import manifest_of
+from fitting import fit, section_of, start, weight_arrays, write_dataset
 from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
 from lakefit.dataset.manifest import DataFile
 
@@ -204,3 +205,18 @@ def test_every_model_ends_with_the_same_bits_in_every_run(folder: Path) -> None:
     first = once(2)
     assert len({digest for digest, _ in first.values()}) == len(MODELS)
     assert once(2) == first
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted rows"])
+def test_a_whole_training_on_two_devices_ends_with_the_weights_of_one(tmp_path: Path, weighted: bool) -> None:
+    # The last batch has 9 rows, of which one device gets 5.
+    dataset = write_dataset(tmp_path / "dataset", rows=329, weighted=weighted)
+    section = section_of(compile={"optimizer": {"SGD": {"learning_rate": 0.01}}})
+    fit(dataset, tmp_path / "one", section)
+    process = start(dataset, tmp_path / "two", {**section, "devices": "cpu:2"})
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    one, two = (weight_arrays(tmp_path / name / "model.weights.h5") for name in ("one", "two"))
+    assert list(two) == list(one)
+    for name, mine in one.items():
+        np.testing.assert_allclose(two[name], mine, rtol=0, atol=1e-6, err_msg=name)
