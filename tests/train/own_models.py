@@ -1,10 +1,13 @@
 """Models, layers and losses as a user may write them: `own_models:NAME` in a pipeline file."""
 
+import os
+import signal
 import time
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from lakefit.train.inputs import DatasetDescription
 
@@ -88,6 +91,28 @@ def wrong_name(data: DatasetDescription) -> keras.Model:
 def two_outputs(data: DatasetDescription) -> keras.Model:
     inputs = data.inputs()
     return keras.Model(inputs.tensors, keras.layers.Dense(2, activation="sigmoid")(inputs.encoded()))
+
+
+class Twice(keras.Model):
+    """Takes every step with two optimizers, one of which Keras does not know."""
+
+    def train_step(self, data: Any) -> Any:
+        x, truth = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, truth, self(x, training=True))
+        gradients = tape.gradient(loss, [variable.value for variable in self.trainable_variables])
+        for optimizer in (self.optimizer, self.second):
+            optimizer.apply(gradients, self.trainable_variables)
+        self.metrics[0].update_state(loss)
+        return {"loss": self.metrics[0].result()}
+
+
+def two_optimizers(data: DatasetDescription) -> keras.Model:
+    inputs = data.inputs()
+    model = Twice(inputs.tensors, keras.layers.Dense(1, activation="sigmoid")(inputs.encoded()))
+    model.second = keras.optimizers.SGD(0.1, momentum=0.9)
+    model.second.build(model.trainable_variables)
+    return model
 
 
 class Gate(keras.layers.Layer):
@@ -184,3 +209,23 @@ class StopsAt(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch + 1 == self.steps:
             self.model.stop_training = True
+
+
+class Terminated(keras.callbacks.Callback):
+    """Is sent SIGTERM when an instant of the training, such as `train_end`, comes for the n-th time."""
+
+    def __init__(self, instant: str, number: int = 1) -> None:
+        super().__init__()
+        self.left = number
+        setattr(self, f"on_{instant}", self._come)
+
+    def _come(self, *_: Any, **__: Any) -> None:
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def get_state(self) -> dict[str, int]:
+        return {}  # it counts from the begin of each process
+
+    def set_state(self, state: dict[str, int]) -> None:
+        assert not state

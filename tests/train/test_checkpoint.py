@@ -2,17 +2,24 @@
 
 import errno
 import json
+import re
 import time
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
 
 from fitting import fit, result_of, section_of, start
 from lakefit.config import ConfigError
-from lakefit.errors import InputError, LakefitError
+from lakefit.console import Console
+from lakefit.dataset.features import Features, NumericFeature
+from lakefit.errors import InputError, LakefitError, StoppedError
 from lakefit.train import checkpoint
-from models import SIGMOID
+from lakefit.train.stage import check_about
+from models import SIGMOID, build
 
 
 def section(**changes: Any) -> dict[str, Any]:
@@ -96,8 +103,14 @@ def test_one_of_something_else_is_refused_and_both_are_shown(
 
 @pytest.mark.parametrize("resume", ["auto", "exact"])
 def test_one_of_other_devices(dataset: Path, tmp_path: Path, resume: str) -> None:
-    fit(dataset, tmp_path, section())
-    two = section(devices="cpu:2", fit={"epochs": 4, "batch_size": 32}, checkpoint={"resume": resume})
+    def stopping(after: int, **changes: Any) -> dict[str, Any]:
+        stop = {"own_models:Terminated": {"instant": "train_batch_end", "number": after}}
+        return section(callbacks=[stop], compile={"metrics": ["accuracy"]}, **changes)
+
+    with pytest.raises(StoppedError, match="Stopped at epoch 1, step 6 of 11"):
+        fit(dataset, tmp_path, stopping(6))
+    epochs = {"epochs": 4, "batch_size": 32}
+    two = stopping(99, devices="cpu:2", fit=epochs, checkpoint={"resume": resume})
     output, _ = start(dataset, tmp_path, two).communicate(timeout=120)
     shown = "devices of this checkpoint: 1 of CPU; now: 2 of CPU. "
     if resume == "exact":
@@ -105,7 +118,79 @@ def test_one_of_other_devices(dataset: Path, tmp_path: Path, resume: str) -> Non
         assert f"{shown}Begin anew with --fresh" in output
     else:
         assert f"{shown}Training goes on, and the weights will not be the same to the bit" in output
-        assert len(json.loads((tmp_path / "history.json").read_text())["loss"]) == 4
+        fit(dataset, tmp_path / "one", stopping(99, fit=epochs))
+        found, due = (json.loads((folder / "history.json").read_text()) for folder in (tmp_path, tmp_path / "one"))
+        assert len(found["loss"]) == 4
+        # What one device had counted in the first epoch counts once.
+        assert {name: values[0] for name, values in found.items()} == pytest.approx(
+            {name: values[0] for name, values in due.items()}, rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("resume", ["auto", "exact"])
+@pytest.mark.parametrize("name", ["run", "dataset", "feed", "variables", "devices", "versions"])
+def test_whatever_is_another_is_refused_but_devices_and_versions_where_the_weights_may_differ(
+    capsys: pytest.CaptureFixture[str], name: str, resume: str
+) -> None:
+    about = {
+        "run": "1", "dataset": "2", "feed": {"seed": 3, "lanes": 4}, "variables": [["kernel", "float32", 5]],
+        "devices": "1 of CPU", "versions": {"keras": "6"},
+    }  # fmt: skip
+    other = {
+        "run": "7", "dataset": "7", "feed": {"seed": 7, "lanes": 4}, "variables": [["kernel", "float32", 7]],
+        "devices": "7 of CPU", "versions": {"keras": "7"},
+    }  # fmt: skip
+    found = checkpoint.Checkpoint(1, 0, about, {}, Path("epoch.npz"))
+    check_about(found, about, resume, Console("json"))
+    assert events(capsys) == []
+    now = {**about, name: other[name]}
+    said = rf"^epoch.npz: {name} of this checkpoint: .*; now: .*7.*\. "
+    if name in ("devices", "versions") and resume == "auto":
+        check_about(found, now, resume, Console("json"))
+        (event,) = events(capsys)
+        assert re.match(f"{said}Training goes on", event["message"])
+    else:
+        with pytest.raises(InputError, match=f"{said}Begin anew with --fresh"):
+            check_about(found, now, resume, Console("json"))
+
+
+REMEMBERED: list[tuple[keras.callbacks.Callback, dict[str, Any]]] = [
+    (
+        keras.callbacks.EarlyStopping(),
+        {"wait": 2, "stopped_epoch": 3, "best": 0.1, "best_epoch": 4,
+         "best_weights": [np.array([[0.1, 0.2]], np.float32), np.array([0.3], np.float32)]},
+    ),
+    (keras.callbacks.ReduceLROnPlateau(), {"wait": 2, "cooldown_counter": 3, "best": np.float32(0.1)}),
+    (
+        keras.callbacks.ModelCheckpoint("best.weights.h5", save_weights_only=True),
+        {"best": 0.1, "_batches_seen_since_last_saving": 2, "_last_batch_seen": 3},
+    ),
+    (keras.callbacks.SwapEMAWeights(), {"_ema_weights_in_model": True}),
+    (keras.callbacks.LearningRateScheduler(lambda epoch: 0.1), {}),
+    (keras.callbacks.TerminateOnNaN(), {}),
+]  # fmt: skip
+
+
+def test_what_callbacks_of_keras_remember_is_restored(tmp_path: Path) -> None:
+    assert {type(callback) for callback, _ in REMEMBERED} == set(checkpoint._REMEMBERED)
+    model = build(Features(numeric=(NumericFeature(name="x", fill=0.0),))).model
+    kept = [copy(callback) for callback, _ in REMEMBERED]
+    restored = [copy(callback) for callback, _ in REMEMBERED]
+    for callback in (*kept, *restored):
+        callback.on_train_begin()
+    for callback, (_, state) in zip(kept, REMEMBERED, strict=True):
+        assert vars(callback).keys() >= state.keys(), "Keras calls it otherwise by now"
+        assert not any(vars(callback)[name] is state[name] for name in state)
+        vars(callback).update(state)
+    folder = checkpoint.CheckpointFolder(tmp_path, 1, failed=pytest.fail)
+    folder.save(checkpoint.snapshot(1, 0, model, kept, {}))
+    folder.flush()
+    found = folder.newest(damaged=pytest.fail)
+    assert found is not None
+    checkpoint.restore_callbacks(found, restored)
+    for callback, (_, state) in zip(restored, REMEMBERED, strict=True):
+        now = {name: vars(callback)[name] for name in state}
+        np.testing.assert_equal(now, state, err_msg=type(callback).__name__)
 
 
 def test_a_training_that_can_write_none_goes_on_and_says_so(
@@ -155,8 +240,9 @@ def test_a_damaged_one_takes_no_place_of_those_that_are_kept(dataset: Path, tmp_
         {"compile": {"metrics": ["F1Score"]}},
         {"model": {"sequential": [{"Dense": {"units": 4, "dtype": "bfloat16"}}, SIGMOID]}},
         {"dtype_policy": "mixed_float16"},
+        {"model": "own_models:two_optimizers"},
     ],
-    ids=["a metric that is an array", "weights of 16 bits", "a scaled loss"],
+    ids=["a metric that is an array", "weights of 16 bits", "a scaled loss", "an optimizer of its own"],
 )
 def test_what_a_model_keeps_is_restored(dataset: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
