@@ -25,10 +25,10 @@ def section_of(**changes: Any) -> dict[str, Any]:
     }
 
 
-def write_dataset(folder: Path, rows: int = 330, validation: int = 70, *, weighted: bool = False) -> Path:
+def write_dataset(folder: Path, rows: int = 330, validation: int = 70, **label: Any) -> Path:
     """Write a training and a validation split, and their manifest, as `prepare` would; return the folder.
 
-    weighted: rows have weights, every third one 0.
+    label: as a LabelFeature takes it. Of weighted rows every third one has the weight 0.
     """
     import numpy as np
     import pyarrow as pa
@@ -38,14 +38,14 @@ def write_dataset(folder: Path, rows: int = 330, validation: int = 70, *, weight
     from lakefit.dataset.features import Features, LabelFeature, NumericFeature
     from lakefit.dataset.manifest import DataFile, SplitFiles
 
-    splits = {}
+    label_feature, splits = LabelFeature(**label), {}
     for number, (split, count) in enumerate((("train", rows), ("validation", validation))):
         dice = np.random.default_rng(number)
         columns = {name: dice.normal(size=count).astype(np.float32) for name in FEATURES}
         columns["label"] = (columns["x"] + dice.normal(size=count) > 0).astype(np.float32)
         columns["_position"] = np.arange(count) + (number << 56)
-        if weighted:
-            columns["weight"] = (np.arange(count) % 3).astype(np.float32)
+        if label_feature.weight is not None:
+            columns[label_feature.weight] = (np.arange(count) % 3).astype(np.float32)
         path = folder / split / "part-00000.parquet"
         path.parent.mkdir(parents=True)
         pq.write_table(pa.table(columns), path, row_group_size=64)
@@ -53,7 +53,7 @@ def write_dataset(folder: Path, rows: int = 330, validation: int = 70, *, weight
         file = DataFile(path=f"{split}/{path.name}", row_groups=groups, bytes=0, sha256="", first_position=number << 56)
         splits[split] = SplitFiles(rows=count, classes={"label": {}}, files=(file,))
     features = Features(numeric=tuple(NumericFeature(name=name, fill=0.0) for name in FEATURES))
-    content = {"splits": splits, "labels": (LabelFeature(weighted=weighted),)}
+    content = {"splits": splits, "labels": (label_feature,)}
     manifest = manifest_of(splits["train"].files, features).model_copy(update=content)
     (folder / "manifest.json").write_text(manifest.model_dump_json(by_alias=True), encoding="utf-8")
     return folder

@@ -136,6 +136,11 @@ def half_loss(truth: Any, found: Any) -> Any:
     return 0.5 * keras.losses.binary_crossentropy(truth, found)
 
 
+def scaled_loss(growth_steps: int) -> keras.optimizers.Optimizer:
+    """An optimizer whose scale grows after so many steps, and falls where the gradients are too large for it."""
+    return keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.1), dynamic_growth_steps=growth_steps)
+
+
 class Worst(keras.metrics.Metric):
     """The largest error so far."""
 

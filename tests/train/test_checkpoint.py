@@ -3,7 +3,7 @@
 import errno
 import json
 import re
-import time
+import threading
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from fitting import fit, result_of, section_of, start
+from fitting import fit, result_of, section_of, start, write_dataset
 from lakefit.config import ConfigError
 from lakefit.console import Console
 from lakefit.dataset.features import Features, NumericFeature
@@ -42,21 +42,31 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 def test_the_last_ones_are_kept_and_the_best(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # While one is written, others wait, and a newer one takes the place of all of them but the best.
-    write = checkpoint.write_atomically
-    written = []
+    # While one is written, others wait, and a newer one takes the place of all of them but the best: the first one is
+    # written until 20 are made.
+    write, save = checkpoint.write_atomically, checkpoint.CheckpointFolder.save
+    written, made = [], threading.Event()
 
     def slow(path: Path, content: bytes) -> None:
-        time.sleep(0.7)
+        assert made.wait(60)
         written.append(path.name.rsplit("-", 1)[0])
         write(path, content)
 
+    def noted(self: checkpoint.CheckpointFolder, found: checkpoint.Checkpoint, best_epoch: int | None = None) -> None:
+        save(self, found, best_epoch)
+        if found.epoch == 20:
+            made.set()
+
     monkeypatch.setattr(checkpoint, "write_atomically", slow)
+    monkeypatch.setattr(checkpoint.CheckpointFolder, "save", noted)
     kept = {"every": "1h", "keep": 2, "monitor": "loss", "mode": "max"}
-    fit(dataset, tmp_path, section(fit={"epochs": 30, "batch_size": 32}, checkpoint=kept))
+    # In its tenth epoch it leaps away from what is good.
+    rates = {"PiecewiseConstantDecay": {"boundaries": [99, 110], "values": [0.01, 5.0, 0.01]}}
+    leaping = section(compile={"optimizer": {"Adam": {"learning_rate": rates}}}, checkpoint=kept)
+    fit(dataset, tmp_path, {**leaping, "fit": {"epochs": 30, "batch_size": 32}})
     losses = json.loads((tmp_path / "history.json").read_text())["loss"]
     best = 1 + losses.index(max(losses))
-    assert best < 29, "the test means something"
+    assert 1 < best < 20, "the test means something"
     assert len(written) < 20
     assert checkpoints(tmp_path) == [f"epoch-{best:05d}-batch-000000000", *written[-2:]]
     assert written[-1] == "epoch-00030-batch-000000000"
@@ -234,23 +244,44 @@ def test_a_damaged_one_takes_no_place_of_those_that_are_kept(dataset: Path, tmp_
     assert sum(path.suffix == ".damaged" for path in (tmp_path / "checkpoints").iterdir()) == 1
 
 
+CLASSES = ("a", "b", "c")
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "label"),
     [
-        {"compile": {"metrics": ["F1Score"]}},
-        {"model": {"sequential": [{"Dense": {"units": 4, "dtype": "bfloat16"}}, SIGMOID]}},
-        {"dtype_policy": "mixed_float16"},
-        {"model": "own_models:two_optimizers"},
+        (
+            {
+                "model": {"sequential": [{"Dense": {"units": 3, "activation": "softmax"}}]},
+                "compile": {"loss": "categorical_crossentropy", "metrics": ["F1Score"]},
+            },
+            {"kind": "classes", "classes": CLASSES},
+        ),
+        ({"model": {"sequential": [{"Dense": {"units": 4, "dtype": "bfloat16"}}, SIGMOID]}}, {}),
+        (
+            {
+                "dtype_policy": "mixed_float16",
+                "compile": {"optimizer": {"own_models:scaled_loss": {"growth_steps": 5}}},
+            },
+            {},
+        ),
+        ({"model": "own_models:two_optimizers"}, {}),
     ],
     ids=["a metric that is an array", "weights of 16 bits", "a scaled loss", "an optimizer of its own"],
 )
-def test_what_a_model_keeps_is_restored(dataset: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+def test_what_a_model_keeps_is_restored(tmp_path: Path, changes: dict[str, Any], label: dict[str, Any]) -> None:
+    dataset, whole, parts = tmp_path / "dataset", tmp_path / "whole", tmp_path / "parts"
+    write_dataset(dataset, **label)
     changes = {**section(), **changes}
     fit(dataset, whole, changes)
     fit(dataset, parts, {**changes, "fit": {"epochs": 1, "batch_size": 32}})
     fit(dataset, parts, changes)
-    assert result_of(parts) == result_of(whole)
+    found = result_of(parts)
+    assert found == result_of(whole)
+    # A metric of one number an output is shown as so many.
+    assert [name for name in found["history"] if name.startswith("f1_")] == [
+        f"f1_score_{place}" for place in range(len(label.get("classes", ())))
+    ]
 
 
 def test_a_callback_may_end_the_training_within_an_epoch(
