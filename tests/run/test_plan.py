@@ -48,6 +48,11 @@ def write(path: Path, **content: object) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def run_folder() -> Path:
+    pipeline = valid()
+    return Path(str(Layout.of(pipeline.pipeline).run(fingerprints(pipeline).run)))
+
+
 def finish(*stages: str) -> None:
     """Put down what the stages leave when they are done."""
     pipeline = valid()
@@ -94,6 +99,10 @@ def test_a_stage_after_one_that_runs_runs_too(shop: Path, missing: str) -> None:
         ("train.checkpoint.every=9 steps", list(STAGES)),
         ("train.tensorboard.histograms=true", list(STAGES)),
         ("train.feed.in_memory_mb=9", list(STAGES)),
+        ("train.feed.lanes=9", ["prepare"]),
+        ("train.feed.remainder=drop", ["prepare"]),
+        ("features.categorical.embedding=9", ["prepare"]),
+        ('evaluate.require={accuracy: ">= 0.9"}', list(STAGES)),
         ("evaluate.baseline_rows=9", ["prepare", "train"]),
         ("score.keys=[day]", ["prepare", "train", "evaluate"]),
         ("score.input=orders-1.csv", ["prepare", "train", "evaluate", "export"]),
@@ -113,22 +122,55 @@ def test_changed_inputs_run_everything_and_say_why(shop: Path) -> None:
     assert steps()["prepare"].why == "its inputs or its settings have changed"
 
 
-def test_a_run_that_was_stopped_is_not_current(shop: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "file", "before", "after"),
+    [
+        ("warm_start: used", "used/artifact.json", '{"fingerprint": "1"}', '{"fingerprint": "2"}'),
+        ("callbacks: ['mine:Noted']", "mine.py", "class Noted: ...", "class Noted: pass"),
+    ],
+    ids=["the artifact to begin with", "code"],
+)
+def test_what_a_run_takes_from_beside_its_file_runs_it_again(
+    shop: Path, setting: str, file: str, before: str, after: str
+) -> None:
+    pipeline, beside = Path("shop.yaml"), Path(file)
+    pipeline.write_text(pipeline.read_text(encoding="utf-8").replace("train:\n", f"train:\n  {setting}\n"), "utf-8")
+    beside.parent.mkdir(exist_ok=True)
+    beside.write_text(before, encoding="utf-8")
     finish(*STAGES)
-    pipeline = valid()
-    run_dir = Layout.of(pipeline.pipeline).run(fingerprints(pipeline).run)
-    write(run_dir / RUN, stages={"train": {"state": "running"}})
+    assert current() == list(STAGES)
+    beside.write_text(after, encoding="utf-8")
+    assert current() == ["prepare"]
+
+
+def test_a_run_without_its_weights_is_not_current_though_it_was_done(shop: Path) -> None:
+    finish(*STAGES)
+    (run_folder() / WEIGHTS).unlink()
     assert current() == ["prepare"]
     assert steps()["train"].why.endswith("is not finished")
 
 
-def test_a_damaged_record_is_no_result(shop: Path) -> None:
+def test_a_run_that_was_stopped_is_not_current(shop: Path) -> None:
     finish(*STAGES)
-    pipeline = valid()
-    run_dir = Layout.of(pipeline.pipeline).run(fingerprints(pipeline).run)
-    (run_dir / RUN).write_text("{", encoding="utf-8")
-    (Path("scored") / SCORE).write_text('{"fingerprint": 3}', encoding="utf-8")
+    write(run_folder() / RUN, stages={"train": {"state": "running"}})
     assert current() == ["prepare"]
+    assert steps()["train"].why.endswith("is not finished")
+
+
+@pytest.mark.parametrize("content", ["{", '{"fingerprint": 3}'])
+@pytest.mark.parametrize(
+    ("record", "still"),
+    [
+        (RUN, ["prepare"]),
+        (METRICS, ["prepare", "train"]),
+        (SCORE, ["prepare", "train", "evaluate", "export"]),
+    ],
+)
+def test_a_damaged_record_is_no_result(shop: Path, record: str, still: list[str], content: str) -> None:
+    finish(*STAGES)
+    folder = Path("scored") if record == SCORE else run_folder()
+    (folder / record).write_text(content, encoding="utf-8")
+    assert current() == still
 
 
 def test_a_dataset_of_another_pipeline_is_not_trained_on(shop: Path) -> None:
