@@ -18,11 +18,12 @@ def test_a_confusion_matrix_counts_true_classes_down_and_chosen_ones_across() ->
 
 
 def test_calibration_is_of_tenths_that_have_rows() -> None:
-    probability = np.array([0.0, 0.05, 0.61, 0.69, 1.0])
-    mean, share, rows = calibration(np.array([0, 1, 1, 1, 1]), probability)
-    np.testing.assert_allclose(mean, [0.025, 0.65, 1.0])
-    np.testing.assert_allclose(share, [0.5, 1.0, 1.0])
-    assert rows.tolist() == [2, 2, 1]
+    # 1 is no tenth of its own.
+    probability = np.array([0.0, 0.05, 0.61, 0.69, 0.95, 1.0])
+    mean, share, rows = calibration(np.array([0, 1, 1, 1, 0, 1]), probability)
+    np.testing.assert_allclose(mean, [0.025, 0.65, 0.975])
+    np.testing.assert_allclose(share, [0.5, 1.0, 0.5])
+    assert rows.tolist() == [2, 2, 2]
 
 
 DICE = np.random.default_rng(1)

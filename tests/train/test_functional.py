@@ -194,5 +194,11 @@ def test_of_several_labels_each_needs_its_own() -> None:
 
 
 def test_inputs_that_are_not_there_have_no_group() -> None:
-    assert isinstance(describe(Features(numeric=(NumericFeature(name="a", fill=0.0),))).inputs(), Inputs)
-    assert describe(Features(numeric=(NumericFeature(name="a", fill=0.0),))).inputs().encoded().shape == (None, 1)
+    inputs = describe(Features(numeric=(NumericFeature(name="a", fill=0.0),))).inputs()
+    assert isinstance(inputs, Inputs)
+    assert set(inputs.tensors) == {"numeric"}
+    assert inputs.names == ("a", "numeric")
+    assert inputs.encoded().shape == (None, 1)
+    inputs = describe(Features(numeric=(), categorical=FEATURES.categorical)).inputs()
+    assert set(inputs.tensors) == {"categorical"}
+    assert inputs.names == ("city", "categories", "categorical")

@@ -50,9 +50,10 @@ def test_what_belongs_together_is_compiled(label: str, units: int, activation: s
     assert made.model.compiled
     assert made.model.output.shape == (None, units)
 
-    found = made.predictor().predict({"numeric": np.ones((4, 1), np.float32)}, verbose=0)
+    # Far from 0, where a logit might pass for a probability.
+    found = made.predictor().predict({"numeric": np.full((4, 1), 9, np.float32)}, verbose=0)
     assert found.shape == (4, units)
-    if label == "binary" and activation != "tanh":
+    if label == "several" or (label == "binary" and activation != "tanh"):
         assert ((found > 0) & (found < 1)).all()
     if label == "classes":
         np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
@@ -140,7 +141,7 @@ def test_a_metric_of_another_kind_of_label_is_refused(
 @pytest.mark.parametrize(
     ("label", "activation", "loss", "truth", "found", "share"),
     [
-        ("binary", None, {"BinaryCrossentropy": {"from_logits": True}}, [[1], [0]], [[0.2], [0.2]], 0.5),
+        ("binary", None, {"BinaryCrossentropy": {"from_logits": True}}, [[1], [1], [0]], [[0.2], [-9], [-0.2]], 2 / 3),
         ("several", "sigmoid", None, [[1, 1, 0], [0, 0, 0]], [[0.9, 0.1, 0.1], [0.1, 0.1, 0.1]], 5 / 6),
         ("several", None, {"BinaryCrossentropy": {"from_logits": True}}, [[1, 1, 0]], [[0.2, -1, -1]], 2 / 3),
         ("classes", "softmax", "categorical_crossentropy", [[0, 0, 1], [1, 0, 0]], [[0, 0.2, 0.8]] * 2, 0.5),
