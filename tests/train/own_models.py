@@ -167,6 +167,15 @@ class Batches(keras.callbacks.Callback):
         self.called.append(("test", batch, True))
 
 
+class Losses(keras.callbacks.Callback):
+    """Notes the loss after each call of the model, and the steps that were done then."""
+
+    noted: ClassVar[list[tuple[int, float]]] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.noted.append((batch + 1, logs["loss"]))
+
+
 class Cooling(keras.callbacks.Callback):
     """Lowers the learning rate at every seventh batch, counted from the first of all: it must know where it was."""
 

@@ -1,17 +1,21 @@
 """What TensorBoard is given while a model trains."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
+from tensorboard.util.tensor_util import make_ndarray
 
 from fitting import fit, write_dataset
 from lakefit.config import ConfigError
 from lakefit.train import meter
 from lakefit.train.probe import Probe
+from lakefit.train.tensorboard import Curves
 from models import SIGMOID
 
 SECTION: dict[str, Any] = {
@@ -20,6 +24,9 @@ SECTION: dict[str, Any] = {
     "compile": {"optimizer": {"Adam": {"learning_rate": 0.01}}, "metrics": ["accuracy"]},
     "fit": {"epochs": 3, "batch_size": 32},
 }
+
+
+NO_PROBE: Any = None
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +40,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir / "tensorboard"
 
 
-def points(folder: Path) -> Counter[str]:
+def values(folder: Path) -> list[tuple[int, Any]]:
+    """Return what was written, with the step of each."""
     (file,) = folder.glob("events.out.tfevents.*")
-    return Counter(value.tag for event in EventFileLoader(str(file)).Load() for value in event.summary.value)
+    return [(event.step, value) for event in EventFileLoader(str(file)).Load() for value in event.summary.value]
+
+
+def points(folder: Path) -> Counter[str]:
+    return Counter(value.tag for _, value in values(folder))
 
 
 def test_training_and_validation_are_on_one_chart(folder: Path) -> None:
@@ -46,6 +58,52 @@ def test_training_and_validation_are_on_one_chart(folder: Path) -> None:
         "epoch_dead_units",
     }  # fmt: skip
     assert {number for tag, number in (train | validation).items() if tag.startswith("epoch_")} == {3}
+
+
+def test_a_point_is_what_the_epoch_had(folder: Path) -> None:
+    history = json.loads((folder.parent / "history.json").read_text())
+    for split, prefix in (("train", ""), ("validation", "val_")):
+        found: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        for step, value in values(folder / split):
+            if value.tag.startswith("epoch_"):
+                found[value.tag.removeprefix("epoch_")].append((step, make_ndarray(value.tensor).item()))
+        for name in ("loss", "accuracy"):
+            assert found[name] == list(enumerate(np.float32(history[f"{prefix}{name}"]).tolist()))
+        if split == "train":
+            assert found["learning_rate"] == list(enumerate(np.float32([0.01] * 3).tolist()))
+
+
+def test_settings_are_what_the_section_says_of_the_model_and_its_training(folder: Path) -> None:
+    (written,) = [value for _, value in values(folder / "validation") if value.tag == "_hparams_/session_start_info"]
+    found = parse_session_start_info_plugin_data(written.metadata.plugin_data.content).hparams
+    assert {name: getattr(value, value.WhichOneof("kind")) for name, value in found.items()} == {
+        "model.sequential.0.Dense.units": 4,
+        "model.sequential.0.Dense.activation": "relu",
+        "model.sequential.0.Dense.name": "hidden",
+        "model.sequential.1.Dense.units": 1,
+        "model.sequential.1.Dense.activation": "sigmoid",
+        "compile.optimizer.Adam.learning_rate": 0.01,
+        "compile.metrics.0": "accuracy",
+        "compile.steps_per_execution": 1,
+        "compile.jit_compile": "auto",
+        "compile.auto_scale_loss": True,
+        "fit.epochs": 3,
+        "fit.batch_size": 32,
+        "seed": 0,
+        "dtype_policy": "float32",
+    }
+
+
+def test_curves_go_on_from_what_a_checkpoint_has_of_them(tmp_path: Path) -> None:
+    names = ("train/events.out.tfevents.1", "train/events.out.tfevents.2", "speed/events.out.tfevents.3")
+    for path in (tmp_path / name for name in names):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"12345")
+    curves = Curves(tmp_path, NO_PROBE, histograms=False, settings={}, failed=pytest.fail)
+    curves.go_on_from({names[0]: 5, names[1]: 3})
+    # The third one was begun after the checkpoint.
+    found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.glob("*/*")}
+    assert found == {names[0]: b"12345", names[1]: b"123"}
 
 
 def test_speed_graph_settings_histograms_and_profile_are_there(folder: Path) -> None:
