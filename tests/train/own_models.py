@@ -158,13 +158,21 @@ class Worst(keras.metrics.Metric):
 class Batches(keras.callbacks.Callback):
     """Notes at which batches it is called."""
 
-    called: ClassVar[list[tuple[str, int, bool]]] = []
+    called: ClassVar[list[tuple[str, int]]] = []
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.called.append(("train begin", batch))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.called.append(("train", batch, isinstance(logs["loss"], float)))
+        assert isinstance(logs["loss"], float)
+        self.called.append(("train end", batch))
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.called.append(("test", batch, True))
+        self.called.append(("test begin", batch))
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        assert isinstance(logs["loss"], float)
+        self.called.append(("test end", batch))
 
 
 class Losses(keras.callbacks.Callback):
