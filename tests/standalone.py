@@ -80,6 +80,10 @@ class Cluster:
         """Return the JVMs in which tasks run, on any worker."""
         return [pid for worker in self.workers for pid in children(worker.pid) if b"ExecutorBackend" in _command(pid)]
 
+    def applications(self) -> set[str]:
+        """Return the applications that have had an executor on any worker, also those that have ended."""
+        return {path.name for path in self.folder.glob("work-*/app-*")}
+
     def stop(self) -> None:
         for process in (self.master, *self.workers):
             kill_tree(process.pid)
