@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,18 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (root / kind / f"{kind[0]}{i}").mkdir(parents=True)
         (root / f"runs/r{i}/run.json").write_text(json.dumps({"dataset": f"d{i}"}))
         for kind in ("datasets", "runs", "artifacts"):
-            age = NOW - i * DAY - 60
-            os.utime(root / kind / f"{kind[0]}{i}", (age, age))
+            date_back(root / kind / f"{kind[0]}{i}", i)
     (root / "current.json").write_text(json.dumps({"dataset": "d4", "run": "r4", "artifact": "a4"}))
     return root
+
+
+def date_back(path: Path, days: int) -> None:
+    age = NOW - days * DAY - 60
+    os.utime(path, (age, age))
+
+
+def versions(root: Path) -> list[Path]:
+    return list(root.glob("*/[!.]*/"))
 
 
 def names(root: Path, kind: str) -> list[str]:
@@ -70,9 +79,49 @@ def test_frozen_statistics_keep_their_dataset(root: Path) -> None:
     assert names(root, "datasets") == ["0123456789abcdef", "d0", "d4"]
 
 
-def test_a_killed_removal_leaves_nothing_half(root: Path) -> None:
+def test_what_rollback_goes_back_to_stays(root: Path) -> None:
+    (root / "datasets/d6/manifest.json").write_text("{}")
+    (root / "runs/r6/metrics.json").write_text("{}")
+    (root / "artifacts/a6/artifact.json").write_text("{}")
+    before = {"dataset": "d6", "run": "r6", "artifact": "a6"}
+    (root / "history").mkdir()
+    record = {"began": "2001-01-01T00:00:00+00:00", "command": "run", "in_use": before}
+    (root / "history/1.json").write_text(json.dumps(record))
+    # Otherwise the run would keep its dataset.
+    (root / "runs/r6/run.json").unlink()
+    for kind in ("datasets", "runs", "artifacts"):
+        date_back(root / kind / f"{kind[0]}6", 6)
+    remove("output.keep=2")
+    assert names(root, "datasets") == ["d0", "d1", "d4", "d6"]
+    assert names(root, "runs") == ["r0", "r1", "r4", "r6"]
+    assert names(root, "artifacts") == ["a0", "a1", "a4", "a6"]
+
+
+def test_a_killed_removal_leaves_nothing_half(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in versions(root):
+        (path / "first").touch()
+        (path / "second").touch()
+        date_back(path, int(path.name[1:]))
+
+    def killed(folder: Path, **_: object) -> None:
+        (folder / "first").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove("output.keep=2")
+    left = versions(root)
+    assert len(left) == 3 * 7 - 1
+    assert all((path / "first").exists() for path in left)
+    (grave,) = root.glob("*/.staging-*")
+    assert (grave / "second").exists()
+
+
+def test_what_a_killed_removal_left_is_no_version(root: Path) -> None:
     grave = root / "datasets/.staging-removed-d9"
     grave.mkdir()
+    date_back(grave, 9)
     remove("output.keep=2")
     assert grave.is_dir(), "the next preparation removes it with other staging folders"
     assert "d2" not in names(root, "datasets")
