@@ -116,6 +116,13 @@ def test_a_killed_removal_leaves_nothing_half(root: Path, monkeypatch: pytest.Mo
     assert all((path / "first").exists() for path in left)
     (grave,) = root.glob("*/.staging-*")
     assert (grave / "second").exists()
+    # A run; trained again and old again, it is removed once more.
+    assert grave.parent.name == "runs"
+    again = grave.with_name(grave.name.removeprefix(".staging-removed-"))
+    again.mkdir()
+    date_back(again, 6)
+    remove("output.keep=2")
+    assert names(root, "runs") == ["r0", "r1", "r4"]
 
 
 def test_what_a_killed_removal_left_is_no_version(root: Path) -> None:

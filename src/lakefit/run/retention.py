@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from lakefit.config import Pipeline
 from lakefit.dataset.layout import ARTIFACT, RUN, Layout
 from lakefit.dataset.manifest import MANIFEST
-from lakefit.dataset.object_path import AnyPath
-from lakefit.dataset.publish import read_json, remove_version
+from lakefit.dataset.object_path import AnyPath, ObjectPath
+from lakefit.dataset.publish import read_json, remove_staging, remove_version
 from lakefit.run.record import used_before
 
 
@@ -36,6 +36,10 @@ def old_versions(pipeline: Pipeline, now: float | None = None) -> list[AnyPath]:
 
 def remove_old(pipeline: Pipeline, now: float | None = None) -> list[AnyPath]:
     """Remove the old versions and return them. The caller holds the lock."""
+    runs = Layout.of(pipeline).root / "runs"
+    if not isinstance(runs, ObjectPath):
+        # What a killed removal left. Of datasets and artifacts it goes when the next one is made.
+        remove_staging(runs)
     paths = old_versions(pipeline, now)
     for path in paths:
         remove_version(path, _MARKERS[path.parent.name])
