@@ -35,13 +35,15 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "spark.ui.enabled": "false",
         "spark.pyspark.python": sys.executable,
         "spark.sql.session.timeZone": "Asia/Tokyo",
+        # Rows that are joined by a shuffle arrive in another order.
+        "spark.sql.autoBroadcastJoinThreshold": "-1",
         "spark.sql.ansi.enabled": "false",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "7",
         "spark.local.dir": folder,
         "spark.sql.warehouse.dir": folder / "warehouse",
     }
     options = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
-    command = [HOME / "bin/spark-submit", "--class", SERVER, "--master", "local[2]", *options, "spark-internal"]
+    command = [HOME / "bin/spark-submit", "--class", SERVER, "--master", "local[3]", *options, "spark-internal"]
     environment = {**os.environ, **java_environment(), "SPARK_HOME": str(HOME), "PYSPARK_PYTHON": sys.executable}
     with open(folder / "log", "w") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server:
         try:
@@ -57,9 +59,21 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def shop(folder: Path) -> Path:
+    """Write a shop whose dataset would be another one in another time zone."""
     folder.mkdir()
     write_shop(folder, 1000)
+    cities = (folder / "cities.csv").read_text(encoding="utf-8").splitlines()
+    founded = ["founded", *(f"2026-01-01 {hour:02}:30:00" for hour in range(len(cities) - 1))]
+    lines = [f"{city},{at}" for city, at in zip(cities, founded, strict=True)]
+    (folder / "cities.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     text = (folder / "shop.yaml").read_text(encoding="utf-8")
+    for old, new in {
+        "size DOUBLE": "size DOUBLE, founded TIMESTAMP",
+        "SELECT o.*, c.size": "SELECT o.*, c.size, c.founded",
+        "features:": "features:\n  dates: {columns: [founded], parts: [hour]}",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
     (folder / "shop.yaml").write_text(f"{text}score: {{input: orders-0.csv, output: scored, keys: [id]}}\n")
     for file in folder.glob("*.csv"):
         os.utime(file, ns=(10**18, 10**18))
@@ -84,12 +98,22 @@ def test_a_run_against_a_server_of_spark_connect_makes_the_same_dataset_and_the_
     assert scored[0] == scored[1]
 
 
-def test_a_query_that_drops_rows_is_found_there_too(address: str, lakefit: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("columns", "join", "problem"),
+    [
+        ("c.size, c.founded", "JOIN cities c ON c.city = o.city WHERE o.id > 500", "rows come out for"),
+        ("CAST(3e9 + c.size AS INT) AS size, c.founded", "LEFT JOIN cities c ON c.city = o.city", "CAST_OVERFLOW"),
+    ],
+    ids=["rows", "overflow"],
+)
+def test_a_query_that_drops_rows_or_digits_is_found_there_too(
+    address: str, lakefit: Command, tmp_path: Path, columns: str, join: str, problem: str
+) -> None:
     folder = shop(tmp_path / "shop")
-    query = "source.query=SELECT o.*, c.size FROM orders o JOIN cities c ON c.city = o.city WHERE o.id > 500"
+    query = f"source.query=SELECT o.*, {columns} FROM orders o {join}"
     done = lakefit("prepare", "shop.yaml", "--json", "--set", query, cwd=folder, env={"SPARK_REMOTE": address})
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "rows come out for" in events(done.stdout)[-1]["message"]
+    assert problem in events(done.stdout)[-1]["message"]
     assert not (folder / "lake/shop/current.json").exists()
 
 
