@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -99,17 +99,21 @@ def evaluated(
     more: range = range(0),
     label: str = "label",
     expression: str = "late > 0",
+    kind: Literal["binary", "regression"] = "binary",
     beside: str | None = None,
 ) -> None:
-    """Write down an evaluation: of every ten rows `right` are told apart, and `beyond` of those from 1,000 on."""
-    labels = tuple(LabelFeature(name=name) for name in (label, beside) if name is not None)
+    """Write down an evaluation: of every ten rows `right` are told apart, and `beyond` of those from 1,000 on.
+
+    more: further rows; where they are among `rows` too, second occurrences of them.
+    """
+    labels = (LabelFeature(name=label, kind=kind), *([LabelFeature(name=beside)] if beside is not None else []))
     identity = np.array([*rows, *more])
     values = (identity % 2).astype(np.float32)
     good = np.where(identity < 1000, right, right if beyond is None else beyond)
     probability = np.where(identity % 10 < good, values, 1 - values).astype(np.float32) * 0.8 + 0.1
     table = {
         "_row": pa.array([int(row).to_bytes(16, "big") for row in identity], pa.binary(16)),
-        "_occurrence": pa.array(np.zeros(len(identity), np.int64)),
+        "_occurrence": pa.array([*(0 for _ in rows), *(int(row in rows) for row in more)], pa.int64()),
         **{one.name: label_column(values, one) for one in labels},
         **prediction_columns({one.name: probability[:, None] for one in labels}, labels),
     }
@@ -124,7 +128,7 @@ def evaluated(
     (folder / "metrics.json").write_text(json.dumps({"fingerprint": run, "metrics": {"test": metrics}}))
     (folder / "run.json").write_text(json.dumps({"dataset": f"of-{run}"}))
     definitions = [
-        {"name": one.name, "type": "binary", "expression": expression if one.name == label else "day > 3"}
+        {"name": one.name, "type": one.kind, "expression": expression if one.name == label else "day > 3"}
         for one in labels
     ]
     manifest = manifest_of([], Features()).model_copy(update={"labels": labels, "pipeline": {"label": definitions}})
@@ -145,6 +149,14 @@ def test_the_first_model_is_compared_with_none(layout: Layout) -> None:
     assert judge(pipeline('{accuracy: ">= 0.8", vs_current: ">= 0"}'), layout, "new") == (
         Check("accuracy", ">= 0.8", 0.8, True),
         Check("vs_current", ">= 0", None, True, "no model is in use yet"),
+    )
+
+
+def test_a_bound_that_what_was_found_does_not_keep_does_not_hold(layout: Layout) -> None:
+    evaluated(layout, "new", range(200), 8)
+    assert judge(pipeline('{accuracy: ">= 0.81", auc: ">= 0.8"}'), layout, "new") == (
+        Check("accuracy", ">= 0.81", 0.8, False),
+        Check("auc", ">= 0.8", pytest.approx(0.8), True),
     )
 
 
@@ -177,13 +189,32 @@ def test_of_a_loss_less_is_better(layout: Layout) -> None:
     assert gain.holds
 
 
-def test_test_splits_that_share_no_rows_are_compared_by_what_each_found_on_its_own(layout: Layout) -> None:
+@pytest.mark.parametrize(
+    ("first", "note"),
+    [
+        (1000, "each on its own test split: too few of their rows are the same"),
+        (201, "each on its own test split: too few of their rows are the same"),
+        (200, "on the 100 rows of both test splits"),
+    ],
+    ids=["none", "99", "100"],
+)
+def test_test_splits_that_share_too_few_rows_are_compared_by_what_each_found_on_its_own(
+    layout: Layout, first: int, note: str
+) -> None:
     evaluated(layout, "old", range(300), 8)
-    evaluated(layout, "new", range(1000, 1300), 6)
+    evaluated(layout, "new", range(first, first + 300), 6)
     use(layout, "old")
     (check,) = judge(pipeline('{vs_current: ">= 0"}'), layout, "new")
     assert not check.holds
-    assert "each on its own test split: too few of their rows are the same" in check.note
+    assert note in check.note
+
+
+def test_of_rows_that_are_equal_each_is_compared_with_itself(layout: Layout) -> None:
+    evaluated(layout, "old", range(200), 8, more=range(150))
+    evaluated(layout, "new", range(200), 8, more=range(100, 200))
+    use(layout, "old")
+    (check,) = judge(pipeline('{vs_current: ">= 0"}'), layout, "new")
+    assert "on the 250 rows of both test splits" in check.note
 
 
 def test_rows_of_one_class_alone_tell_nothing(layout: Layout) -> None:
@@ -195,9 +226,12 @@ def test_rows_of_one_class_alone_tell_nothing(layout: Layout) -> None:
     assert "each on its own test split" in check.note
 
 
-def test_models_of_different_labels_are_not_compared(layout: Layout) -> None:
-    evaluated(layout, "old", range(300), 8)
-    evaluated(layout, "new", range(300), 9, label="other", expression="late > 5")
+@pytest.mark.parametrize(("expression", "kind"), [("late > 5", "binary"), ("late > 0", "regression")])
+def test_models_of_different_labels_are_not_compared(
+    layout: Layout, expression: str, kind: Literal["binary", "regression"]
+) -> None:
+    evaluated(layout, "old", range(300), 8, expression=expression, kind=kind)
+    evaluated(layout, "new", range(300), 9, label="other")
     use(layout, "old")
     (check,) = judge(pipeline('{vs_current: ">= -1"}'), layout, "new")
     assert (check.found, check.holds) == (None, False)
