@@ -78,11 +78,13 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
-def left_by_another_machine(path: Path, seconds_ago: float, **fields: Any) -> None:
+def left_by_another_machine(path: Path, seconds_ago: float, **fields: Any) -> float:
+    """Write the lock of another machine; return when it was written, as its file says."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**ELSEWHERE, **fields}))
     at = time.time() - seconds_ago
     os.utime(path, (at, at))
+    return at
 
 
 def test_a_run_on_another_machine_is_respected_while_it_renews_its_lease(path: Path) -> None:
@@ -100,18 +102,35 @@ def test_a_run_on_another_machine_is_respected_while_it_renews_its_lease(path: P
 
 
 def test_a_run_that_was_killed_on_another_machine_is_waited_for_until_its_lease_is_over(path: Path) -> None:
-    left_by_another_machine(path, seconds_ago=119)
-    with run_lock(path):
+    at = left_by_another_machine(path, seconds_ago=119)
+    said: list[str] = []
+    with run_lock(path, waiting=said.append):
+        assert time.time() - at >= ELSEWHERE["lease_s"]
         assert json.loads(path.read_text())["pid"] == os.getpid()
+    (waiting,) = said
+    assert "is held by another run (process 4711" in waiting
+    assert os.listdir(path.parent) == ["lock"]
 
 
 def test_a_run_that_ends_on_another_machine_while_it_is_waited_for_leaves_the_lock(path: Path) -> None:
     left_by_another_machine(path, seconds_ago=60)
-    end = threading.Timer(0.2, path.write_text, [""])
-    end.start()
-    with run_lock(path):
+    happened: list[str] = []
+
+    def let_go() -> None:
+        happened.append("let go")
+        path.write_text("")
+
+    end = threading.Timer(0.2, let_go)
+
+    def waiting(_: str) -> None:
+        happened.append("waiting")
+        end.start()
+
+    with run_lock(path, waiting=waiting):
+        happened.append("taken")
         assert json.loads(path.read_text())["pid"] == os.getpid()
-    end.join()
+    assert happened == ["waiting", "let go", "taken"]
+    assert os.listdir(path.parent) == ["lock"]
 
 
 def test_a_lease_that_another_machine_has_not_renewed_is_taken_over(path: Path) -> None:
@@ -130,14 +149,17 @@ def test_a_lease_that_can_not_be_read_is_respected_as_long(path: Path) -> None:
     renewal.join()
 
 
-def test_a_lease_is_renewed_while_its_run_lasts(path: Path) -> None:
-    with run_lock(path, lease_s=0.6):
-        first = path.stat().st_mtime_ns
-        for _ in range(100):
-            if path.stat().st_mtime_ns > first:
+def test_a_lease_is_renewed_several_times_before_it_would_run_out_while_its_run_lasts(path: Path) -> None:
+    with run_lock(path, lease_s=6):
+        written = {path.stat().st_mtime}
+        for _ in range(200):
+            written.add(path.stat().st_mtime)
+            if len(written) == 3:
                 break
             time.sleep(0.05)
-        assert path.stat().st_mtime_ns > first
+        assert len(written) == 3
+        # One that fails or comes late then does not end the lease.
+        assert max(written) - min(written) < 6
     assert path.read_text() == ""
 
 
