@@ -1,7 +1,5 @@
 """A session's temporary files: gone with it, or with the next one where its process was killed."""
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,14 +28,15 @@ def test_what_a_killed_session_left_is_removed_by_the_next_and_nothing_else(
     others = tmp_path / "lakefit-spark-of-an-older-version"
     others.mkdir()
     with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        left = Path(process.stdout.readline().strip())
-        with _scratch_folder() as mine:
-            assert (left / "shuffle").is_file()
-            assert Path(mine).parent == tmp_path
-        assert not Path(mine).exists()
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            assert process.stdout is not None
+            left = Path(process.stdout.readline().strip())
+            with _scratch_folder() as mine:
+                assert (left / "shuffle").is_file()
+                assert Path(mine).parent == tmp_path
+            assert not Path(mine).exists()
+        finally:
+            process.kill()
     assert (left / "shuffle").is_file()
     with _scratch_folder() as mine:
         assert not left.exists()
@@ -71,6 +70,8 @@ def test_settings_of_spark_conf_dir_go_before_ours_and_a_cluster_has_none_of_one
 ) -> None:
     monkeypatch.delenv("SPARK_CONF_DIR", raising=False)
     ours = spark_defaults()
+    of_one_machine = {"spark.driver.host", "spark.driver.bindAddress", "spark.ui.enabled", "spark.shuffle.compress"}
+    assert of_one_machine <= ours.keys()
     assert (ours["spark.master"], ours["spark.driver.host"]) == ("local[*]", "127.0.0.1")
     monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path))
     assert spark_defaults() == ours
@@ -80,4 +81,5 @@ def test_settings_of_spark_conf_dir_go_before_ours_and_a_cluster_has_none_of_one
     found = spark_defaults()
     assert (found["spark.master"], found["spark.executor.memory"]) == ("spark://master:7077", "1g")
     assert found["spark.sql.ansi.enabled"] == "true"
-    assert not {"spark.driver.host", "spark.shuffle.compress"} & found.keys()
+    assert not of_one_machine & found.keys()
+    assert not of_one_machine & spark_defaults("spark://elsewhere:7077").keys()
