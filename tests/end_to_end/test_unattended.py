@@ -13,6 +13,8 @@ import pytest
 
 from faulty import PLAIN
 from lakefit.cli import main
+from lakefit.dataset.conditional import Seen, look
+from lakefit.dataset.object_path import AnyPath
 from shop import events, order_line, write_shop
 
 SECTIONS = """
@@ -191,6 +193,37 @@ def test_a_run_that_is_killed_is_shown_as_killed(tmp_path: Path) -> None:
     assert [run["state"] for run in nights.history()] == ["running"], "another machine renews its lease"
     (folder / "2.json").write_text("half of a fi")
     assert len(nights.history()) == 1
+
+
+def test_a_rollback_that_has_lost_its_lock_takes_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nights = Nights(tmp_path)
+    lake = tmp_path / "lake/shop"
+    uses = [{"dataset": "d", "run": run, "artifact": f"a-{run}"} for run in ("one", "two")]
+    for use in uses:
+        files = {
+            f"datasets/{use['dataset']}/manifest.json": {},
+            f"runs/{use['run']}/metrics.json": {},
+            f"runs/{use['run']}/run.json": {"dataset": use["dataset"]},
+            f"artifacts/{use['artifact']}/artifact.json": {**use, "fingerprint": use["artifact"]},
+            "current.json": use,
+        }
+        for name, content in files.items():
+            (lake / name).parent.mkdir(parents=True, exist_ok=True)
+            (lake / name).write_text(json.dumps(content))
+
+    def suspended(path: AnyPath) -> Seen:
+        (lake / "lock").write_text(json.dumps({"pid": 4711, "host": "other", "lease_s": 60, "token": "other"}))
+        return look(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lakefit.run.rollback.look", suspended)
+        assert nights.give("rollback", "--to", "one") == 3
+    assert "this run has lost its lock" in nights.events[-1]["message"]
+    assert nights.in_use == uses[1]
+    assert [nights.run_json(use["run"]) for use in uses] == [{"dataset": "d"}] * 2
+    (lake / "lock").unlink()
+    assert nights.give("rollback", "--to", "one") == 0
+    assert nights.in_use == uses[0]
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ def rollback(path: str, overrides: tuple[str, ...], to: str | None, console: Con
             after = _before(layout, before) if to is None else _named(layout, to)
             record.begin(after)
             if after != before:
+                lease.check()
                 if before.get("run") not in (None, after["run"]):
                     _mark(layout, before["run"])
                 _unmark(layout, after["run"])
-                lease.check()
                 replace(layout.current, after, seen)
     return before, after
 
