@@ -77,6 +77,31 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     assert os.listdir(path.parent) == ["state.json"]
 
 
+def test_what_gets_its_name_is_on_the_disk_before_and_the_name_right_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[tuple[str, Path | str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        happened.append(("synced", path.read_text() if path.is_file() else path))
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        happened.append(("renamed", target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_atomically(tmp_path / "state.json", "all of it")
+    assert happened == [("synced", "all of it"), ("renamed", tmp_path / "state.json"), ("synced", tmp_path)]
+    happened.clear()
+    with staged_folder(tmp_path / "dataset", "manifest.json"):
+        pass
+    assert happened == [("renamed", tmp_path / "dataset"), ("synced", tmp_path)]
+
+
 @pytest.mark.parametrize("content", [None, "", "{", "[1]", "\udcff"])
 def test_what_is_no_whole_mapping_reads_as_none(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "state.json"
