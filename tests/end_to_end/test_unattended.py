@@ -96,11 +96,16 @@ def test_nights(spark: Any, tmp_path: Path) -> None:
     assert (told["exit_code"], told["command"], told["state"]) == (6, "run", "ended")
     assert [check["holds"] for check in told["gate"]] == [False, False]
     assert told["in_use"] == first
+    assert "settings" not in told
     assert nights.run_json(told["run"])["exit_code"] == 6
 
-    # The same again: nothing is done again, and the answer is the same.
+    # The same again: nothing is done again, and the answer is the same, also where it was another one meanwhile.
+    with_another = {**nights.run_json(told["run"]), "exit_code": 0, "reason": "done"}
+    (tmp_path / "lake/shop/runs" / told["run"] / "run.json").write_text(json.dumps(with_another))
     assert nights.give("run", "--set", UNLEARNED) == 6
     assert nights.ran() == []
+    again = nights.run_json(told["run"])
+    assert (again["exit_code"], again["reason"]) == (6, error["message"])
     # Rows of the old input file that have changed are scored, by the model in use.
     (tmp_path / "orders-0.csv").touch()
     assert nights.give("evaluate", "--set", UNLEARNED) == 2, "prepare has not run for the changed file"
@@ -135,10 +140,12 @@ def test_nights(spark: Any, tmp_path: Path) -> None:
     assert "artifact" not in nights.events[-1]["paths"]
     assert nights.give("run", "--exit-code") == 10
     assert nights.in_use == first
+    (tmp_path / "failure.json").unlink()
     assert nights.give("rollback") == 2
     assert "no other run that is still there was in use before" in nights.events[-1]["message"]
     assert nights.give("rollback", "--to", "nothing") == 2
     assert f"There are: {first['run']}, {second['run']}." in nights.events[-1]["message"]
+    assert not (tmp_path / "failure.json").exists(), "whoever gives that command sits there"
     assert nights.give("rollback", "--to", second["run"][:9]) == 0
     assert nights.in_use == second
     assert nights.give("run") == 0
@@ -147,7 +154,6 @@ def test_nights(spark: Any, tmp_path: Path) -> None:
     # What would be wrong data on any night.
     (tmp_path / "orders-2.csv").unlink()
     shutil.move(tmp_path / "orders-0.csv", tmp_path / "away")
-    (tmp_path / "failure.json").unlink()
     assert nights.give("run") == 2
     assert (nights.failure["exit_code"], nights.in_use) == (2, second)
     shutil.move(tmp_path / "away", tmp_path / "orders-0.csv")
