@@ -7,7 +7,7 @@ import pydantic
 import pytest
 
 from lakefit.config import ConfigError, load_pipeline
-from lakefit.config.sql import kind_of
+from lakefit.config.sql import kind_of, query_columns
 from lakefit.errors import InputError
 from lakefit.run.validate import validate
 from shop import ROOT, write_shop
@@ -169,6 +169,12 @@ def test_a_refusal_points_at_line_and_column_and_says_what_was_meant(refusal: Re
 )
 def test_what_columns_hold_is_known_without_spark(refusal: Refusal, change: tuple[str, str], says: str) -> None:
     assert any(says in line for line in refusal(change))
+
+
+def test_a_hint_of_a_query_names_a_table_by_its_alias() -> None:
+    tables = {"orders": {"city": "STRING"}, "cities": {"city": "STRING", "size": "DOUBLE"}}
+    query = "SELECT /*+ BROADCAST(c) */ o.*, c.size FROM orders o LEFT JOIN cities c ON c.city = o.city"
+    assert query_columns(query, tables, "orders") == {"city": "text", "size": "number"}
 
 
 def test_every_error_is_told_at_once_each_in_its_line(refusal: Refusal) -> None:

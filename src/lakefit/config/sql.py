@@ -94,7 +94,9 @@ def query_columns(query: str, tables: Mapping[str, Mapping[str, str]], rows: str
     refuse_chance(query)
     statement = parse_statement(query)
     known_tables = {name.lower() for name in tables} | {cte.alias.lower() for cte in statement.find_all(exp.CTE)}
-    for table in statement.find_all(exp.Table):
+    # A hint names tables by their aliases; Spark passes over one that it does not know.
+    named = (table for table in statement.find_all(exp.Table) if table.find_ancestor(exp.Hint) is None)
+    for table in named:
         if table.name.lower() not in known_tables and not table.args.get("db"):
             raise SqlError(f"unknown table {table.name!r}{nearest(table.name, tables)}", _line(table.this))
     schema: dict[str, object] = {
