@@ -12,6 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from faulty import PLAIN
+from lakefit.cli import _parser
+from lakefit.errors import ContractError, GateError, InputError
 from shop import ROOT, write_shop
 
 SCHEDULE = ROOT / "conf/schedule"
@@ -78,16 +80,47 @@ def test_crons_line_runs_the_pipeline_and_speaks_up_where_it_ends_badly(tmp_path
     assert '"exit_code": 2' in log.read_text()
 
 
+def of_service(key: str) -> str:
+    """Return the one value that the service of systemd gives a key."""
+    (value,) = re.findall(rf"^{key}=(.*)$", (SCHEDULE / "lakefit@.service").read_text(encoding="utf-8"), re.MULTILINE)
+    return str(value)
+
+
+def cron_job() -> Any:
+    return YAML(typ="safe").load(SCHEDULE / "cronjob.yaml")["spec"]["jobTemplate"]["spec"]
+
+
+def test_what_systemd_and_kubernetes_start_is_a_command_of_lakefits() -> None:
+    (container,) = cron_job()["template"]["spec"]["containers"]
+    program, *words = of_service("ExecStart").replace("%i", "flights").split()
+    assert Path(program).name == "lakefit"
+    for arguments in (words, container["args"]):
+        options = _parser().parse_args(arguments)
+        assert (options.stage, options.pipeline, options.json) == (None, "flights.yaml", True)
+
+
 def test_the_exit_codes_that_need_a_person_are_the_same_for_every_scheduler() -> None:
-    service = (SCHEDULE / "lakefit@.service").read_text(encoding="utf-8")
-    found = re.search(r"^RestartPreventExitStatus=(.*)$", service, re.MULTILINE)
-    assert found is not None
-    assert found[1].split() == ["2", "5", "6"]
-    job: Any = YAML(typ="safe").load(SCHEDULE / "cronjob.yaml")
-    (fail, _) = job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert [error.exit_code for error in (InputError, ContractError, GateError)] == [2, 5, 6]
+    assert of_service("RestartPreventExitStatus").split() == ["2", "5", "6"]
+    (fail, moved) = cron_job()["podFailurePolicy"]["rules"]
+    assert fail["action"] == "FailJob"
+    assert fail["onExitCodes"]["operator"] == "In"
     assert fail["onExitCodes"]["values"] == [2, 5, 6]
+    assert moved["action"] == "Ignore"
     dag = (SCHEDULE / "airflow_dag.py").read_text(encoding="utf-8")
     assert re.search(r"NEEDS_A_PERSON = \{2: .*, 5: .*, 6: .*\}", dag)
+
+
+def test_what_needs_nobody_is_tried_three_times_more() -> None:
+    assert of_service("Restart") == "on-failure"
+    assert of_service("StartLimitBurst") == "4"
+    assert cron_job()["backoffLimit"] == 3
+    assert '"retries": 3' in (SCHEDULE / "airflow_dag.py").read_text(encoding="utf-8")
+
+
+def test_a_run_goes_on_writing_to_its_log_while_it_is_rotated() -> None:
+    directives = (SCHEDULE / "lakefit.logrotate").read_text(encoding="utf-8").split("\n")
+    assert "copytruncate" in map(str.strip, directives)
 
 
 @pytest.mark.slow
