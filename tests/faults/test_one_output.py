@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from faulty import PLAIN, Shop
 from shop import events
@@ -24,15 +27,23 @@ def test_of_two_runs_on_one_output_one_is_refused_and_the_other_ends_well(tmp_pa
     assert shop.dataset()
 
 
-def test_a_run_suspended_until_another_machine_took_its_lock_takes_nothing_into_use(tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "shop", ROWS, "prepare", pipeline=PLAIN)
+def suspended(shop: Shop, at: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """Start a run and suspend it once there is a file that matches, and let another machine take its lock; return the
+    run, and what that machine has written."""
     process = shop.start()
-    while not shop.has("shop/datasets/.staging-*") and process.poll() is None:
+    while not shop.has(at) and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGSTOP)
     lock = shop.folder / "lake/shop/lock"
     other = {**json.loads(lock.read_text()), "pid": 4711, "host": "other", "flock": "its own", "token": "other"}
     lock.write_text(json.dumps(other))
+    return process, other
+
+
+def test_a_run_suspended_until_another_machine_took_its_lock_takes_nothing_into_use(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "shop", ROWS, "prepare", pipeline=PLAIN)
+    process, other = suspended(shop, "shop/datasets/.staging-*")
+    lock = shop.folder / "lake/shop/lock"
     os.killpg(process.pid, signal.SIGCONT)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 3, output + shop.errors
@@ -48,3 +59,18 @@ def test_a_run_suspended_until_another_machine_took_its_lock_takes_nothing_into_
     said = (json.loads(line) for line in waiting.stdout)
     assert "to see whether it lives" in next(event["message"] for event in said if event["event"] == "waiting")
     assert shop.finish(waiting)
+
+
+def test_a_run_whose_files_the_next_one_has_removed_says_that_it_has_lost_its_lock(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "shop", ROWS, "prepare", pipeline=PLAIN)
+    process, other = suspended(shop, "shop/datasets/.staging-*/.scratch/*")
+    for staging in (shop.folder / "lake/shop/datasets").glob(".staging-*"):
+        # Spark's Python workers are in a group of their own, and may write still.
+        shutil.rmtree(staging, ignore_errors=True)
+    os.killpg(process.pid, signal.SIGCONT)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 3, output + shop.errors
+    assert "this run has lost its lock" in events(output)[-1]["message"]
+    assert not shop.has("shop/current.json")
+    assert not shop.has("shop/datasets/[!.]*"), "its stage failed"
+    assert json.loads((shop.folder / "lake/shop/lock").read_text()) == other
