@@ -72,6 +72,17 @@ def test_a_holder_that_did_not_say_who_it_is_is_refused_too(path: Path) -> None:
             pass
 
 
+def test_a_holder_that_has_just_taken_the_lock_is_told_by_name(path: Path) -> None:
+    with run_lock(path):
+        said = path.read_text()
+        path.write_text("")
+        says = threading.Timer(0.2, path.write_text, [said])
+        says.start()
+        with pytest.raises(InputError, match=f"process {os.getpid()}"), run_lock(path):
+            pass
+        says.join()
+
+
 ELSEWHERE = {
     "pid": 4711, "host": "other", "since": "2026-01-01T00:00:00+00:00", "renewed": "2026-01-01T00:10:00+00:00",
     "lease_s": 120, "flock": "another kernel:1:2", "token": "other",

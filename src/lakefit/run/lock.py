@@ -142,6 +142,11 @@ def _take(path: Path, descriptor: int, waiting: Callable[[str], None]) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        for _ in range(20):
+            # One that has just locked the file is about to say who it is.
+            if "pid" in _read(path):
+                break
+            time.sleep(0.05)
         raise _refused(path, "Wait for it to end") from None
     except OSError:
         locked = False  # this file system has no flock: the lease alone tells
