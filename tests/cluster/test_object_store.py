@@ -143,6 +143,14 @@ def test_the_lock_is_held_by_one_run_and_taken_over_when_its_lease_has_run_out(p
             pass
         assert len(waited) == 1
         lease.check()
+        # Written by this run in a request whose answer it has never seen: it goes on to renew.
+        unheard = replace(lock, {**look(lock).value, "renewed": "unheard of"}, look(lock))
+        for _ in range(100):
+            if look(lock).value["renewed"] != unheard.value["renewed"]:
+                break
+            time.sleep(0.1)
+        assert look(lock).value["renewed"] != unheard.value["renewed"]
+        lease.check()
     assert holder(lock) == {}
 
     # Of a machine that is gone: it renews no more.

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -20,6 +21,8 @@ STORE_ERRORS = (OSError, ValueError, pa.ArrowException)
 
 # Waits after reads that failed. pyarrow has then tried each some thirty times, within some seconds.
 _WAITS_S = (1.0, 4.0, 15.0, 45.0)
+AT_ONCE = 32
+"""Requests to a store at a time."""
 # Of what a person waits for: a store that is not there is soon said to be so.
 _FEW_WAITS_S = (1.0,)
 # What is the same a minute later.
@@ -277,13 +280,14 @@ def open_input(path: AnyPath) -> pa.NativeFile:
 
 
 def stats(addresses: Sequence[str]) -> list[Stat | None]:
-    """Return size and time of many objects of a store, None for one that is not there; they are asked for at once."""
-    if not addresses:
-        return []
-    paths = [ObjectPath(address) for address in addresses]
-    files, _ = paths[0]._store()
-    found = again(lambda: files.get_file_info([path._store()[1] for path in paths]))
-    return [Stat(info.size, info.mtime_ns) if info.type == fs.FileType.File else None for info in found]
+    """Return size and time of many objects, None for one that is not there; a store is asked for many at once."""
+
+    def stat(address: str) -> Stat | None:
+        info = ObjectPath(address)._info()
+        return Stat(info.size, info.mtime_ns) if info.type == fs.FileType.File else None
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(stat, addresses))
 
 
 def address_of(path: AnyPath) -> str:

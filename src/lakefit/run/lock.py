@@ -98,7 +98,14 @@ class _ObjectLease(Lease):
         super().__init__(path, lease_s)
 
     def _write(self) -> None:
-        self._seen = replace(self._path, self._said, self._seen)
+        try:
+            self._seen = replace(self._path, self._said, self._seen)
+        except ChangedError:
+            seen = look(self._path)
+            if seen.value.get("token") != self._said["token"]:
+                raise
+            # Written by this run, which never heard of it.
+            self._seen = replace(self._path, self._said, seen)
 
     def _clear(self) -> None:
         self._seen = replace(self._path, {}, self._seen)

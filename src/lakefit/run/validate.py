@@ -26,7 +26,7 @@ from lakefit.dataset.inputs import (
     merged_columns,
     partition_folders,
 )
-from lakefit.dataset.object_path import STORE_ERRORS, AnyPath, any_path, is_address
+from lakefit.dataset.object_path import AT_ONCE, STORE_ERRORS, AnyPath, any_path, is_address
 from lakefit.dataset.publish import ensure_ours
 from lakefit.errors import InputError
 
@@ -212,12 +212,8 @@ def _read_all(files: Sequence[InputFile], format_name: str) -> Iterator[dict[str
     if not any(is_address(file.path) for file in files):
         yield from map(read, files)
         return
-    with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(files), _AT_ONCE):
-            yield from pool.map(read, files[start : start + _AT_ONCE])
-
-
-_READERS, _AT_ONCE = 32, 1_024
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(read, files)
 
 
 def _difference(name: str, footer: dict[str, str], first_name: str, first: dict[str, str]) -> str:
