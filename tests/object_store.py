@@ -82,7 +82,8 @@ class ObjectStore:
         fs.copy_files(str(folder), base, destination_filesystem=files)
 
 
-CREDENTIALS: Mapping[str, str] = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+SECRET = "sesame/51c8+planted"
+CREDENTIALS: Mapping[str, str] = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": SECRET}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lakefit import __version__
 from lakefit.console import Console
-from lakefit.errors import LakefitError, text_of, without_credentials
+from lakefit.errors import InputError, LakefitError, text_of, without_credentials
 
 # Everything heavy is imported by the command that needs it: `lakefit --help` answers at once.
 if TYPE_CHECKING:
@@ -183,12 +183,18 @@ def _tensorboard(options: argparse.Namespace, console: Console) -> int:
 
 
 def _score(options: argparse.Namespace, console: Console) -> int:
+    from pydantic import ValidationError
+
     from lakefit.config.pipeline import Score
     from lakefit.run.stages import Run, score_with_artifact
     from lakefit.run.validate import validate
 
     valid = validate(options.pipeline, tuple(options.set))
-    counts = score_with_artifact(Run(valid, console), Score(input=options.input, output=options.output))
+    try:
+        section = Score(input=options.input, output=options.output)
+    except ValidationError as error:
+        raise InputError("; ".join(f"--{one['loc'][0]}: {one['msg']}" for one in error.errors())) from None
+    counts = score_with_artifact(Run(valid, console), section)
     message = f"score is done: {counts['scored']:,} of {counts['rows_in']:,} rows in {options.output}"
     console.event("done", message, stage="score", output=options.output, **counts)
     return 0

@@ -57,6 +57,13 @@ CREDENTIALS_ADVICE = (
 
 
 def without_credentials(text: str) -> str:
-    """Return an address, or any text, without the credentials of addresses in it."""
-    text = re.sub(r"(?<=://)[^/@?]*:[^/@]*@", "", text)
-    return re.sub(r"(?i)([a-z_]*(?:key|token|secret|password)[a-z_]*=)[^&\s']+", r"\1...", text)
+    """Return an address, or any text, without the credentials of addresses in it: a name and password before @, and
+    what options of its query hold."""
+    # A secret may hold / and @.
+    text = re.sub(r"(?<=://)[^/\s@?'\"]*:[^\s'\"]*@", "", text)
+    return _SECRET_OPTION.sub(r"\1...", text)
+
+
+_SECRET_OPTION = re.compile(
+    r"([?&;][^=&;\s]*(?:key|token|secret|password|pwd|sig|signature|credential)[^=&;\s]*=)[^&;\s'\"]+", re.IGNORECASE
+)

@@ -10,16 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
 from faulty import PLAIN
 from fitting import result_of
+from lakefit.dataset import object_path
 from lakefit.dataset.conditional import ChangedError, look, replace
+from lakefit.dataset.inputs import UnreadableError, file_columns, list_inputs
 from lakefit.dataset.object_path import ObjectPath, matching
+from lakefit.dataset.publish import ensure_ours, has_others, remove_unfinished, write_json
 from lakefit.errors import InputError, LakefitError
 from lakefit.run.lock import holder, run_lock
-from object_store import CREDENTIALS, ObjectStore, Operation, object_store
+from object_store import CREDENTIALS, SECRET, ObjectStore, Operation, object_store
 from shop import parquet_bytes, write_shop
 
 EPOCHS = 40
@@ -99,6 +104,9 @@ def test_killed_and_begun_again_a_run_on_objects_gives_what_folders_give(
     assert {path.name for path in (tmp_path / "fetched/scored").glob("*.parquet")} == {
         name for name in scored["files"] if "/" not in name
     }
+    assert SECRET not in f"{there.stdout}{there.stderr}{again.stdout}{again.stderr}"
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in written if SECRET.encode() in path.read_bytes()]
     _check_operations([one for one in store.operations() if one.path.startswith("/lake/")])
 
 
@@ -185,6 +193,90 @@ def test_of_runs_that_begin_at_once_one_holds_the_lock(place: ObjectPath) -> Non
     for thread in threads:
         thread.join()
     assert (len(held), len(refused)) == (1, 3)
+
+
+def test_of_several_that_wait_for_one_dead_holder_one_takes_over(place: ObjectPath) -> None:
+    lock = place / "lock"
+    replace(lock, {"pid": 1, "host": "gone", "since": "then", "lease_s": 3, "token": "x"}, look(lock))
+    held, refused = [], []
+
+    def begin() -> None:
+        try:
+            with run_lock(lock, lease_s=12) as lease:
+                held.append(lease)
+                time.sleep(3)
+                lease.check()
+        except InputError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=begin) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 3)
+
+
+def test_a_store_that_fails_for_a_while_is_no_damaged_file(
+    store: ObjectStore, place: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{store.endpoint}")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setattr(object_path, "_WAITS_S", ())
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
+    (place / "x.parquet").upload(tmp_path / "x.parquet")
+    store.fail("503", 1_000)
+    with pytest.raises(OSError, match="AWS Error") as error:
+        file_columns(str(place / "x.parquet"), "parquet")
+    assert not isinstance(error.value, UnreadableError)
+    store.fail("503", 0)
+    assert file_columns(str(place / "x.parquet"), "parquet") == {"x": "BIGINT"}
+    (place / "x.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(UnreadableError):
+        file_columns(str(place / "x.parquet"), "parquet")
+
+
+def test_what_a_killed_score_has_left_is_in_nobodys_way_and_not_taken_for_its_result(place: ObjectPath) -> None:
+    output = place / "scored"
+    ensure_ours(output)
+    (output / "part-00000-0123abcd.parquet").write_bytes(b"of a run that was killed")
+    (output / "_rejects/part-00000-0123abcd.parquet").write_bytes(b"of a run that was killed")
+    ensure_ours(output)
+    assert has_others(output)
+    listed = "part-00000-89abcdef.parquet"
+    (output / listed).write_bytes(b"of a run that ended")
+    write_json(output / "_score.json", {"files": {listed: 1}})
+    assert has_others(output), "before the killed run's are removed, both are there"
+    for left in ("part-00000-0123abcd.parquet", "_rejects/part-00000-0123abcd.parquet"):
+        (output / left).unlink()
+    assert not has_others(output)
+    other = place / "other"
+    (other / "part-00000.parquet").write_bytes(b"somebody's")
+    with pytest.raises(InputError, match="was not written by `lakefit score`"):
+        ensure_ours(other)
+
+
+def test_half_an_artifact_goes_but_for_one_that_is_in_use(place: ObjectPath) -> None:
+    artifacts = place / "shop/artifacts"
+    for name in ("half", "whole", "remade"):
+        (artifacts / name / "model.keras").write_bytes(b"x")
+    write_json(artifacts / "whole/artifact.json", {})
+    write_json(place / "shop/current.json", {"dataset": None, "run": "r", "artifact": "remade"})
+    remove_unfinished(artifacts, "artifact.json")
+    assert sorted(path.name for path in artifacts.iterdir()) == ["remade", "whole"]
+
+
+def test_names_that_mean_something_in_an_address_are_names_below_it(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{store.endpoint}")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    for bucket, name in (("araw", "key=1/wh?t.csv"), ("braw", "key=2/x.csv")):
+        store.make(bucket)
+        (ObjectPath(f"s3://{bucket}") / name).write_bytes(b"1\n")
+    files = list_inputs(("s3://araw/key=*", "s3://braw/*/"), "table 'a'")
+    assert [file.name for file in files] == ["araw/key=1/wh?t.csv", "braw/key=2/x.csv"]
+    assert [ObjectPath(file.path).read_bytes() for file in files] == [b"1\n", b"1\n"]
 
 
 def test_a_store_that_takes_no_notice_of_conditions_is_refused(store: ObjectStore, place: ObjectPath) -> None:

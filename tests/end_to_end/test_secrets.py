@@ -9,8 +9,10 @@ import pytest
 
 from faulty import PLAIN
 from lakefit.cli import main
+from lakefit.config.sections import Section
+from lakefit.config.source import PathText
 from lakefit.dataset.manifest import read_manifest
-from lakefit.errors import InputError
+from lakefit.errors import InputError, without_credentials
 from lakefit.feed.dataset import open_dataset
 from shop import write_shop
 
@@ -64,6 +66,10 @@ def test_a_database_that_refuses_is_told_of_without_its_password(lakefit: Comman
         ("prepare", f"source.tables.orders.path=s3://key:{SECRET}@bucket/orders.csv"),
         ("prepare", f"score={{input: orders-0.csv, output: 's3://key:{SECRET}@bucket/scored'}}"),
         ("train", f"train.warm_start=s3://key:{SECRET}@bucket/artifact"),
+        # Keys of AWS hold slashes, and passwords what they like.
+        ("validate", f"output.path=s3://key:ab/{SECRET}@bucket/lake"),
+        ("validate", f"output.path=s3://key:p@{SECRET}@bucket/lake"),
+        ("validate", f"output.path=abfss://lake@account/x?sig={SECRET}"),
     ],
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(
@@ -80,6 +86,35 @@ def test_an_address_with_a_secret_is_refused_and_not_repeated(
     said = "".join(capfd.readouterr())
     assert "ends up in logs" in said
     assert found_in(tmp_path, said) == []
+
+
+def test_the_options_of_score_are_looked_at_as_the_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_shop(tmp_path, 10)
+    (tmp_path / "shop.yaml").write_text(PLAIN)
+    monkeypatch.chdir(tmp_path)
+    output = f"s3://key:{SECRET}@bucket/scored"
+    assert main(["score", "shop.yaml", "--input", "orders-0.csv", "--output", output, "-v"]) == 2
+    said = "".join(capfd.readouterr())
+    assert "ends up in logs" in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize("folder", ["key=1", "customer_key=7/token=x", "password=none"])
+def test_a_folder_of_a_partition_is_no_secret(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    assert PathOf(path=str(tmp_path / folder)).path == str(tmp_path / folder)
+    assert PathOf(path=f"s3://bucket/{folder}/*.csv").path == f"s3://bucket/{folder}/*.csv"
+    assert without_credentials(f"no file matches s3://bucket/{folder}/x.csv") == (
+        f"no file matches s3://bucket/{folder}/x.csv"
+    )
+
+
+class PathOf(Section):
+    """path: of a pipeline file."""
+
+    path: PathText
 
 
 @pytest.mark.parametrize("path", ["../secret.parquet", "/etc/passwd", "train/../../secret.parquet", "train//x"])

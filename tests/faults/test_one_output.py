@@ -63,7 +63,7 @@ def test_a_run_suspended_until_another_machine_took_its_lock_takes_nothing_into_
 
 def test_a_run_whose_files_the_next_one_has_removed_says_that_it_has_lost_its_lock(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "shop", ROWS, "prepare", pipeline=PLAIN)
-    process, other = suspended(shop, "shop/datasets/.staging-*/.scratch/*")
+    process, other = suspended(shop, "shop/datasets/.staging-*/.scratch-*/*")
     for staging in (shop.folder / "lake/shop/datasets").glob(".staging-*"):
         # Spark's Python workers are in a group of their own, and may write still.
         shutil.rmtree(staging, ignore_errors=True)

@@ -13,7 +13,11 @@ from pydantic_core import CoreSchema
 class Record(BaseModel):
     """Frozen, and of strict types: "20" is no number and 1 is no boolean. Read as JSON, a list stands for a tuple."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False,
+        # It may be an address with a password.
+        hide_input_in_errors=True,
+    )  # fmt: skip
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lakefit.errors import CREDENTIALS_ADVICE, without_credentials
 
 def _without_credentials(path: str) -> str:
     shown = without_credentials(path)
-    if shown != path:
+    if "://" in path and shown != path:
         raise ValueError(f"{shown}: {CREDENTIALS_ADVICE}")
     return path
 

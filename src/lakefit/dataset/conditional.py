@@ -114,7 +114,9 @@ def _client(path: ObjectPath) -> tuple[Any, Any]:
     endpoint = options.get("endpoint_override")
     if endpoint is not None and "://" not in endpoint:
         endpoint = f"{options.get('scheme', 'https')}://{endpoint}"
-    return _made_client(os.getpid(), endpoint, options.get("region")), exceptions
+    # pyarrow's name of it, which botocore does not read.
+    region = options.get("region") or os.environ.get("AWS_REGION")
+    return _made_client(os.getpid(), endpoint, region), exceptions
 
 
 @lru_cache
@@ -124,9 +126,10 @@ def _made_client(_process: int, endpoint: str | None, region: str | None) -> Any
 
     own = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     config = Config(
+        # All of it shorter than a lease.
         connect_timeout=10,
-        read_timeout=60,
-        retries={"mode": "standard", "total_max_attempts": 6},
+        read_timeout=10,
+        retries={"mode": "standard", "total_max_attempts": 3},
         # As pyarrow does: a store of one's own seldom has a name for each bucket.
         s3={"addressing_style": "path" if own else "auto"},
         # Stores of other makers don't know all of AWS's checksums.

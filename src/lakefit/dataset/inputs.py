@@ -6,12 +6,13 @@ import glob
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote as percent_encoded
 from urllib.parse import unquote, urlparse
 
@@ -19,8 +20,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import orc
 
-from lakefit.dataset.object_path import STORE_ERRORS, ObjectPath, Stat, any_path, is_address, open_input, stats
+from lakefit.dataset.object_path import (
+    AT_ONCE,
+    STORE_ERRORS,
+    ObjectPath,
+    Stat,
+    again,
+    any_path,
+    is_address,
+    of_the_store,
+    open_input,
+    stats,
+)
 from lakefit.errors import InputError
+
+Result = TypeVar("Result")
 
 _GLOB = "*?["
 
@@ -143,7 +157,8 @@ def _list_objects(patterns: Sequence[str], described_as: str) -> tuple[InputFile
             raise InputError(f"{described_as}: {what} {pattern!r}.")
         roots.append(str(root))
         found |= matched
-    start = len(os.path.commonpath([address.partition("://")[2] for address in roots])) + 1
+    above = os.path.commonpath([address.partition("://")[2] for address in roots])
+    start = len(above) + 1 if above else 0
     files = []
     for address, status in found.items():
         if ":" in address.rpartition("/")[2]:
@@ -155,7 +170,7 @@ def _list_objects(patterns: Sequence[str], described_as: str) -> tuple[InputFile
 
 def _objects_of(pattern: str) -> tuple[ObjectPath, dict[str, Stat]]:
     """Return the root of an address, prefix or glob, and the objects by their addresses."""
-    parts = pattern.split("/")
+    parts = pattern.rstrip("/").split("/")
     plain = next((place for place, part in enumerate(parts) if any(mark in part for mark in _GLOB)), len(parts))
     root, wanted = ObjectPath("/".join(parts[:plain])), parts[plain:]
     try:
@@ -213,7 +228,17 @@ def file_uri(path: str) -> str:
 
 def open_raw(path: str) -> pa.NativeFile:
     """Open a raw file, which is on this machine or an object. Raises FileNotFoundError, OSError."""
-    return open_input(any_path(path))
+    found = any_path(path)
+    return again(found.open_input) if isinstance(found, ObjectPath) else open_input(found)
+
+
+def read_all(files: Sequence[InputFile], read: Callable[[InputFile], Result]) -> Iterator[Result]:
+    """Yield what `read` returns for each file, in their order; a store is asked for many at once."""
+    if not any(is_address(file.path) for file in files):
+        yield from map(read, files)
+        return
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(read, files)
 
 
 class UnreadableError(InputError):
@@ -271,6 +296,8 @@ def first_line(path: str, encoding: str) -> str:
     except UnicodeError as error:
         raise InputError(f"{path}: {error}; say which: options: {{encoding: {encoding}LE}} or {encoding}BE.") from None
     except (OSError, EOFError, pa.ArrowException) as error:
+        if of_the_store(error):
+            raise
         if compression_of(path) == "lz4" and not _starts_with(path, _LZ4_FRAME):
             raise InputError(f"{path}: no LZ4 frames (Hadoop's own LZ4 has none); compress it with lz4.") from None
         raise UnreadableError(f"{path}: can't be read: {error}.") from error
@@ -324,6 +351,8 @@ def file_columns(path: str, format_name: str) -> dict[str, str]:
         with open_raw(path) as file:
             schema = pq.read_schema(file) if format_name == "parquet" else orc.ORCFile(file).schema
     except (pa.ArrowException, OSError) as error:
+        if of_the_store(error):
+            raise
         raise UnreadableError(f"{path}: not a readable {format_name} file: {error}.") from error
     names = [name.lower() for name in schema.names]
     twice = next((name for name in schema.names if names.count(name.lower()) > 1), None)

@@ -20,6 +20,7 @@ ARTIFACT = "artifact.json"
 SAVED_MODEL = "saved_model"
 PIPELINE = "pipeline.yaml"
 SCORE = "_score.json"
+SCORE_LOCK = "_lock"
 
 
 @dataclass(frozen=True, slots=True)

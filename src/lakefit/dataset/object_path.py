@@ -1,5 +1,6 @@
 """Paths in an object store, with pathlib's names for what is done with them; a path of this machine stays a Path."""
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,10 @@ _FOR_GOOD = re.compile(
     r"Could not resolve host|HTTP status 40[0134]"
 )
 # s3a and s3n are Hadoop's names, which Spark wants.
-_ADDRESS = re.compile(r"(?:s3[an]?|gs|gcs|abfss?)://(?P<bucket>[^/?]+)(?P<key>/[^?]*)?(?P<query>\?.*)?", re.DOTALL)
+_ADDRESS = re.compile(
+    r"(?:s3[an]?|gs|gcs|abfss?)://(?P<bucket>[^/?:]+)(?P<key>/.*?)?(?P<query>\?[a-zA-Z][\w-]*=.*)?", re.DOTALL
+)
+_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class ObjectPath:
                 "or abfss://container@account/folder, as text."
             )
         scheme = address.partition("://")[0]
-        self._root = f"{'s3' if scheme.startswith('s3') else scheme}://{found['bucket']}"
+        self._root = f"{_SCHEMES.get(scheme, scheme)}://{found['bucket']}"
         self._parts = tuple(part for part in (found["key"] or "").split("/") if part)
         self._query = found["query"] or ""
 
@@ -89,7 +93,11 @@ class ObjectPath:
         return self._with(*self._parts, *str(name).split("/"))
 
     def _with(self, *parts: str) -> "ObjectPath":
-        return ObjectPath("/".join((self._root, *(part for part in parts if part))) + self._query)
+        # Not from its text: a name may hold what means something there.
+        path = object.__new__(ObjectPath)
+        path._root, path._query = self._root, self._query
+        path._parts = tuple(part for part in parts if part)
+        return path
 
     @property
     def address(self) -> str:
@@ -189,8 +197,9 @@ class ObjectPath:
         files, path = self._store()
         return files.open_input_file(path)
 
-    def read_bytes(self) -> bytes:
-        with again(self.open_input, patient=False) as file:
+    def read_bytes(self, *, patient: bool = False) -> bytes:
+        """Return what the object holds. patient: as `again` has it. Raises FileNotFoundError, OSError."""
+        with again(self.open_input, patient=patient) as file:
             # Not `read`, which asks in pieces.
             return bytes(again(lambda: file.read_at(file.size(), 0)))
 
@@ -249,7 +258,7 @@ class ObjectPath:
 
     def _store(self) -> tuple[fs.FileSystem, str]:
         """Return the store, and what this path is called there."""
-        files, base = _file_system(f"{self._root}{self._query}")
+        files, base = _file_system(f"{self._root}{self._query}", os.getpid())
         return files, "/".join((base, *self._parts))
 
 
@@ -260,12 +269,23 @@ def any_path(path: str | AnyPath) -> AnyPath:
     """Return a path of this machine, or of an object store where it is an address. Raises InputError: a wrong one."""
     if isinstance(path, ObjectPath):
         return path
-    return ObjectPath(str(path)) if is_address(path) else Path(path)
+    text = str(path)
+    if text.startswith("file://"):
+        return Path(text.removeprefix("file://"))
+    return ObjectPath(text) if is_address(text) else Path(path)
 
 
 def is_address(path: str | AnyPath) -> bool:
     """Say whether a path is the address of an object store, and not one of this machine."""
     return re.match(r"(?i)([a-z][a-z0-9+.-]+://|(s3[an]?|gc?s|abfss?|hdfs):/)", str(path)) is not None
+
+
+def of_the_store(error: Exception) -> bool:
+    """Say whether an error is one of an object store, and not of what a file holds."""
+    return isinstance(error, OSError) and _OF_A_STORE.search(str(error)) is not None
+
+
+_OF_A_STORE = re.compile(r"AWS Error|curlCode|HTTP status|google::cloud|Azure")
 
 
 def matching(folder: AnyPath, pattern: str) -> list[AnyPath]:
@@ -296,8 +316,8 @@ def address_of(path: AnyPath) -> str:
 
 
 @lru_cache
-def _file_system(address: str) -> tuple[fs.FileSystem, str]:
-    """Return the store of a bucket's address, and the bucket's path in it."""
+def _file_system(address: str, _process: int) -> tuple[fs.FileSystem, str]:
+    """Return the store of a bucket's address, and the bucket's path in it; a process that was forked has its own."""
     options = []
     if address.startswith("g") and "retry_limit_seconds" not in address:
         # It is a quarter of an hour otherwise.

@@ -7,6 +7,7 @@ import contextlib
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lakefit.dataset.layout import SCORE
+from lakefit.dataset.layout import CURRENT, SCORE, SCORE_LOCK
 from lakefit.dataset.object_path import STORE_ERRORS, AnyPath, ObjectPath
 from lakefit.errors import InputError
 
@@ -161,11 +162,29 @@ def ensure_ours(output: AnyPath) -> None:
     """Raise InputError where a scoring output holds anything that an earlier `score` did not write."""
     if (output / SCORE).is_file() or not output.exists():
         return
+    if isinstance(output, ObjectPath) and not output.is_file() and not _strange(output):
+        # A score that was killed, or one that failed, left them.
+        return
     if not output.is_dir() or any(output.iterdir()):
         raise InputError(
             f"{output}: exists and was not written by `lakefit score`; it would be replaced. Name another output, or "
             "remove it."
         )
+
+
+def has_others(output: AnyPath) -> bool:
+    """Say whether there are scored rows in an object store that `_score.json` does not name: of a run that was killed
+    before it could remove them."""
+    if not isinstance(output, ObjectPath):
+        return False
+    listed = (read_json(output / SCORE) or {}).get("files", {})
+    names = {path.relative_to(output) for path, _ in output.files()}
+    return bool(names - {SCORE, SCORE_LOCK, *listed})
+
+
+def _strange(output: ObjectPath) -> bool:
+    names = (path.relative_to(output) for path, _ in output.files())
+    return any(re.fullmatch(rf"{SCORE_LOCK}|(_\w+/)?part-\d+-[0-9a-f]{{8}}\.parquet", name) is None for name in names)
 
 
 def remove_staging(folder: Path, name: str = "") -> None:
@@ -180,8 +199,10 @@ def remove_unfinished(versions: AnyPath, marker: str) -> None:
     if not isinstance(versions, ObjectPath):
         remove_staging(versions)
         return
+    # One that is just made again, of a run that is in use, is that run's to finish.
+    in_use = set((read_json(versions.parent / CURRENT) or {}).values())
     for left in list(versions.iterdir()) if versions.is_dir() else ():
-        if not (left / marker).is_file():
+        if left.name not in in_use and not (left / marker).is_file():
             left.remove_tree()
 
 

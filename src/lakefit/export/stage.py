@@ -1,7 +1,7 @@
 """`export`: the artifact, a folder that holds all that scoring needs."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ _OUTPUTS = {
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """What goes into the artifact at `target`. run_dir: where the trained weights are."""
+    """What goes into the artifact at `target`. run_dir: where the trained weights are. check: called before anything is
+    removed or published; raises where that is another run's by now."""
 
     pipeline: Pipeline
     manifest: Manifest
@@ -37,6 +38,7 @@ class ExportJob:
     run_fingerprint: str
     run_dir: AnyPath
     target: AnyPath
+    check: Callable[[], None] = lambda: None
 
 
 def export(job: ExportJob, trained: keras.Model) -> None:
@@ -47,6 +49,7 @@ def export(job: ExportJob, trained: keras.Model) -> None:
     default. metrics.json: what `evaluate` found. artifact.json: inputs, outputs, features and versions, and why there
     is no model.keras, which a model of the user's own code may not become.
     """
+    job.check()
     remove_unfinished(job.target.parent, ARTIFACT)
     model = exported_model(trained, job.manifest.features, job.manifest.labels)
     with built_folder(job.target, ARTIFACT) as folder:
@@ -70,6 +73,7 @@ def export(job: ExportJob, trained: keras.Model) -> None:
             "versions": {"lakefit": __version__, "keras": keras.__version__, **job.manifest.versions},
         }
         write_json(folder / ARTIFACT, description)
+        job.check()
 
 
 def _save(model: keras.Model, path: Path, own_code: Sequence[str]) -> str | None:

@@ -19,8 +19,8 @@ from pyspark.sql import DataFrame, SparkSession
 from lakefit.config import Pipeline
 from lakefit.config.pipeline import Rule
 from lakefit.config.rows import Label
-from lakefit.dataset.inputs import InputFile, csv_header, open_raw
-from lakefit.dataset.object_path import is_address
+from lakefit.dataset.inputs import InputFile, csv_header, open_raw, read_all
+from lakefit.dataset.object_path import is_address, of_the_store
 from lakefit.errors import LakefitError
 from lakefit.prepare.arrays import one_array
 from lakefit.prepare.blocks import (
@@ -79,8 +79,9 @@ def read_blocks(spark: SparkSession, pipeline: Pipeline, files: Sequence[InputFi
     table = source.tables[source.rows]
     columns, csv = raw_columns(pipeline, files), None
     if table.format == "csv":
-        headers = [csv_header(file.path, table.separator, table.quote, table.encoding)[0] for file in files]
-        csv = plain_csv(table, columns, tuple(sorted(set(headers))) if table.header else ())
+        by_file = read_all(files, lambda file: csv_header(file.path, table.separator, table.quote, table.encoding)[0])
+        headers = set(by_file)
+        csv = plain_csv(table, columns, tuple(sorted(headers)) if table.header else ())
     plan = DirectPlan(
         tasks=tuple(_tasks(files, csv is None, cores(spark), keying.flush_bytes * 2 // 3)),
         columns=columns,
@@ -104,8 +105,12 @@ def _tasks(files: Sequence[InputFile], row_groups: bool, cores: int, task_bytes:
     target = min(task_bytes, max(1 << 20, total // (2 * cores) + 1))
     task: list[Range] = []
     size = 0
-    for file in files:
-        for part, weight in _row_groups(file, target) if row_groups else _bytes(file, target):
+
+    def parts(file: InputFile) -> list[tuple[Range, int]]:
+        return list(_row_groups(file, target) if row_groups else _bytes(file, target))
+
+    for parts_of_file in read_all(files, parts):
+        for part, weight in parts_of_file:
             task.append(part)
             size += weight
             if size >= target:
@@ -153,6 +158,8 @@ def _read(part: Range, plan: DirectPlan) -> Iterator[pa.Table]:
     except NotPlainError as error:
         raise LakefitError(f"{NOT_PLAIN} {part.path}: {error}") from error
     except (OSError, EOFError, pa.ArrowException) as error:
+        if of_the_store(error):
+            raise
         raise LakefitError(f"Encountered error while reading file {part.path}. {error}") from error
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from lakefit.config.source import Table
 from lakefit.dataset.inputs import compression_of, file_uri, open_text
+from lakefit.dataset.object_path import of_the_store
 from lakefit.errors import LakefitError
 
 RECORDS_SCHEMA = "value BINARY, file INT"
@@ -117,6 +118,8 @@ def read_records(batches: Iterable[pa.RecordBatch], paths: Sequence[str], dialec
                             yield _batch(held, number)
                             held, size = [], 0
             except (OSError, EOFError, pa.ArrowException) as error:
+                if of_the_store(error):
+                    raise
                 # In Spark's own words, by which a damaged file is recognized.
                 message = f"Encountered error while reading file {file_uri(paths[number])}. {error}"
                 raise LakefitError(message) from error

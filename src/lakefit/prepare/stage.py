@@ -4,8 +4,8 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -50,7 +50,7 @@ from lakefit.dataset.manifest import (
     Stratum,
     read_manifest,
 )
-from lakefit.dataset.object_path import AnyPath, address_of
+from lakefit.dataset.object_path import STORE_ERRORS, AnyPath, address_of
 from lakefit.dataset.publish import (
     files_below,
     read_json,
@@ -107,7 +107,10 @@ _NUMBERS = (NumericType, BooleanType, DateType, TimestampType, TimestampNTZType)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to prepare, and where to. why_spark: why Spark reads the rows; None where Arrow does."""
+    """What to prepare, and where to. why_spark: why Spark reads the rows; None where Arrow does.
+
+    check: called before anything of `target` is removed or published; raises where it is another run's by now.
+    """
 
     pipeline: Pipeline
     source: PipelineSource
@@ -117,6 +120,7 @@ class Job:
     bucket_bytes: int = BUCKET_BYTES
     excluded: Mapping[str, Sequence[Damaged]] = field(default_factory=dict)
     why_spark: str | None = None
+    check: Callable[[], None] = lambda: None
 
     def without(self, table: str, damaged: Damaged) -> "Job":
         """Return the job with one file left out."""
@@ -156,6 +160,7 @@ def prepare(spark: SparkSession, job: Job) -> Manifest:
 
 
 def _attempt(spark: SparkSession, job: Job) -> Manifest:
+    job.check()
     remove_unfinished(job.target.parent, MANIFEST)
     local = local_folder(spark)
     with staged_folder(job.target, MANIFEST) as folder, full_disk_named(job.target.parent, local):
@@ -164,9 +169,13 @@ def _attempt(spark: SparkSession, job: Job) -> Manifest:
         scratch.mkdir()
         try:
             manifest = _make(spark, job, folder, scratch)
-        finally:
-            remove_tree(scratch)
+        except BaseException:
+            with suppress(*STORE_ERRORS):
+                remove_tree(scratch)
+            raise
+        remove_tree(scratch)
         _remove_unlisted(folder, manifest)
+        job.check()
         write_json(folder / MANIFEST, manifest.model_dump(mode="json", by_alias=True))
     return manifest
 

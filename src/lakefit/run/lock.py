@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from lakefit.errors import InputError, LakefitError
 
 LEASE_S = 120.0
 _RENEWALS = 6  # in that time: some may fail or come late
+_PATIENCE_S = 60.0
 
 
 class Lease(ABC):
@@ -55,7 +56,8 @@ class Lease(ABC):
     def release(self) -> None:
         """Leave the lock to the next run, unless it is another's by now."""
         self._ended.set()
-        self._thread.join()
+        # Of a store that does not answer any more nobody waits for the end.
+        self._thread.join(timeout=_PATIENCE_S)
         with suppress(OSError, LakefitError):
             self.check()
             self._clear()
@@ -166,10 +168,8 @@ def _take(path: Path, descriptor: int, waiting: Callable[[str], None]) -> None:
 
 def _take_object(path: ObjectPath, lease_s: float, waiting: Callable[[str], None]) -> Lease:
     """Write this run into a lock that nobody holds. Raises InputError where it is another's."""
-    seen = look(path)
-    if seen.value:
-        _await_end(path, dict(seen.value), waiting)
-        seen = look(path)
+    # What was judged is what may be replaced: of several that wait for one dead holder, one takes over.
+    seen = _await_object(path, waiting)
     try:
         lease = _ObjectLease(path, seen, lease_s)
     except ChangedError:
@@ -178,6 +178,9 @@ def _take_object(path: ObjectPath, lease_s: float, waiting: Callable[[str], None
         replace(path, {}, seen)
     except ChangedError:
         return lease
+    except BaseException:
+        lease.release()
+        raise
     lease.release()
     raise InputError(
         f"{path}: this store takes a write on condition (If-Match, If-None-Match) whatever the condition, so two runs "
@@ -185,29 +188,43 @@ def _take_object(path: ObjectPath, lease_s: float, waiting: Callable[[str], None
     )
 
 
-def _await_end(path: AnyPath, holder: dict[str, Any], waiting: Callable[[str], None]) -> None:
+def _await_object(path: ObjectPath, waiting: Callable[[str], None]) -> Seen:
+    """Return the lock as it was seen when nobody held it, or the holder's lease had run out. Raises InputError as soon
+    as the holder is seen to live."""
+    seen = look(path)
+    if not seen.value:
+        return seen
+    left = seen.value.get("lease_s", 0) - seen.age_s
+    if left > 0:
+        held = f"{path}: is held by another run ({_described(seen.value)})"
+        waiting(f"{held}: waiting up to {left + 1:.0f} s to see whether it lives")
+    while left > 0:
+        time.sleep(min(left, 1.0))
+        now = look(path)
+        if not now.value:
+            return now
+        if now.etag != seen.etag:
+            raise _refused(path, "Wait for it to end")
+        left = now.value.get("lease_s", 0) - now.age_s
+    return seen
+
+
+def _await_end(path: Path, holder: dict[str, Any], waiting: Callable[[str], None]) -> None:
     """Return once the holder's lease has run out or it has let go. Raises InputError as soon as it is seen to live."""
-    renewed = _renewed(path)
+    renewed = path.stat().st_mtime_ns
     left = holder.get("lease_s", 0) - _age(path)
     if left > 0:
         held = f"{path}: is held by another run ({_described(holder)})"
         waiting(f"{held}: waiting up to {left + 1:.0f} s to see whether it lives")
     while left > 0 and _read(path):
         time.sleep(min(left, 1.0))
-        if _renewed(path) != renewed and _read(path):
+        if path.stat().st_mtime_ns != renewed and _read(path):
             raise _refused(path, "Wait for it to end")
         left = holder.get("lease_s", 0) - _age(path)
 
 
-def _renewed(path: AnyPath) -> Any:
-    """Return what is another after each write of the lock."""
-    return look(path).etag if isinstance(path, ObjectPath) else path.stat().st_mtime_ns
-
-
-def _age(path: AnyPath) -> float:
+def _age(path: Path) -> float:
     """Return the seconds since the lock was written, by the clock of its file system: those of machines differ."""
-    if isinstance(path, ObjectPath):
-        return look(path).age_s
     probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         probe.touch()
@@ -221,12 +238,14 @@ def holder(path: AnyPath) -> dict[str, Any]:
 
     To look does not touch the flock: a run that starts at this moment must not find it taken.
     """
-    said = _read(path)
-    if not said:
-        return {}
-    # A file's age by this machine's clock: the file system's would be asked by writing.
-    age = _age(path) if isinstance(path, ObjectPath) else time.time() - path.stat().st_mtime
-    if age >= said.get("lease_s", 0):
+    if isinstance(path, ObjectPath):
+        seen = look(path)
+        said, age = dict(seen.value), seen.age_s
+    else:
+        said = _read(path)
+        # By this machine's clock: the file system's would be asked by writing.
+        age = time.time() - path.stat().st_mtime if said else 0.0
+    if not said or age >= said.get("lease_s", 0):
         return {}
     here = said.get("host") == socket.gethostname() and "pid" in said
     return {} if here and not Path(f"/proc/{said['pid']}").exists() else said
@@ -252,7 +271,7 @@ def _refused(path: AnyPath, advice: str) -> InputError:
     )
 
 
-def _described(holder: dict[str, Any]) -> str:
+def _described(holder: Mapping[str, Any]) -> str:
     if "pid" not in holder or "since" not in holder:
         return "its process did not say which it is"
     more = [f"{word} {holder[key]}" for word, key in (("on", "host"), ("renewed", "renewed")) if key in holder]

@@ -14,7 +14,7 @@ from lakefit.dataset.inputs import InputFile, list_inputs
 from lakefit.dataset.layout import ARTIFACT, METRICS, RUN, SCORE, WEIGHTS, Layout
 from lakefit.dataset.manifest import MANIFEST
 from lakefit.dataset.object_path import AnyPath, ObjectPath, any_path
-from lakefit.dataset.publish import ensure_writable, read_json, write_json
+from lakefit.dataset.publish import ensure_writable, has_others, read_json, write_json
 from lakefit.run.validate import Validated
 
 StageName = Literal["prepare", "train", "evaluate", "export", "score"]
@@ -149,7 +149,7 @@ def _made(stage: StageName, current: bool, at: AnyPath, siblings: AnyPath, begun
 def _score_plan(valid: Validated, artifact: str, section: Score) -> StagePlan:
     wanted = score_fingerprint(artifact, score_inputs(valid, section.input))
     output = any_path(section.output)
-    return _made("score", _print_of(output / SCORE) == wanted, output, output)
+    return _made("score", _print_of(output / SCORE) == wanted and not has_others(output), output, output)
 
 
 def _print_of(path: AnyPath) -> str | None:

@@ -54,7 +54,13 @@ def _removable(folder: AnyPath, in_use: set[object], keep: int, young: float) ->
     if not folder.is_dir():
         return
     paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    dated = sorted(((path.stat().st_mtime, path.name, path) for path in paths), reverse=True)
+    if isinstance(folder, ObjectPath):
+        # A folder has no time of its own there; one without its marker goes when the next is made.
+        marker = _MARKERS[folder.name]
+        paths = [path for path in paths if (path / marker).is_file()]
+        dated = sorted((((path / marker).stat().st_mtime, path.name, path) for path in paths), reverse=True)
+    else:
+        dated = sorted(((path.stat().st_mtime, path.name, path) for path in paths), reverse=True)
     for modified, _, path in dated[keep:]:
         if path.name not in in_use and modified < young:
             yield path

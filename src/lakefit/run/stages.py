@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from lakefit.dataset.conditional import look, replace
 from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.drift import stability_index
 from lakefit.dataset.layout import (
+    ARTIFACT,
     CHECKPOINTS,
     HISTORY,
     METRICS,
@@ -21,12 +22,13 @@ from lakefit.dataset.layout import (
     PREDICTIONS,
     ROLLED_BACK,
     RUN,
+    SCORE_LOCK,
     TENSORBOARD,
     WEIGHTS,
     Layout,
 )
 from lakefit.dataset.manifest import MANIFEST, read_manifest
-from lakefit.dataset.object_path import AnyPath, any_path, matching
+from lakefit.dataset.object_path import AnyPath, ObjectPath, any_path, matching
 from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, remove_tree, write_json
 from lakefit.errors import ContractError, GateError, InputError, LakefitError, text_of
 from lakefit.launch.quiet import import_tensorflow_quietly
@@ -75,6 +77,12 @@ class Run:
         self._judged: object = None
         self.took: dict[StageName, float] = {}
         self.trouble: str | None = None
+        self.lease: Lease | None = None
+
+    def check_lease(self) -> None:
+        """Raise LakefitError where the lock, where it is held, is another run's by now."""
+        if self.lease is not None:
+            self.lease.check()
 
     @property
     def pipeline(self) -> Pipeline:
@@ -218,6 +226,9 @@ def _before(stage: StageName, other: StageName) -> bool:
 
 
 def _run_stage(run: Run, step: StagePlan, lease: Lease) -> None:
+    # What another run has made meanwhile is not this one's to replace.
+    lease.check()
+    run.lease = lease
     run.console.event("start", f"{step.stage} starts: {step.why}", stage=step.stage)
     began = time.monotonic()
     _note(run, step.stage, "running")
@@ -240,7 +251,15 @@ def _prepare(run: Run) -> None:
     from lakefit.prepare.stage import Job, prepare
 
     valid = run.valid
-    job = Job(run.pipeline, valid.source, valid.inputs, run.prints.dataset, run.dataset_dir, excluded=valid.excluded)
+    job = Job(
+        run.pipeline,
+        valid.source,
+        valid.inputs,
+        run.prints.dataset,
+        run.dataset_dir,
+        excluded=valid.excluded,
+        check=run.check_lease,
+    )
     with spark_session() as spark:
         _warn_of_memory(run, spark)
         manifest = prepare(spark, job)
@@ -323,7 +342,16 @@ def _export(run: Run) -> None:
     assert report is not None, "evaluate is current"
     trained = train_job(run)
     prints = run.prints
-    job = ExportJob(run.pipeline, trained.manifest, report, prints.artifact, prints.run, run.run_dir, run.artifact_dir)
+    job = ExportJob(
+        run.pipeline,
+        trained.manifest,
+        report,
+        prints.artifact,
+        prints.run,
+        run.run_dir,
+        run.artifact_dir,
+        run.check_lease,
+    )
     export(job, load_trained(trained))
 
 
@@ -352,21 +380,25 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
 
     in_use = (read_json(run.layout.current) or {}).get("artifact")
     artifact_dir = run.layout.artifact(str(in_use))
-    if in_use is None or not artifact_dir.is_dir():
+    if in_use is None or not (artifact_dir / ARTIFACT).is_file():
         raise InputError(
             f"{relative(run.layout.current)}: no exported model is in use. Run `lakefit run {run.valid.source.path}` "
             "first."
         )
     output = any_path(section.output)
     ensure_ours(output)
-    ensure_writable(output.parent)
+    ensure_writable(output if isinstance(output, ObjectPath) else output.parent)
     # Source and clean as they were at export, and side tables from where they are now.
     shipped = validate(artifact_dir / PIPELINE, to_train=False)
     inputs = score_inputs(shipped, section.input)
     wanted = score_fingerprint(in_use, inputs)
-    with run.stop.listening(), spark_session() as spark:
+    with run.stop.listening(), ExitStack() as held, spark_session() as spark:
         _warn_of_memory(run, spark)
-        counts = score(spark, ScoreJob(shipped.pipeline, shipped.source, inputs, artifact_dir, output, wanted))
+        check = run.check_lease
+        if isinstance(output, ObjectPath):
+            # There is no rename there that would keep the files of two of them apart.
+            check = held.enter_context(run_lock(output / SCORE_LOCK)).check
+        counts = score(spark, ScoreJob(shipped.pipeline, shipped.source, inputs, artifact_dir, output, wanted, check))
     return {**counts, "artifact": in_use}
 
 
@@ -446,7 +478,7 @@ def _found(run: Run) -> dict[str, Any]:
     current = read_json(run.layout.current) or {}
     if run.kept_out() is not None:
         return current
-    exported = (run.run_dir / METRICS).is_file() and run.artifact_dir.is_dir()
+    exported = (run.run_dir / METRICS).is_file() and (run.artifact_dir / ARTIFACT).is_file()
     return {
         "dataset": run.prints.dataset if (run.dataset_dir / MANIFEST).is_file() else current.get("dataset"),
         "run": run.prints.run if exported else current.get("run"),
@@ -483,7 +515,7 @@ def summary(run: Run) -> dict[str, Any]:
         fields["gate"] = [asdict(check) for check in run.gate]
     if (run.run_dir / TENSORBOARD).is_dir():
         paths |= {"run": relative(run.run_dir), "tensorboard": relative(run.run_dir / TENSORBOARD)}
-    if run.artifact_dir.is_dir() and run.kept_out() is None:
+    if (run.artifact_dir / ARTIFACT).is_file() and run.kept_out() is None:
         paths["artifact"] = relative(run.artifact_dir)
     if run.pipeline.score is not None and any_path(run.pipeline.score.output).is_dir():
         paths["predictions"] = relative(any_path(run.pipeline.score.output))

@@ -1,7 +1,6 @@
 """All that is known of a pipeline from its file, paths, CSV headers and Parquet footers: no Spark, no TensorFlow."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
@@ -25,8 +24,9 @@ from lakefit.dataset.inputs import (
     list_inputs,
     merged_columns,
     partition_folders,
+    read_all,
 )
-from lakefit.dataset.object_path import AT_ONCE, STORE_ERRORS, AnyPath, any_path, is_address
+from lakefit.dataset.object_path import STORE_ERRORS, AnyPath, any_path
 from lakefit.dataset.publish import ensure_ours
 from lakefit.errors import InputError
 
@@ -174,7 +174,15 @@ def _footer_columns(
     footers: dict[str, dict[str, str]] = {}
     # Of 10^5 files nearly all have the columns of others.
     shared: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-    for file, found in zip(files, _read_all(files, table.format), strict=True):
+    format_name = table.format
+
+    def columns_of(file: InputFile) -> dict[str, str] | InputError:
+        try:
+            return file_columns(file.path, format_name)
+        except InputError as error:
+            return error
+
+    for file, found in zip(files, read_all(files, columns_of), strict=True):
         if isinstance(found, UnreadableError):
             damaged.append(Damaged(file, str(found)))
         elif isinstance(found, InputError):
@@ -198,22 +206,6 @@ def _footer_columns(
         never = [column for column in declared or () if column.lower() not in there]
         problems += [Problem((*key, "schema"), f"no file has the column {c!r}{nearest(c, merged)}") for c in never]
     return declared or merged, problems[:20]
-
-
-def _read_all(files: Sequence[InputFile], format_name: str) -> Iterator[dict[str, str] | InputError]:
-    """Yield the columns of each file, or what is wrong with it, in their order; a store is asked for many at once."""
-
-    def read(file: InputFile) -> dict[str, str] | InputError:
-        try:
-            return file_columns(file.path, format_name)
-        except InputError as error:
-            return error
-
-    if not any(is_address(file.path) for file in files):
-        yield from map(read, files)
-        return
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(read, files)
 
 
 def _difference(name: str, footer: dict[str, str], first_name: str, first: dict[str, str]) -> str:
@@ -255,16 +247,23 @@ def _text_problems(
         return [Problem((*key, "options"), "sep is empty; expected what stands between two values")]
     problems: list[Problem] = []
     headers: dict[str, list[str]] = {}
-    for file in files:
+
+    def header_of(file: InputFile) -> list[str] | InputError:
         try:
             if table.header:
-                headers[file.name] = csv_header(file.path, table.separator, table.quote, table.encoding)[1]
-            else:
-                first_line(file.path, table.encoding)
-        except UnreadableError as error:
-            damaged.append(Damaged(file, str(error)))
+                return csv_header(file.path, table.separator, table.quote, table.encoding)[1]
+            first_line(file.path, table.encoding)
         except InputError as error:
-            problems.append(Problem((*key, "path"), str(error)))
+            return error
+        return []
+
+    for file, found in zip(files, read_all(files, header_of), strict=True):
+        if isinstance(found, UnreadableError):
+            damaged.append(Damaged(file, str(found)))
+        elif isinstance(found, InputError):
+            problems.append(Problem((*key, "path"), str(found)))
+        elif table.header:
+            headers[file.name] = found
         if table.option("lineSep", "") and compression_of(file.path) in ("zstd", "lz4"):
             problems.append(Problem((*key, "options"), f"{file.name}: lineSep is not for .zst and .lz4; decompress it"))
     return [*problems, *_header_problems(key, table, headers, declared)][:20]

@@ -2,8 +2,8 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,8 +17,8 @@ from lakefit.config.sql import ROW
 from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.inputs import InputFile, check_unchanged
-from lakefit.dataset.layout import ARTIFACT, SAVED_MODEL, SCORE
-from lakefit.dataset.object_path import AnyPath, ObjectPath, address_of
+from lakefit.dataset.layout import ARTIFACT, SAVED_MODEL, SCORE, SCORE_LOCK
+from lakefit.dataset.object_path import STORE_ERRORS, AnyPath, ObjectPath, address_of
 from lakefit.dataset.publish import ensure_ours, read_json, remove_staging, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.cluster import local_folder
@@ -28,7 +28,10 @@ from lakefit.score.predict import RESULT_SCHEMA, ScorePlan, score_partition
 
 @dataclass(frozen=True, slots=True)
 class ScoreJob:
-    """What to score with which artifact. `pipeline` and `source` are the artifact's own; `inputs` are the raw files."""
+    """What to score with which artifact. `pipeline` and `source` are the artifact's own; `inputs` are the raw files.
+
+    check: called before it is published; raises where the output is another run's by now.
+    """
 
     pipeline: Pipeline
     source: PipelineSource
@@ -36,6 +39,7 @@ class ScoreJob:
     artifact: AnyPath
     output: AnyPath
     fingerprint: str
+    check: Callable[[], None] = lambda: None
 
 
 def score_keys(pipeline: Pipeline) -> tuple[str, ...]:
@@ -91,6 +95,7 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
         check_identities(spark, job.pipeline, job.source, job.inputs, observation, arrived)
         summary = _account(job, counts)
         files = {file: rows for count in counts for file, rows in count["files"].items()}
+        job.check()
         about = {"fingerprint": job.fingerprint, "artifact": description["fingerprint"]}
         write_json(folder / SCORE, {**about, **summary, "files": dict(sorted(files.items()))})
     return summary
@@ -110,9 +115,11 @@ def _scored_folder(output: AnyPath, suffix: str) -> Iterator[AnyPath]:
         yield output
         done = True
     finally:
-        for path, _ in list(output.files()):
-            if path.name != SCORE and path.stem.endswith(suffix) != done:
-                path.unlink(missing_ok=True)
+        # What can't be removed now, or is left by a run that is killed here, a later one finds and scores again.
+        with suppress(*STORE_ERRORS):
+            for path, _ in list(output.files()):
+                if path.name not in (SCORE, SCORE_LOCK) and path.stem.endswith(suffix) != done:
+                    path.unlink(missing_ok=True)
 
 
 def _account(job: ScoreJob, counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

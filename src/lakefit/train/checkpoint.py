@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lakefit.dataset.object_path import AnyPath, matching
+from lakefit.dataset.object_path import AnyPath, ObjectPath, matching, of_the_store
 from lakefit.dataset.publish import move_aside, write_atomically
 from lakefit.errors import LakefitError
 
@@ -208,14 +208,17 @@ class CheckpointFolder:
 def _read(path: AnyPath) -> Checkpoint | None:
     """Return a checkpoint, or None where it is damaged."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes(patient=True) if isinstance(path, ObjectPath) else path.read_bytes()
         if hashlib.sha256(content).hexdigest()[:_DIGITS] != path.stem.rsplit("-", 1)[1]:
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(str(arrays.pop("meta")))
         return Checkpoint(meta["epoch"], meta["batch"], meta, arrays, path)
-    except (OSError, ValueError, KeyError, IndexError):
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        if of_the_store(error):
+            # It may well be whole.
+            raise
         return None
 
 
