@@ -2,9 +2,10 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 class Proxy:
@@ -12,26 +13,38 @@ class Proxy:
 
     def __init__(self, host: str, ports: list[int]) -> None:
         self._cut: set[int] = set()
+        self._threads: list[threading.Thread] = []
         self._sockets = [socket.create_server((host, port)) for port in ports]
-        for server in self._sockets:
-            threading.Thread(target=self._accept, args=(server,), daemon=True).start()
+        for server in list(self._sockets):
+            self._start(self._accept, server)
 
     def cut(self, pid: int) -> None:
         """Drop from now on what goes to and comes from a process, also through connections that it will open."""
         self._cut.add(pid)
 
     def close(self) -> None:
-        for server in self._sockets:
-            server.close()
+        for one in self._sockets:
+            # Whoever waits for it does not wait any longer.
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def _start(self, function: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=function, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self, server: socket.socket) -> None:
         with suppress(OSError):
             while True:
                 client, (_, port) = server.accept()
                 target = socket.create_connection(("127.0.0.1", server.getsockname()[1]))
+                self._sockets += [client, target]
                 owners: list[int] = []
                 for source, sink in ((client, target), (target, client)):
-                    threading.Thread(target=self._forward, args=(source, sink, port, owners), daemon=True).start()
+                    self._start(self._forward, source, sink, port, owners)
 
     def _forward(self, source: socket.socket, sink: socket.socket, port: int, owners: list[int]) -> None:
         with suppress(OSError):

@@ -128,6 +128,7 @@ def test_a_worker_that_is_cut_off_is_given_up_within_the_timeout(
         "spark_driver_port": str(ports[0]),
         "spark_driver_blockManager_port": str(ports[1]),
         "spark_network_timeout": "10s",
+        "spark_network_timeoutInterval": "5s",
         "spark_executor_heartbeatInterval": "2s",
         "spark_scheduler_minRegisteredResourcesRatio": "1.0",
     }
@@ -139,6 +140,8 @@ def test_a_worker_that_is_cut_off_is_given_up_within_the_timeout(
                 if shop.has("shop/datasets/.staging-*/.scratch-*/*"):
                     break
                 time.sleep(0.01)
+            else:
+                raise AssertionError((cluster.folder / "submit.log").read_text()[-3000:])
             cut.append(cluster.executors()[0])
             between.cut(cut[0])
 
