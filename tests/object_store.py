@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,13 @@ def object_store(latency_s: float = 0.0) -> Iterator[ObjectStore]:
     finally:
         server.kill()
         server.communicate()
+
+
+@contextmanager
+def store_of_this_process() -> Iterator[ObjectStore]:
+    """Start a server to which this process has the key."""
+    with patch.dict(os.environ, CREDENTIALS), object_store() as store:
+        yield store
 
 
 class _Faulty:

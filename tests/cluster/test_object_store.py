@@ -24,7 +24,7 @@ from lakefit.dataset.object_path import ObjectPath, matching
 from lakefit.dataset.publish import ensure_ours, has_others, remove_unfinished, write_json
 from lakefit.errors import InputError, LakefitError
 from lakefit.run.lock import holder, run_lock
-from object_store import CREDENTIALS, SECRET, ObjectStore, Operation, object_store
+from object_store import SECRET, ObjectStore, Operation, store_of_this_process
 from shop import parquet_bytes, write_shop
 
 EPOCHS = 40
@@ -33,11 +33,8 @@ SCORE = "score: {{input: '{raw}/orders-1.csv', output: '{scored}', keys: [id]}}\
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[ObjectStore]:
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in CREDENTIALS.items():
-            patched.setenv(name, value)
-        with object_store() as store:
-            yield store
+    with store_of_this_process() as store:
+        yield store
 
 
 @pytest.fixture
@@ -173,12 +170,25 @@ def test_the_lock_is_held_by_one_run_and_taken_over_when_its_lease_has_run_out(p
     assert look(lock).value["token"] == "y"
 
 
-def test_of_runs_that_begin_at_once_one_holds_the_lock(place: ObjectPath) -> None:
-    lock, held, refused = place / "lock", [], []
+def four_at_once(begin: Callable[[], None]) -> None:
+    """Call a function in four threads, which begin together."""
     barrier = threading.Barrier(4)
 
-    def begin() -> None:
+    def together() -> None:
         barrier.wait()
+        begin()
+
+    threads = [threading.Thread(target=together) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_of_runs_that_begin_at_once_one_holds_the_lock(place: ObjectPath) -> None:
+    lock, held, refused = place / "lock", [], []
+
+    def begin() -> None:
         try:
             with run_lock(lock, lease_s=24):
                 held.append(look(lock).value["token"])
@@ -187,11 +197,7 @@ def test_of_runs_that_begin_at_once_one_holds_the_lock(place: ObjectPath) -> Non
         except InputError as error:
             refused.append(str(error))
 
-    threads = [threading.Thread(target=begin) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    four_at_once(begin)
     assert (len(held), len(refused)) == (1, 3)
 
 
@@ -209,11 +215,7 @@ def test_of_several_that_wait_for_one_dead_holder_one_takes_over(place: ObjectPa
         except InputError as error:
             refused.append(str(error))
 
-    threads = [threading.Thread(target=begin) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    four_at_once(begin)
     assert (len(held), len(refused)) == (1, 3)
 
 

@@ -15,7 +15,7 @@ from lakefit.cli import main
 from lakefit.dataset import object_path
 from lakefit.dataset.index import index_folder
 from lakefit.errors import FeedError, InputError
-from object_store import CREDENTIALS, ObjectStore, object_store
+from object_store import ObjectStore, store_of_this_process
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("moto.server", reason="make test-all installs requirements-suite.lock")
@@ -33,11 +33,8 @@ def write(folder: Path, shift: int = 0) -> None:
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[ObjectStore]:
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in CREDENTIALS.items():
-            patched.setenv(name, value)
-        with object_store() as store:
-            yield store
+    with store_of_this_process() as store:
+        yield store
 
 
 @pytest.fixture

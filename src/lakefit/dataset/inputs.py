@@ -22,6 +22,7 @@ from pyarrow import orc
 
 from lakefit.dataset.object_path import (
     AT_ONCE,
+    SCHEMES,
     STORE_ERRORS,
     ObjectPath,
     Stat,
@@ -200,11 +201,8 @@ def local_path(uri: str) -> str:
     parsed = urlparse(uri)
     if parsed.scheme == "file":
         return unquote(parsed.path)
-    scheme = _OURS.get(parsed.scheme)
+    scheme = SCHEMES.get(parsed.scheme)
     return f"{scheme}://{parsed.netloc}{unquote(parsed.path)}" if scheme is not None else uri
-
-
-_OURS = {"s3a": "s3", "s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
 
 
 def spark_path(path: str) -> str:

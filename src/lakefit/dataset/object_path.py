@@ -35,7 +35,8 @@ _FOR_GOOD = re.compile(
 _ADDRESS = re.compile(
     r"(?:s3[an]?|gs|gcs|abfss?)://(?P<bucket>[^/?:]+)(?P<key>/.*?)?(?P<query>\?[a-zA-Z][\w-]*=.*)?", re.DOTALL
 )
-_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
+SCHEMES = {"s3": "s3", "s3a": "s3", "s3n": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
+"""What the stores are called here, by what they are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class ObjectPath:
                 "or abfss://container@account/folder, as text."
             )
         scheme = address.partition("://")[0]
-        self._root = f"{_SCHEMES.get(scheme, scheme)}://{found['bucket']}"
+        self._root = f"{SCHEMES[scheme]}://{found['bucket']}"
         self._parts = tuple(part for part in (found["key"] or "").split("/") if part)
         self._query = found["query"] or ""
 

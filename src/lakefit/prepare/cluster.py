@@ -19,7 +19,7 @@ def cores(spark: SparkSession) -> int:
     return int(spark.range(1 << 16).select(F.spark_partition_id().alias("task")).distinct().count())
 
 
-# What a Python worker takes at most, measured: a bucket of 64 MiB of raw rows, or TensorFlow with a model.
+# An estimate of what a Python worker takes, with room: a bucket of 64 MiB of raw rows, or TensorFlow with a model.
 WORKER_BYTES = 1 << 30
 _UNITS = {"": 20, "m": 20, "mb": 20, "k": 10, "kb": 10, "b": 0, "g": 30, "gb": 30, "t": 40, "tb": 40}
 
