@@ -16,7 +16,7 @@ from shop import ROOT
 
 def all_sections(section: type[Section]) -> set[type[Section]]:
     """Return a section and all that are inside it."""
-    inner = {one for field in section.model_fields.values() for one in sections_in(field.annotation)}
+    inner = {one for field in section.__pydantic_fields__.values() for one in sections_in(field.annotation)}
     return {section}.union(*(all_sections(one) for one in inner))
 
 
@@ -50,7 +50,7 @@ def test_every_key_is_explained(section: type[Section]) -> None:
     text, meanings = explained(section)
     assert text
     assert {key for key, meaning in meanings.items() if meaning} == {
-        field.alias or name for name, field in section.model_fields.items()
+        field.alias or name for name, field in section.__pydantic_fields__.items()
     }
 
 

@@ -12,7 +12,7 @@ from lakefit.config.features import Bucketize, Categorical, Dates, Features, Mul
 from lakefit.config.hooks import Hooks
 from lakefit.config.pipeline import Output, Score
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
-from lakefit.config.sections import Record
+from lakefit.config.sections import Explained
 from lakefit.config.source import Source, Table
 from lakefit.config.train import Checkpointing, Compile, Feed, Fit, Functional, Layer, Model, TensorBoard, Train
 
@@ -25,7 +25,7 @@ class Example:
     python: str
 
 
-EXAMPLES: Mapping[type[Record], tuple[Example, ...]] = {
+EXAMPLES: Mapping[type[Explained], tuple[Example, ...]] = {
     Source: (
         Example(
             "{tables: {t: {path: raw/*.parquet, format: parquet}}, rows: t}",

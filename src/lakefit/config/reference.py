@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from lakefit.config.examples import EXAMPLES
 from lakefit.config.pipeline import Pipeline
-from lakefit.config.sections import Record, explained, sections_in
+from lakefit.config.sections import Explained, explained, sections_in
 
 HEAD = """# The pipeline file
 
@@ -81,7 +81,7 @@ frame = clean(frame, [Clean(column="city", text=["trim"])])  # adds the column _
 def reference() -> str:
     """Return the whole reference as Markdown."""
     parts = [HEAD]
-    seen: set[type[Record]] = set()
+    seen: set[type[Explained]] = set()
     meanings = explained(Pipeline)[1]
     for name, field in Pipeline.model_fields.items():
         parts.append(f"\n## {name}\n")
@@ -93,19 +93,19 @@ def reference() -> str:
     return "".join(parts)
 
 
-def section_reference(section: type[Record], seen: set[type[Record]]) -> Iterator[str]:
+def section_reference(section: type[Explained], seen: set[type[Explained]]) -> Iterator[str]:
     """Yield the Markdown of a section, its keys and examples, and of those inside it that were not `seen` yet."""
     if section in seen:
         return
     seen.add(section)
     text, meanings = explained(section)
     yield f"\n### {section.__name__}\n\n{text}\n"
-    rows = [_row(name, field, meanings) for name, field in section.model_fields.items()]
+    rows = [_row(name, field, meanings) for name, field in section.__pydantic_fields__.items()]
     yield "\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
     for example in EXAMPLES.get(section, ()):
         yield f"\n```yaml\n{example.yaml}\n```\n"
         yield f"```python\n{example.python}\n```\n"
-    for field in section.model_fields.values():
+    for field in section.__pydantic_fields__.values():
         for inner in sections_in(field.annotation):
             yield from section_reference(inner, seen)
 

@@ -4,20 +4,18 @@ import inspect
 import re
 import typing
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 
-class Record(BaseModel):
-    """Frozen, and of strict types: "20" is no number and 1 is no boolean. Read as JSON, a list stands for a tuple."""
+class Explained:
+    """A class whose JSON schema says what each property means, in the words of its docstring."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False,
-        # It may be an address with a password.
-        hide_input_in_errors=True,
-    )  # fmt: skip
+    __slots__ = ()
+    __pydantic_fields__: ClassVar[dict[str, FieldInfo]]
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -27,6 +25,16 @@ class Record(BaseModel):
         for key, meaning in explained(cls)[1].items():
             properties[key]["description"] = meaning
         return schema
+
+
+class Record(Explained, BaseModel):
+    """Frozen, and of strict types: "20" is no number and 1 is no boolean. Read as JSON, a list stands for a tuple."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False,
+        # It may be an address with a password.
+        hide_input_in_errors=True,
+    )  # fmt: skip
 
 
 class Section(Record):
@@ -41,13 +49,13 @@ class Section(Record):
         return _as_tuple(value)
 
 
-def explained(section: type[Record]) -> tuple[str, dict[str, str]]:
+def explained(section: type[Explained]) -> tuple[str, dict[str, str]]:
     """Return the text of a section's docstring, and the meaning of each key by its name in a file.
 
     A part `key: …` (or `key, key: …`) begins a sentence of the docstring. A key without one means what the section says
     that it holds; a key of neither is left out.
     """
-    fields = {field.alias or name: field for name, field in section.model_fields.items()}
+    fields = {field.alias or name: field for name, field in section.__pydantic_fields__.items()}
     # Lists and paragraphs stay, other line ends are of the source alone.
     whole = re.sub(r"(?<!\n)\n(?!\n|- ) *", " ", inspect.getdoc(section) or "")
     name = "|".join(re.escape(key) for key in fields)
@@ -58,9 +66,9 @@ def explained(section: type[Record]) -> tuple[str, dict[str, str]]:
     return parts[0].strip(), meanings
 
 
-def sections_in(annotation: Any) -> Iterator[type[Record]]:
+def sections_in(annotation: Any) -> Iterator[type[Explained]]:
     """Yield the sections that a type is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, Record):
+    if isinstance(annotation, type) and issubclass(annotation, Explained):
         yield annotation
         return
     for argument in typing.get_args(annotation):

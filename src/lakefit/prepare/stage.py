@@ -499,7 +499,7 @@ def _manifest(
     def files(kind: str) -> tuple[DataFile, ...]:
         return tuple(
             DataFile(
-                **{field: entry[field] for field in DataFile.model_fields if field != "row_groups"},
+                **{field: entry[field] for field in DataFile.__pydantic_fields__ if field != "row_groups"},
                 row_groups=tuple(entry["row_groups"]),
             )
             for entry in entries
