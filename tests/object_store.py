@@ -2,12 +2,14 @@
 
 `python tests/object_store.py LATENCY_S` serves and prints its port. POST /__faults__ {"kind": "503", "count": 3} makes
 the next reads of objects fail: with 500, 503, "reset" (the connection is reset in the middle of the answer), or "cut"
-(it is closed there); "careless" makes the next writes take no notice of their conditions.
+(it is closed there); "careless" makes the next writes take no notice of their conditions. {"hold": "/manifest.json$"}
+leaves the next write of such an object without an answer, and undone.
 """
 
 import contextlib
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -49,6 +51,14 @@ class ObjectStore:
     def fail(self, kind: str, count: int) -> None:
         """Make the next `count` reads fail."""
         self._ask("/__faults__", json.dumps({"kind": kind, "count": count}).encode())
+
+    def hold(self, pattern: str) -> None:
+        """Leave the next write of an object whose /bucket/key has a match of the pattern undone, without an answer."""
+        self._ask("/__faults__", json.dumps({"hold": pattern}).encode())
+
+    def holds(self) -> bool:
+        """Say whether that write has come."""
+        return bool(json.loads(self._ask("/__held__", None)))
 
     def reads(self) -> int:
         """Return how many reads of objects were answered, or failed, so far."""
@@ -115,13 +125,17 @@ class _Faulty:
         self._faults: list[str] = []
         self._reads = 0
         self._careless = 0
+        self._hold: re.Pattern[str] | None = None
+        self._held = False
         self._operations: list[tuple[str, str, str, str, int]] = []
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/__faults__":
             told = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
-            if told["kind"] == "careless":
+            if "hold" in told:
+                self._hold, self._held = re.compile(told["hold"]), False
+            elif told["kind"] == "careless":
                 self._careless = told["count"]
             else:
                 self._faults = [told["kind"]] * told["count"]
@@ -130,10 +144,14 @@ class _Faulty:
         if environ["PATH_INFO"] == "/__reads__":
             start_response("200 OK", [])
             return [str(self._reads).encode()]
+        if environ["PATH_INFO"] == "/__held__":
+            start_response("200 OK", [])
+            return [json.dumps(self._held).encode()]
         if environ["PATH_INFO"] == "/__operations__":
             start_response("200 OK", [])
             return [json.dumps(self._operations).encode()]
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            self._wait_if_told(environ["PATH_INFO"])
             start_response = self._noting(environ, start_response)
         time.sleep(self._latency_s)
         fault = None
@@ -147,6 +165,14 @@ class _Faulty:
             return [f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode()]
         answer = self._application(environ, start_response)
         return _broken(answer, environ["werkzeug.socket"], fault == "reset") if fault else answer
+
+    def _wait_if_told(self, path: str) -> None:
+        with self._lock:
+            if self._hold is None or not self._hold.search(path):
+                return
+            self._hold, self._held = None, True
+        # Until this server ends: whoever asked is killed meanwhile.
+        threading.Event().wait()
 
     def _noting(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Callable[..., Any]:
         """Return a start_response that notes the request with its answer."""

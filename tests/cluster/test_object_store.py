@@ -20,6 +20,7 @@ from fitting import result_of
 from lakefit.dataset import object_path
 from lakefit.dataset.conditional import ChangedError, look, replace
 from lakefit.dataset.inputs import UnreadableError, file_columns, list_inputs
+from lakefit.dataset.layout import SCORE_LOCK
 from lakefit.dataset.object_path import ObjectPath, matching
 from lakefit.dataset.publish import ensure_ours, has_others, remove_unfinished, write_json
 from lakefit.errors import InputError, LakefitError
@@ -45,9 +46,9 @@ def place(store: ObjectStore, request: pytest.FixtureRequest) -> ObjectPath:
     return ObjectPath(store.address(name))
 
 
-def pipeline(raw: str, lake: str, scored: str) -> str:
+def pipeline(raw: str, lake: str, scored: str, epochs: int = EPOCHS) -> str:
     text = PLAIN.replace("orders-*.csv", f"{raw}/orders-*.csv").replace("{path: lake,", f"{{path: '{lake}',")
-    text = text.replace("{epochs: 1, batch_size: 64}", f"{{epochs: {EPOCHS}, batch_size: 32}}")
+    text = text.replace("{epochs: 1, batch_size: 64}", f"{{epochs: {epochs}, batch_size: 32}}")
     return text + SCORE.format(raw=raw, scored=scored)
 
 
@@ -105,6 +106,63 @@ def test_killed_and_begun_again_a_run_on_objects_gives_what_folders_give(
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in written if SECRET.encode() in path.read_bytes()]
     _check_operations([one for one in store.operations() if one.path.startswith("/lake/")])
+
+
+@pytest.mark.slow
+def test_killed_before_any_write_that_publishes_a_run_on_objects_ends_as_one_never_killed(
+    store: ObjectStore, tmp_path: Path, lakefit: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write_shop(raw, 600)
+    (tmp_path / "here.yaml").write_text(pipeline(str(raw), str(tmp_path / "lake"), str(tmp_path / "scored"), 2))
+    (raw / "there.yaml").write_text(pipeline("s3://raws", "s3://lakes/out", "s3://lakes/scored", 2))
+    store.upload(raw, "raws")
+    store.make("lakes")
+    here = lakefit("run", "here.yaml", cwd=tmp_path)
+    assert here.returncode == 0, here.stderr
+
+    output = ObjectPath(store.address("lakes/out/shop"))
+    for write in (
+        "/datasets/.*/train/part-", "/datasets/.*/manifest.json$", "/metrics.json$", "/artifacts/.*/model.keras$",
+        "/artifacts/.*/artifact.json$", "/current.json$", "/scored/part-", "/scored/_score.json$",
+    ):  # fmt: skip
+        store.hold(write)
+        command = [sys.executable, "-m", "lakefit", "run", "s3://raws/there.yaml"]
+        killed = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, **store.environment}, start_new_session=True
+        )
+        while killed.poll() is None and not store.holds():
+            time.sleep(0.02)
+        os.killpg(killed.pid, signal.SIGKILL)
+        assert killed.wait() == -signal.SIGKILL, f"it never wrote {write}"
+        in_use = look(output / "current.json").value
+        assert bool(in_use) == ("scored" in write)
+        if in_use:
+            assert (output / "artifacts" / in_use["artifact"] / "artifact.json").exists()
+        # Its leases would have to run out.
+        for lock in (output / "lock", ObjectPath(store.address("lakes/scored")) / SCORE_LOCK):
+            replace(lock, {}, look(lock))
+    there = lakefit("run", "s3://raws/there.yaml", cwd=tmp_path, env=store.environment)
+    assert there.returncode == 0, there.stderr
+
+    fetched = downloaded(store, "lakes", tmp_path / "fetched")
+    assert not [path for path in fetched.rglob("*") if path.name.startswith((".staging", ".scratch", ".write"))]
+    (local,), (remote,) = (tmp_path / "lake/shop/datasets").iterdir(), (fetched / "out/shop/datasets").iterdir()
+    assert parquet_bytes(remote) == parquet_bytes(local)
+    (ran,), (run,) = (tmp_path / "lake/shop/runs").iterdir(), (fetched / "out/shop/runs").iterdir()
+    assert result_of(run) == result_of(ran)
+    scored = json.loads((fetched / "scored/_score.json").read_text())
+    assert scored["scored"] == json.loads((tmp_path / "scored/_score.json").read_text())["scored"]
+    # What the killed ones have left of the scored rows is gone.
+    assert {str(path.relative_to(fetched / "scored")) for path in (fetched / "scored").rglob("*.parquet")} == set(
+        scored["files"]
+    )
+    here_scored, there_scored = (
+        pq.read_table(folder).drop_columns(["_artifact", "_dataset", "_row"]).sort_by("id").to_pydict()
+        for folder in (tmp_path / "scored", fetched / "scored")
+    )
+    assert there_scored == here_scored
 
 
 def _check_operations(operations: list[Operation]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from faulty import MANY, Shop, dice
+from faulty import KILLS, Shop, dice
 from proxy import proxy
 from shop import events
 from standalone import Cluster, free_port, kill_tree, standalone
@@ -92,7 +92,7 @@ def test_an_error_has_its_exit_code_and_its_words_there_too(cluster: Cluster, tm
     assert run["exit_code"] == 2
 
 
-@pytest.mark.parametrize("kills", [3, MANY])
+@pytest.mark.parametrize("kills", [3, pytest.param(max(KILLS, 100), marks=pytest.mark.fault, id="many")])
 def test_whatever_is_killed_the_dataset_and_the_predictions_are_the_same(
     cluster: Cluster, expected: dict[str, Any], tmp_path: Path, kills: int
 ) -> None:
