@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +61,41 @@ def write_dataset(folder: Path, rows: int = 330, validation: int = 70, **label: 
     return folder
 
 
+def write_splits(folder: Path, batch: int, remainders: Sequence[int]) -> Path:
+    """Write a training split of nine batches and what remains for each remainder, called by it; return the folder."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from feeds import manifest_of
+    from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
+    from lakefit.dataset.manifest import DataFile
+
+    dice = np.random.default_rng(1)
+    for remainder in remainders:
+        rows = 9 * batch + remainder
+        path = folder / str(remainder)
+        (path / "train").mkdir(parents=True)
+        columns: dict[str, Any] = {name: dice.normal(size=rows).astype(np.float32) for name in ("x", "y")}
+        columns |= {"c": dice.integers(2, 10, rows).astype(np.int32), "_position": np.arange(rows)}
+        columns["label"] = (columns["x"] + columns["c"] > 5).astype(np.float32)
+        pq.write_table(pa.table(columns), path / "train/part-00000.parquet")
+        file = DataFile(path="train/part-00000.parquet", row_groups=(rows,), bytes=0, sha256="", first_position=0)
+        features = Features(
+            numeric=tuple(NumericFeature(name=name, fill=0.0) for name in ("x", "y")),
+            categorical=(CategoricalFeature(name="c", vocabulary=tuple("abcdefgh"), counts=(1,) * 8, rare=0),),
+        )
+        (path / "manifest.json").write_text(manifest_of([file], features).model_dump_json(by_alias=True))
+    return folder
+
+
 def fit(folder: Path, run_dir: Path, section: dict[str, Any], fingerprint: str = "1") -> str | None:
     """Train on the dataset in a folder by a pipeline file's train section; return what went wrong beside it."""
     from lakefit.config import PipelineSource
     from lakefit.config.pipeline import Pipeline
     from lakefit.console import Console
     from lakefit.dataset.manifest import read_manifest
+    from lakefit.launch.place import place
     from lakefit.launch.quiet import import_tensorflow_quietly
     from lakefit.launch.stop import Stop
 
@@ -89,7 +120,7 @@ def fit(folder: Path, run_dir: Path, section: dict[str, Any], fingerprint: str =
     job = TrainJob(pipeline, PipelineSource("p.yaml", {}, {}, ""), manifest, folder, run_dir, fingerprint)
     stop = Stop()
     with stop.listening():
-        return train(job, Console("json"), stop)
+        return train(job, Console("json"), stop, place())
 
 
 def kill_at(instant: str, number: int) -> None:
@@ -137,12 +168,26 @@ def kill_at(instant: str, number: int) -> None:
         publish.os.replace = lambda a, b: (counted if ".npz" in str(b) else replace)(a, b)  # type: ignore[assignment]
 
 
-def start(folder: Path, run_dir: Path, section: dict[str, Any], *kill: str | int) -> "subprocess.Popen[str]":
+def start(
+    folder: Path, run_dir: Path, section: dict[str, Any], *kill: str | int, **environment: str
+) -> "subprocess.Popen[str]":
     """Start `fit` in a process of its own, which is killed at an instant where one is given."""
     return subprocess.Popen(
         [sys.executable, __file__, str(folder), str(run_dir), json.dumps(section), *map(str, kill)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parent / "train",
+        env={**os.environ, **environment},
     )  # fmt: skip
+
+
+def places(workers: int) -> list[dict[str, str]]:
+    """Return the environment of each of so many processes that are to train together on this machine."""
+    from lakefit.launch.place import TF_CONFIG, Place
+
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
+    addresses = tuple(f"127.0.0.1:{server.getsockname()[1]}" for server in held)
+    for server in held:
+        server.close()
+    return [{TF_CONFIG: Place(worker, addresses).tf_config()} for worker in range(workers)]
 
 
 def result_of(run_dir: Path) -> dict[str, Any]:

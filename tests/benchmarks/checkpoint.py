@@ -35,7 +35,10 @@ def trained(widths: tuple[int, ...]) -> Any:
 
 
 def measure(widths: tuple[int, ...]) -> dict[str, Any]:
+    import tensorflow as tf
+
     from lakefit.train.checkpoint import CheckpointFolder, snapshot
+    from lakefit.train.workers import Workers
 
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
@@ -44,10 +47,11 @@ def measure(widths: tuple[int, ...]) -> dict[str, Any]:
         raise SystemExit(f"no checkpoint could be written: {error}")
 
     model, folder = trained(widths), CheckpointFolder(FOLDER, 2, failed)
+    alone = Workers(tf.distribute.get_strategy())
     still, writing, cpu = [], [], []
     for number in range(RUNS):
         start = time.perf_counter()
-        folder.save(snapshot(0, number, model, [], {"history": {}}))
+        folder.save(snapshot(0, number, model, [], {"history": {}}, alone))
         saved = time.perf_counter()
         still.append(saved - start)
         before = time.process_time()

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from fitting import fit, result_of, section_of, start, write_dataset
 from lakefit.config import ConfigError
@@ -19,6 +20,7 @@ from lakefit.dataset.features import Features, NumericFeature
 from lakefit.errors import InputError, LakefitError, StoppedError
 from lakefit.train import checkpoint
 from lakefit.train.stage import check_about
+from lakefit.train.workers import Workers
 from models import SIGMOID, build
 
 
@@ -193,7 +195,7 @@ def test_what_callbacks_of_keras_remember_is_restored(tmp_path: Path) -> None:
         assert not any(vars(callback)[name] is state[name] for name in state)
         vars(callback).update(state)
     folder = checkpoint.CheckpointFolder(tmp_path, 1, failed=pytest.fail)
-    folder.save(checkpoint.snapshot(1, 0, model, kept, {}))
+    folder.save(checkpoint.snapshot(1, 0, model, kept, {}, Workers(tf.distribute.get_strategy())))
     folder.flush()
     found = folder.newest(damaged=pytest.fail)
     assert found is not None

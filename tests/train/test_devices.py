@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from feeds import manifest_of
-from fitting import fit, section_of, start, weight_arrays, write_dataset
-from lakefit.dataset.features import CategoricalFeature, Features, NumericFeature
-from lakefit.dataset.manifest import DataFile
+from fitting import fit, section_of, start, weight_arrays, write_dataset, write_splits
 
 BATCH = 16
 # Batches of 16 rows, and what remains: 0, 1, R - 1 (1 and 3) and 3 rows, and 5, which 4 devices cut into 2, 2, 1 and 0.
 REMAINDERS = (0, 1, 3, 5)
-CATEGORIES = tuple("abcdefgh")
 
 TRAIN = """
 import json, sys
@@ -91,23 +85,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training split for each remainder."""
-    folder = tmp_path_factory.mktemp("splits")
-    rng = np.random.default_rng(1)
-    for remainder in REMAINDERS:
-        rows = 9 * BATCH + remainder
-        path = folder / str(remainder)
-        (path / "train").mkdir(parents=True)
-        columns: dict[str, Any] = {name: rng.normal(size=rows).astype(np.float32) for name in ("x", "y")}
-        columns |= {"c": rng.integers(2, 10, rows).astype(np.int32), "_position": np.arange(rows)}
-        columns["label"] = (columns["x"] + columns["c"] > 5).astype(np.float32)
-        pq.write_table(pa.table(columns), path / "train/part-00000.parquet")
-        file = DataFile(path="train/part-00000.parquet", row_groups=(rows,), bytes=0, sha256="", first_position=0)
-        features = Features(
-            numeric=tuple(NumericFeature(name=name, fill=0.0) for name in ("x", "y")),
-            categorical=(CategoricalFeature(name="c", vocabulary=CATEGORIES, counts=(1,) * 8, rare=0),),
-        )
-        (path / "manifest.json").write_text(manifest_of([file], features).model_dump_json(by_alias=True))
-    return folder
+    return write_splits(tmp_path_factory.mktemp("splits"), BATCH, REMAINDERS)
 
 
 def trained(folder: Path, replicas: int, steps: int) -> Any:
@@ -151,6 +129,7 @@ from lakefit.train.devices import strategy
 from lakefit.train.inputs import DatasetDescription
 from lakefit.train.model import build_model
 from lakefit.train.stage import batches_for
+from lakefit.train.workers import Workers
 
 path, replicas, models = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 tf.config.experimental.enable_op_determinism()
@@ -164,7 +143,7 @@ for name, model in models.items():
     with devices.scope():
         built = build_model(DatasetDescription(manifest.features, manifest.labels, {}), section, SOURCE)
     feed = SplitFeed(path, manifest, "train", batch_size=16, seed=1)
-    history = built.model.fit(batches_for(built, feed, devices), epochs=2, verbose=0, shuffle=False)
+    history = built.model.fit(batches_for(built, feed, devices, Workers(devices)), epochs=2, verbose=0, shuffle=False)
     digest = hashlib.sha256(b"".join(np.asarray(v).tobytes() for v in built.model.variables))
     found[name] = [digest.hexdigest(), float(history.history["loss"][-1]).hex()]
 print(json.dumps(found))

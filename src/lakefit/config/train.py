@@ -175,9 +175,12 @@ class TensorBoard(Section):
 class Train(Section):
     """How the model is made and trained, by Keras's own names and arguments.
 
-    devices: auto, cpu, gpu, or so many of them: gpu:2; cpu:4 makes four logical devices, for tests. seed: of the first
-    weights, of dropout and of the order of rows. deterministic: the same weights, to the bit, in every run on the same
-    devices; false lets TensorFlow take faster operations where it has any (docs/train.md). dtype_policy: mixed_float16
+    devices: auto, cpu, gpu, or so many of them: gpu:2; cpu:4 makes four logical devices, for tests. workers: processes,
+    each with such devices, that share every batch: tasks of one stage on Spark, or those of TF_CONFIG
+    (docs/workers.md). step_timeout: workers that do no step for so long are ended, and started again from the last
+    checkpoint. seed: of the first weights, of dropout and of the order of rows. deterministic: the same weights, to the
+    bit, in every run on the same devices; false lets TensorFlow take faster operations where it has any
+    (docs/train.md). dtype_policy: mixed_float16
     or mixed_bfloat16 compute in 16 bits and keep weights in 32. model: the layers, or `module:function`, which takes a
     description of the dataset and returns a keras.Model (docs/train.md). compile: optimizer, loss and metrics; a model
     that the function has compiled needs none. fit: epochs and batch size. feed: the order of rows. callbacks: of
@@ -186,6 +189,8 @@ class Train(Section):
     """
 
     devices: Annotated[str, Field(pattern=r"^(auto|(cpu|gpu)(:[1-9]\d*)?)$")] = "auto"
+    workers: Annotated[int, Field(ge=1)] = 1
+    step_timeout: Annotated[str, Field(pattern=r"^[1-9]\d* ?(s|min|h)$")] = "10min"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     deterministic: bool = True
     dtype_policy: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
@@ -208,6 +213,15 @@ class Train(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_one_cpu_a_worker(self) -> "Train":
+        if self.workers > 1 and self.devices.startswith("cpu:") and self.devices != "cpu:1":
+            raise ValueError(
+                f"devices: {self.devices} is of one process; TensorFlow gives each of several workers one CPU device: "
+                "raise workers instead"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_exact(self) -> "Train":
         if self.checkpoint.resume == "exact" and not self.deterministic:
             raise ValueError("checkpoint.resume: exact needs deterministic: true")
@@ -221,6 +235,15 @@ class Train(Section):
         for name in ("model", "compile", "callbacks"):
             if not isinstance(data[name], str):
                 yield from _named(data[name], ("train", name))
+
+
+_UNITS = {"s": 1, "min": 60, "h": 3600}
+
+
+def seconds_of(time: str) -> int:
+    """Return the seconds of a time such as `30s`, `10min` or `2h`."""
+    number, unit = re.fullmatch(r"(\d+) ?([a-z]+)", time).groups()  # type: ignore[union-attr]  # mypy: the keys' patterns
+    return int(number) * _UNITS[unit]
 
 
 def _named(data: Any, key: Key) -> Iterator[tuple[Key, str]]:

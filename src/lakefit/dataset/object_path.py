@@ -73,6 +73,9 @@ class ObjectPath:
         scheme = address.partition("://")[0]
         self._root = f"{SCHEMES[scheme]}://{found['bucket']}"
         self._parts = tuple(part for part in (found["key"] or "").split("/") if part)
+        if {".", ".."} & {*self._parts, found["bucket"]}:
+            # Some clients would take it for a step up, also into another bucket, others for a name.
+            raise InputError(f"{address}: . and .. are no folders in an object store: name the place itself.")
         self._query = found["query"] or ""
 
     def __str__(self) -> str:

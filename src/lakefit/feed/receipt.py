@@ -79,6 +79,24 @@ class Receipt:
         np.add.at(self._sums[1], place, sums)
         np.bitwise_xor.at(self._sums[2], place, xors)
 
+    def counted(self) -> NDArray[np.int64]:
+        """Return what of several workers can be added up, (2, groups): the rows of each row group, and their sum modulo
+        2^64."""
+        return self._sums[:2].view(np.int64).copy()
+
+    def check_all(self, what: str, counted: NDArray[np.int64]) -> None:
+        """Raise FeedError, naming the row groups, unless all workers together, whose sums of `counted` these are, have
+        received each row of the manifest once."""
+        received = counted.view(np.uint64).T.tolist()
+        due = [_expected(group.first_position, group.rows)[:2] for group in self._groups]
+        wrong = [
+            f"{group.file} row group {group.index}: {found[0]:,} of {wanted[0]:,} rows"
+            for group, found, wanted in zip(self._groups, received, due, strict=True)
+            if found != wanted
+        ]
+        if wrong:
+            raise FeedError(_not_those(f"{what}, of all workers together", wrong))
+
     def check(self, what: str, expected: "Part | None" = None) -> None:
         """Raise FeedError, naming the row groups, unless each row of the manifest, or of a part, came exactly once."""
         wrong = []
@@ -87,11 +105,15 @@ class Receipt:
             if received != due:
                 wrong.append(f"{group.file} row group {group.index}: {received[0]:,} of {due[0]:,} rows")
         if wrong:
-            raise FeedError(
-                f"{what}: the rows delivered are not those of the manifest: {'; '.join(wrong[:10])}"
-                f"{f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''} (a full count means that a row came "
-                "twice and another not at all). Nothing of this epoch can be trusted: run again."
-            )
+            raise FeedError(_not_those(what, wrong))
+
+
+def _not_those(what: str, wrong: Sequence[str]) -> str:
+    return (
+        f"{what}: the rows delivered are not those of the manifest: {'; '.join(wrong[:10])}"
+        f"{f' and {len(wrong) - 10} more' if len(wrong) > 10 else ''} (a full count means that a row came twice and "
+        "another not at all). Nothing of this epoch can be trusted: run again."
+    )
 
 
 class Part:

@@ -137,6 +137,7 @@ class SplitFeed:
         self._in_memory = self._kept_in(in_memory_bytes)
         self._epoch_read: int | None = None
         self._proven: set[int] = set()
+        self._receipts: dict[int, Receipt] = {}
         self._delivered = 0
         self._arrivals: Arrivals | None = None
         self._epochs_ahead = 0
@@ -171,7 +172,12 @@ class SplitFeed:
     @property
     def rows_of_the_last_batch(self) -> int:
         """This worker's share of an epoch's last batch: 0 where other workers have all of its rows."""
-        return self._share_of(self.batch_size if self._drop else self.rows - (self.batches - 1) * self.batch_size)
+        return self._share_of(self.last_batch_of_all)
+
+    @property
+    def last_batch_of_all(self) -> int:
+        """The rows of an epoch's last batch, of all workers together."""
+        return self.batch_size if self._drop else self.rows - (self.batches - 1) * self.batch_size
 
     def _share_of(self, rows: int) -> int:
         _, worker, workers = self._share
@@ -250,6 +256,9 @@ class SplitFeed:
         # Before the last batches leave: nobody need ask for more, and a wrong epoch never ends well.
         receipt.check(f"Epoch {epoch} of the {self.split} split", due)
         self._proven.add(epoch)
+        if opened.order.workers > 1 and not first_batch:
+            # Of the one before, which may not have been looked at yet, too.
+            self._receipts = {epoch: receipt, **{e: r for e, r in self._receipts.items() if e == epoch - 1}}
         if epoch + 1 < self._epochs_ahead and self._opened is None:
             self._opened = self._open(epoch + 1, 0)
         if last is not None:
@@ -278,6 +287,16 @@ class SplitFeed:
     def arrived(self) -> int:
         """The number of batches that have come out of `to_tf`'s dataset, of all epochs, some of which wait there."""
         return self._arrivals.count if self._arrivals is not None else 0
+
+    def check_all(self, epoch: int, added: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> None:
+        """Raise FeedError unless all workers together have received each row of an epoch once. All of them call it.
+
+        added: adds up arrays over the workers. Of an epoch that was gone on with in its middle, each worker's share is
+        proven by itself alone.
+        """
+        receipt = self._receipts.get(epoch)
+        if receipt is not None:
+            receipt.check_all(f"Epoch {epoch} of the {self.split} split", added(receipt.counted()))
 
     def check(self, epoch: int | None = None) -> None:
         """Raise what went wrong in the feed, or RuntimeError where the epoch was not read to its end.

@@ -17,8 +17,9 @@ def cores() -> int:
     return allowed if quota is None else max(1, min(allowed, round(quota)))
 
 
-def budget_threads() -> None:
-    """Give TensorFlow and Arrow as many threads as there are cores; to be called before TensorFlow's first operation.
+def budget_threads(count: int | None = None) -> None:
+    """Give TensorFlow and Arrow as many threads as there are cores, or `count`; to be called before TensorFlow's first
+    operation.
 
     Where somebody has started TensorFlow already, its threads stay. The feed's two threads come on top: they wait most
     of the time. In Spark's Python workers there is one thread a task (score/predict.py; Spark says so to Arrow and to
@@ -27,7 +28,7 @@ def budget_threads() -> None:
     import pyarrow as pa
     import tensorflow as tf
 
-    count = cores()
+    count = cores() if count is None else count
     pa.set_cpu_count(count)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(count)

@@ -5,10 +5,12 @@ from typing import Any
 
 from lakefit.config import load_pipeline
 from lakefit.console import Console
+from lakefit.errors import InputError
+from lakefit.launch.place import place
 from lakefit.launch.stop import Stop
 from lakefit.run.plan import StageName, read_again
 from lakefit.run.record import recorded, what_changed
-from lakefit.run.stages import Run, run_stages, summary
+from lakefit.run.stages import Run, run_stages, summary, train_beside
 from lakefit.run.validate import check_inputs
 
 
@@ -28,6 +30,9 @@ def run_command(
     Raises:
         LakefitError: as `run_stages`; the command of `hooks.on_failure` has been told.
     """
+    at = place()
+    if at is not None and at.worker:
+        return _take_part(path, overrides, only, console, fresh=fresh)
     with recorded(path, overrides, only or "run", console) as record, Stop().listening():
         pipeline, source = load_pipeline(path, overrides)
         record.about(pipeline)
@@ -47,6 +52,26 @@ def run_command(
         finally:
             record.add({**about, **_result(run)})
         return Outcome(was_current, summary(run))
+
+
+def _take_part(
+    path: str, overrides: tuple[str, ...], only: StageName | None, console: Console, *, fresh: bool
+) -> Outcome:
+    """Train at a place beside the chief's, who holds the lock and writes down what comes of it."""
+    if only != "train":
+        raise InputError(
+            "TF_CONFIG: this process is not the chief of its workers, and these do nothing but train together: run "
+            f"`lakefit train {path}` in all of them, once `lakefit prepare {path}` has run."
+        )
+    with Stop().listening():
+        pipeline, source = load_pipeline(path, overrides)
+        run = Run(replace(check_inputs(pipeline, source), overrides=overrides), console)
+        (step,) = (step for step in run.plan() if step.stage == only)
+        if step.current and not fresh:
+            console.event("current", f"train is current: {step.why}", stage=only)
+            return Outcome(True, summary(run))
+        train_beside(run)
+        return Outcome(False, summary(run))
 
 
 def _result(run: Run) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.object_path import AnyPath, ObjectPath, any_path, matching
 from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, remove_tree, write_json
 from lakefit.errors import ContractError, GateError, InputError, LakefitError, text_of
+from lakefit.launch.place import place
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.launch.stop import Stop
 from lakefit.launch.threads import budget_threads
@@ -50,6 +51,7 @@ from lakefit.run.plan import (
 )
 from lakefit.run.retention import old_versions, remove_old
 from lakefit.run.validate import Validated, validate
+from lakefit.run.workers import check_place, train_on_spark
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -286,7 +288,21 @@ def _train(run: Run) -> None:
 
     for text in unfinished_runs(run.run_dir, run.prints):
         run.console.event("unfinished", text)
-    run.trouble = train(train_job(run), run.console, run.stop)
+    job = train_job(run)
+    at = check_place(job, place())
+    if at is None and run.pipeline.train.workers > 1:
+        run.trouble = train_on_spark(job, run.console, run.stop)
+    else:
+        run.trouble = train(job, run.console, run.stop, at)
+
+
+def train_beside(run: Run) -> None:
+    """Train in a process that is not the chief of its workers."""
+    _start_tensorflow()
+    from lakefit.train.stage import train
+
+    job = train_job(run)
+    train(job, run.console, run.stop, check_place(job, place()))
 
 
 def unfinished_runs(run_dir: AnyPath, prints: Fingerprints) -> list[str]:

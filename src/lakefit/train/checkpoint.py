@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lakefit.dataset.object_path import AnyPath, ObjectPath, matching, of_the_store
 from lakefit.dataset.publish import move_aside, write_atomically
 from lakefit.errors import LakefitError
+from lakefit.train.workers import Workers
 
 _DIGITS = 16
 _VARIABLE, _CALLBACK = "variable", "callback"
@@ -57,18 +58,25 @@ def keeps_its_state(callback: keras.callbacks.Callback) -> bool:
 
 
 def snapshot(
-    epoch: int, batch: int, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], meta: dict[str, Any]
+    epoch: int,
+    batch: int,
+    model: keras.Model,
+    callbacks: Sequence[keras.callbacks.Callback],
+    meta: dict[str, Any],
+    workers: Workers,
 ) -> Checkpoint:
     """Return a copy of all variables (weights, optimizer, metrics, and seed generators, which a .keras file does not
-    hold) and of what the callbacks remember.
+    hold) and of what the callbacks remember. All workers ask for it at the same step.
 
     Raises:
         LakefitError: a callback's get_state returned what can't be written.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    for number, (variable, is_metric) in enumerate(_variables(model)):
-        parts = [np.array(part) for part in _components(model, variable)]
-        # Of a metric each device counts its own share.
+    variables = _variables(model)
+    # Of a metric each device counts its own share.
+    counted = iter(workers.gathered([variable for variable, is_metric in variables if is_metric]))
+    for number, (variable, is_metric) in enumerate(variables):
+        parts = next(counted) if is_metric else [np.array(part) for part in _components(model, variable)]
         same = not is_metric and all(part.tobytes() == parts[0].tobytes() for part in parts)
         for place, part in enumerate(parts[:1] if same else parts):
             arrays[f"{_VARIABLE}-{number:05d}-{place:03d}"] = part
@@ -86,7 +94,7 @@ def described_variables(model: keras.Model) -> list[list[Any]]:
     return [[variable.path, str(variable.dtype), *variable.shape] for variable, _ in _variables(model)]
 
 
-def restore_variables(checkpoint: Checkpoint, model: keras.Model) -> None:
+def restore_variables(checkpoint: Checkpoint, model: keras.Model, workers: Workers) -> None:
     """Set all variables of a model that has the same ones. On another number of devices, the first of them takes over
     what all have counted."""
     for number, (variable, is_metric) in enumerate(_variables(model)):
@@ -96,9 +104,13 @@ def restore_variables(checkpoint: Checkpoint, model: keras.Model) -> None:
             # NumPy has no name for bfloat16 in its files.
             saved = [part.view(tf.as_dtype(variable.dtype).as_numpy_dtype) for part in saved]
         parts = _components(model, variable)
-        if len(saved) != len(parts):
-            rest = np.zeros_like(saved[0]) if is_metric else saved[0]
-            saved = [sum(saved[1:], saved[0]) if is_metric else saved[0], *[rest] * (len(parts) - 1)]
+        if is_metric:
+            if len(saved) != workers.replicas:
+                saved = [sum(saved[1:], saved[0]), *[np.zeros_like(saved[0])] * (workers.replicas - 1)]
+            here = workers.worker * len(parts)
+            saved = saved[here : here + len(parts)]
+        elif len(saved) != len(parts):
+            saved = [saved[0]] * len(parts)
         for part, value in zip(parts, saved, strict=True):
             part.assign(value)
 
@@ -169,6 +181,13 @@ class CheckpointFolder:
             with suppress(OSError):
                 move_aside(path, f"{path.name}.damaged")
         return None
+
+    def named(self, name: str) -> Checkpoint:
+        """Return the checkpoint that another process has found to be the newest. Raises LakefitError."""
+        found = _read(self.folder / name)
+        if found is None:
+            raise LakefitError(f"{self.folder / name}: the chief goes on from this checkpoint, and here it is damaged.")
+        return found
 
     def _files(self) -> list[AnyPath]:
         return matching(self.folder, "epoch-*-batch-*.npz")

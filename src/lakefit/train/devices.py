@@ -10,11 +10,12 @@ from lakefit.config.file import Key
 from lakefit.config.train import keras_name_and_arguments
 
 
-def strategy(devices: str, source: PipelineSource) -> tf.distribute.Strategy:
+def strategy(devices: str, source: PipelineSource, workers: int = 1) -> tf.distribute.Strategy:
     """Return a strategy over `auto | cpu | gpu | gpu:2 | cpu:4`; must come before TensorFlow's first operation.
 
-    Of several devices it is a MirroredStrategy. Of one it is TensorFlow's default: the same arithmetic without what
-    mirroring takes, a fifth of a second an epoch. `cpu:4` makes four logical devices of one CPU.
+    Of several workers it is a MultiWorkerMirroredStrategy over such devices of each; it returns when all of them
+    have come. Of several devices it is a MirroredStrategy. Of one it is TensorFlow's default: the same arithmetic
+    without what mirroring takes, a fifth of a second an epoch. `cpu:4` makes four logical devices of one CPU.
 
     Raises:
         ConfigError: more GPUs are asked for than there are.
@@ -31,12 +32,17 @@ def strategy(devices: str, source: PipelineSource) -> tf.distribute.Strategy:
                 "the GPU build (pip install 'lakefit[gpu]') and look at nvidia-smi"
             )
             raise source.error(Problem(("train", "devices"), message))
+        if wanted < len(gpus):
+            tf.config.set_visible_devices(gpus[:wanted], "GPU")
+        if workers > 1:
+            return tf.distribute.MultiWorkerMirroredStrategy()
         if wanted == 1:
-            tf.config.set_visible_devices(gpus[:1], "GPU")
             return tf.distribute.get_strategy()
         return tf.distribute.MirroredStrategy([gpu.name.removeprefix("/physical_device:") for gpu in gpus[:wanted]])
     if gpus:
         tf.config.set_visible_devices([], "GPU")
+    if workers > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
     count = int(number or 1)
     if count == 1:
         return tf.distribute.get_strategy()
@@ -63,8 +69,8 @@ def check_share(train: Train, replicas: int, rows: int | None, source: PipelineS
     if smallest < replicas:
         has = f"; the training split has {rows:,}" if rows is not None else ""
         message = (
-            f"a batch of {smallest:,} rows can't be shared by {replicas} devices ({train.devices}), of which each "
-            f"needs one{has}"
+            f"a batch of {smallest:,} rows can't be shared by {replicas} devices ({train.devices}"
+            f"{f', {train.workers} workers' if train.workers > 1 else ''}), of which each needs one{has}"
         )
         raise source.error(Problem(("train", "fit", "batch_size"), message))
 

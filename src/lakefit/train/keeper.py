@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lakefit.config.train import Checkpointing
+from lakefit.config.train import Checkpointing, seconds_of
 from lakefit.console import Console
 from lakefit.errors import LakefitError, StoppedError
 from lakefit.feed.split import SplitFeed
@@ -28,8 +27,10 @@ from lakefit.train.logs import numbers
 from lakefit.train.meter import Meter
 from lakefit.train.steps import Steps
 from lakefit.train.tensorboard import Curves
+from lakefit.train.workers import Watch, Workers
 
-_UNITS = {"s": 1, "min": 60, "h": 3600}
+# Between two agreements: what is fast now may be slow in a second.
+_MOST_CALLS = 1000
 
 
 def since_start() -> float:
@@ -58,6 +59,8 @@ class Keeper(keras.callbacks.Callback):
         epochs: int,
         stop: Stop,
         console: Console,
+        workers: Workers,
+        watch: Watch,
     ) -> None:
         """callbacks: whose state is kept. about: what a checkpoint says of its run. found: the one to go on from."""
         super().__init__()
@@ -67,10 +70,12 @@ class Keeper(keras.callbacks.Callback):
         self.best = keras.callbacks.EarlyStopping(settings.monitor, mode=mode, patience=epochs + 1)
         self._callbacks = [*callbacks, self.best]
         self._curves, self._folder, self._about, self._found = curves, folder, about, found
-        self._epochs, self._stop, self._console = epochs, stop, console
-        number, unit = re.fullmatch(r"(\d+) ?([a-z]+)", settings.every).groups()  # type: ignore[union-attr]  # mypy: the section's pattern
-        self._every_steps = int(number) if unit == "steps" else None
-        self._every_seconds = int(number) * _UNITS.get(unit, 0)
+        self._epochs, self._stop, self._console, self._workers = epochs, stop, console, workers
+        self._watch = watch
+        self._next_agreement, self._agreed_at = 1, (0, time.monotonic())
+        of_steps = settings.every.endswith("steps")
+        self._every_steps = int(settings.every.removesuffix("steps")) if of_steps else None
+        self._every_seconds = 0 if of_steps else seconds_of(settings.every)
         self.epoch = found.epoch if found is not None else 0
         self.batch_size = training.batch_size
         self._began = self._kept = time.monotonic()
@@ -89,7 +94,7 @@ class Keeper(keras.callbacks.Callback):
             self._restore(self._found)
 
     def _restore(self, found: Checkpoint) -> None:
-        restore_variables(found, self.model)
+        restore_variables(found, self.model, self._workers)
         restore_callbacks(found, self._callbacks)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -108,6 +113,26 @@ class Keeper(keras.callbacks.Callback):
         """Return loss and metrics of the running epoch so far. Safe to call from another thread."""
         return numbers(self.steps.logs)
 
+    def _agreed(self) -> tuple[bool, bool]:
+        """Return whether all workers end here, and whether a checkpoint is due by the clock: for all at the same step.
+
+        To ask each other costs them a millisecond or more, so they do it about once in a second.
+        """
+        self._watch.beats += 1
+        calls = self._watch.beats
+        now = time.monotonic()
+        due = self._every_steps is None and now - self._kept >= self._every_seconds
+        if self._workers.count == 1:
+            return self._stop.asked, due
+        if calls < self._next_agreement:
+            return False, False
+        before, began = self._agreed_at
+        a_second = min(_MOST_CALLS, max(1.0, (calls - before) / max(now - began, 1e-3)))
+        asked, due_of, rates = self._workers.sums(self._stop.asked, due, a_second)
+        self._next_agreement = calls + max(1, round(rates / self._workers.count))
+        self._agreed_at = calls, now
+        return asked > 0, due_of > 0
+
     def after_steps(self) -> None:
         """To be called between steps."""
         if not self._first_step_said:
@@ -117,12 +142,11 @@ class Keeper(keras.callbacks.Callback):
             self._last = (self.steps.done - self.steps.last, self.steps.done, self.steps.logs["loss"])
         if self.model.stop_training:
             return  # a callback ends the epoch here; what is still to come of it is no part of a checkpoint within it
-        if self._stop.asked:
+        asked, due = self._agreed()
+        if asked:
             self._end(self._snapshot(self.epoch, self.steps.done))
         if self._every_steps is not None:
             due = self.steps.done - self._kept_step >= self._every_steps
-        else:
-            due = time.monotonic() - self._kept >= self._every_seconds
         if due and self.steps.done < self.steps.steps:
             self._keep(self._snapshot(self.epoch, self.steps.done))
 
@@ -154,7 +178,8 @@ class Keeper(keras.callbacks.Callback):
 
     def after_validation_steps(self) -> None:
         """To be called between steps of the validation."""
-        if self._stop.asked and self._before_validation is not None:
+        asked, _ = self._agreed()
+        if asked and self._before_validation is not None:
             self._end(self._before_validation)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -164,6 +189,7 @@ class Keeper(keras.callbacks.Callback):
         if self.steps.done == self.steps.steps:
             if not self.steps.skipped:
                 self._training.check(epoch)
+                self._training.check_all(epoch, self._workers.added)
         else:
             # The loop ends then: see Keras's fit.
             text = f"a callback stopped the training in epoch {epoch + 1}, after {self.steps.done:,} of its steps"
@@ -187,7 +213,7 @@ class Keeper(keras.callbacks.Callback):
             **self._blame(),
         )
         self._say_unhealthy()
-        if self._stop.asked:
+        if self._workers.any(self._stop.asked):
             self._end(None)
 
     def _blame(self) -> dict[str, Any]:
@@ -223,16 +249,20 @@ class Keeper(keras.callbacks.Callback):
                 "stopped": bool(self.model.stop_training),
                 "curves": self._curves.sizes(),
             },
+            self._workers,
         )
 
     def _keep(self, checkpoint: Checkpoint) -> None:
         self._kept, self._kept_step = time.monotonic(), self.steps.done
-        self._folder.save(checkpoint, self.best.best_epoch + 1 if self.best.best is not None else None)
+        if self._workers.is_chief:
+            self._folder.save(checkpoint, self.best.best_epoch + 1 if self.best.best is not None else None)
 
     def _end(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None:
             self._keep(checkpoint)
         self._folder.flush()
+        # Nobody leaves before the chief has written it.
+        self._workers.any(False)
         done = f"epoch {self.epoch + 1}, step {self.steps.done:,} of {self.steps.steps:,}"
         failed = self._folder.failed
         kept = "a checkpoint holds all of it" if failed is None else f"no checkpoint of it could be written: {failed}"

@@ -1,8 +1,12 @@
 """`train`: fit the model on the training split, watch it on the validation split, end with its weights on disk."""
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
@@ -10,16 +14,19 @@ import numpy as np
 import tensorflow as tf
 
 from lakefit.config import Pipeline, PipelineSource, Problem
+from lakefit.config.file import Position
+from lakefit.config.train import seconds_of
 from lakefit.console import Console
 from lakefit.dataset.disk import FULL
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, TENSORBOARD, WEIGHTS
-from lakefit.dataset.manifest import Manifest
+from lakefit.dataset.manifest import Manifest, read_manifest
 from lakefit.dataset.mirror import Mirror, mirrored
-from lakefit.dataset.object_path import AnyPath
+from lakefit.dataset.object_path import AnyPath, address_of, any_path
 from lakefit.dataset.publish import local_file, new_file, write_json
 from lakefit.errors import InputError, StoppedError
 from lakefit.feed.split import SplitFeed
 from lakefit.feed.tf_data import ReadAhead
+from lakefit.launch.place import Place
 from lakefit.launch.stop import Stop
 from lakefit.train.checkpoint import Checkpoint, CheckpointFolder, described_variables
 from lakefit.train.compiled import build_callbacks
@@ -32,9 +39,11 @@ from lakefit.train.probe import Probe
 from lakefit.train.steps import Callbacks, Steps, profiled
 from lakefit.train.tensorboard import Curves, flat
 from lakefit.train.warm_start import warm_start
+from lakefit.train.workers import LostError, Watch, Workers, distributed, make_fit_work, shares, write_elsewhere
 
 AHEAD = 2
 """Batches that are ready when the model asks for them."""
+_WHERE = ("epoch", "batch", "worker", "workers")
 PROBED = 256
 """Rows of the validation split on which gradients, predictions and units are looked at after each epoch."""
 
@@ -53,35 +62,97 @@ class TrainJob:
     run_dir: AnyPath
     fingerprint: str
 
+    def dumps(self) -> str:
+        """Return what a process elsewhere, which sees the same folders, makes the same job of."""
+        source = self.source
+        return json.dumps(
+            {
+                "pipeline": self.pipeline.model_dump_json(by_alias=True),
+                "source": [
+                    source.path,
+                    source.text,
+                    [[key, at.line, at.column, at.block] for key, at in source.positions.items()],
+                    list(source.overridden.items()),
+                ],
+                "dataset_dir": address_of(self.dataset_dir),
+                "run_dir": address_of(self.run_dir),
+                "fingerprint": self.fingerprint,
+            }
+        )
 
-def train(job: TrainJob, console: Console, stop: Stop) -> str | None:
+    @staticmethod
+    def loads(text: str) -> "TrainJob":
+        """Return what `dumps` has written. Raises InputError where the dataset is not to be seen here."""
+        found = json.loads(text)
+        path, content, positions, overridden = found["source"]
+        source = PipelineSource(
+            path,
+            {},
+            {tuple(key): Position(line, column, block) for key, line, column, block in positions},
+            content,
+            {tuple(key): override for key, override in overridden},
+        )
+        dataset_dir = any_path(found["dataset_dir"])
+        return TrainJob(
+            Pipeline.model_validate_json(found["pipeline"]),
+            source,
+            read_manifest(dataset_dir),
+            dataset_dir,
+            any_path(found["run_dir"]),
+            found["fingerprint"],
+        )
+
+
+def train(job: TrainJob, console: Console, stop: Stop, at: Place | None = None) -> str | None:
     """Train to the end, from the last checkpoint where there is one; return what went wrong beside it, or None.
 
     The weights are written as `model.weights.h5` in the run's folder, of which `load_trained` makes the model again,
-    and the history, a list a metric, as `history.json`.
+    and the history, a list a metric, as `history.json`. at: of this process, where several train together; all of them
+    call this, the chief says what happens and writes what comes of it, and none returns before the others are done.
 
     Raises:
         ConfigError: what the pipeline file names is none of Keras's. FeedError: an epoch was not delivered whole.
         InputError: there is a checkpoint of something else. StoppedError: as `stop` asked, with a checkpoint.
     """
-    with mirrored(job.run_dir / TENSORBOARD) as logs:
-        return _train(job, console, stop, logs)
+    watch = Watch(seconds_of(job.pipeline.train.step_timeout))
+    with ExitStack() as stack:
+        if at is not None:
+            stack.enter_context(watch.watching(console))
+        if at is None or not at.worker:
+            logs = stack.enter_context(mirrored(job.run_dir / TENSORBOARD))
+        else:
+            logs = Mirror(Path(stack.enter_context(TemporaryDirectory(prefix="lakefit-worker-"))), None)
+        try:
+            return _train(job, console, stop, logs, at, watch)
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+            if at is None:
+                raise
+            why = str(error).strip().splitlines()[-1][:300]
+            raise LostError(
+                f"worker {at.worker} of {at.workers} has lost the others: {why}. Start all of them again: they go on "
+                "from the last checkpoint."
+            ) from None
 
 
-def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror) -> str | None:
+def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place | None, watch: Watch) -> str | None:
     section = job.pipeline.train
     epochs = section.fit.epochs
     keras.utils.clear_session()
     keras.utils.set_random_seed(section.seed)
     if section.deterministic:
         tf.config.experimental.enable_op_determinism()
-    devices = strategy(section.devices, job.source)
+    devices = strategy(section.devices, job.source, section.workers)
+    workers = Workers(devices, at.worker, at.workers) if at is not None else Workers(devices)
+    if workers.count > 1:
+        make_fit_work()
     with devices.scope():
         built = build_model(describe(job.pipeline, job.manifest), section, job.source)
         model = built.model
         model.optimizer.build(model.trainable_variables)
         callbacks = build_callbacks(section, built.logged, job.source)
-    training, validation = _feeds(job)
+    if not workers.is_chief:
+        write_elsewhere(callbacks, logs.local)
+    training, validation = _feeds(job, workers)
     check_share(section, devices.num_replicas_in_sync, training.rows, job.source)
     profile_of = section.tensorboard.profile
     if profile_of is not None and profile_of[0] > training.batches:
@@ -95,10 +166,15 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror) -> str | N
     # A checkpoint says how much of the curves goes with it.
     folder = CheckpointFolder(job.run_dir / CHECKPOINTS, section.checkpoint.keep, no_checkpoint, before=logs.push)
     about = about_run(job, training, devices.num_replicas_in_sync)
-    found = folder.newest(
-        lambda path: console.event("damaged", f"{path}: is damaged (its checksum differs): the one before is taken")
-    )
-    validation_batches = batches_for(built, validation, devices)
+    found = None
+    if workers.is_chief:
+        found = folder.newest(
+            lambda path: console.event("damaged", f"{path}: is damaged (its checksum differs): the one before is taken")
+        )
+    chosen = workers.told(found.path.name if found is not None else "")
+    if chosen and found is None:
+        found = folder.named(chosen)
+    validation_batches = batches_for(built, validation, devices, workers)
     with devices.scope():
         # Metrics have variables, too, which a checkpoint holds.
         build_without_data(model, validation_batches)
@@ -140,11 +216,13 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror) -> str | N
         epochs=epochs,
         stop=stop,
         console=console,
+        workers=workers,
+        watch=watch,
     )
     keeper.steps = steps = Steps(model, training.batches)
     steps.done = found.batch if found is not None else 0
     curves.meter = keeper.meter = meter = Meter(model, training, steps)
-    batches = batches_for(built, training, devices, epochs=epochs - training.epoch)
+    batches = batches_for(built, training, devices, workers, epochs=epochs - training.epoch)
     all_callbacks = Callbacks(
         [*callbacks, keeper.best, curves, keeper],
         model,
@@ -159,8 +237,8 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror) -> str | N
         try:
             with stop.deferred(), meter.looking(), profile:
                 model.fit(
-                    batches,
-                    validation_data=validation_batches,
+                    distributed(batches, devices, workers),
+                    validation_data=distributed(validation_batches, devices, workers),
                     epochs=epochs,
                     initial_epoch=first_epoch,
                     # With the steps given, Keras makes one iterator for training, and one an epoch for validation.
@@ -178,21 +256,30 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror) -> str | N
         finally:
             training.close()
             folder.flush()
-    if stop.asked:
+    if workers.any(stop.asked):
         raise StoppedError("Stopped after the last epoch, as asked; a checkpoint holds all of it.")
-    try:
-        logs.push()
-    except OSError as error:
-        curves.say_failed(error)
-    write_json(job.run_dir / HISTORY, keeper.history)
-    _save_weights(model, job.run_dir / WEIGHTS)
+    if workers.is_chief:
+        _write(job, model, keeper.history, logs, curves)
+    # Nobody leaves before the chief has written it.
+    workers.any(False)
     if folder.failed is None:
         return None
     full = getattr(folder.failed, "errno", None) in FULL
     return f"{folder.folder}: a checkpoint could not be written: {'the disk is full' if full else folder.failed}"
 
 
-def _feeds(job: TrainJob) -> tuple[SplitFeed, SplitFeed]:
+def _write(
+    job: TrainJob, model: keras.Model, history: Mapping[str, Sequence[float]], logs: Mirror, curves: Curves
+) -> None:
+    try:
+        logs.push()
+    except OSError as error:
+        curves.say_failed(error)
+    write_json(job.run_dir / HISTORY, history)
+    _save_weights(model, job.run_dir / WEIGHTS)
+
+
+def _feeds(job: TrainJob, workers: Workers) -> tuple[SplitFeed, SplitFeed]:
     """Return the batches of the training and of the validation split."""
     section = job.pipeline.train
     size, in_memory_bytes = section.fit.batch_size, section.feed.in_memory_mb * 1_000_000
@@ -205,6 +292,8 @@ def _feeds(job: TrainJob) -> tuple[SplitFeed, SplitFeed]:
         lanes=section.feed.lanes,
         remainder=section.feed.remainder,
         in_memory_bytes=in_memory_bytes,
+        worker=workers.worker,
+        workers=workers.count,
     )
     if not training.batches:
         raise job.source.error(
@@ -221,18 +310,21 @@ def _feeds(job: TrainJob) -> tuple[SplitFeed, SplitFeed]:
         batch_size=size,
         shuffle=False,
         in_memory_bytes=in_memory_bytes,
+        worker=workers.worker,
+        workers=workers.count,
     )
     return training, validation
 
 
 def about_run(job: TrainJob, training: SplitFeed, replicas: int) -> dict[str, Any]:
     """Return what a checkpoint says of its run, so that no other goes on from it."""
+    on_workers = f", on {job.pipeline.train.workers} workers" if job.pipeline.train.workers > 1 else ""
     return {
         "run": job.fingerprint,
         "dataset": job.manifest.fingerprint,
         # The batches are those of this order; epoch and batch stand in the checkpoint itself.
-        "feed": {key: value for key, value in training.state().items() if key not in ("epoch", "batch")},
-        "devices": f"{replicas} of {tf.config.list_logical_devices()[-1].device_type}",
+        "feed": {key: value for key, value in training.state().items() if key not in _WHERE},
+        "devices": f"{replicas} of {tf.config.list_logical_devices()[-1].device_type}{on_workers}",
         "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
     }
 
@@ -260,13 +352,15 @@ def _variable(described: Sequence[Any]) -> str:
 
 
 def batches_for(
-    built: BuiltModel, feed: SplitFeed, devices: tf.distribute.Strategy, epochs: int = 1
+    built: BuiltModel, feed: SplitFeed, devices: tf.distribute.Strategy, workers: Workers, epochs: int = 1
 ) -> tf.data.Dataset:
     """Return a feed's batches of so many epochs as the model takes them, some ahead of it, on its device where that is
-    one GPU."""
+    one GPU. Of several workers they are this one's share of each, in pieces for its devices."""
     data = feed.to_tf(epochs=epochs)
     if not built.takes_batches_as_they_are:
         data = data.map(built.batch)
+    if workers.count > 1:
+        return shares(data, feed, workers).prefetch(AHEAD)
     if devices.num_replicas_in_sync > 1:
         # The strategy fetches ahead itself.
         return weighted_by_rows(data, devices.num_replicas_in_sync)
