@@ -126,6 +126,7 @@ def standalone(
         folder, {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable, **given}, memory
     )
     try:
+        _wait_for(folder / "master.log", "elected leader", 1)
         for _ in range(workers):
             cluster.add_worker()
         _wait_for(folder / "master.log", "Registering worker", workers)

@@ -1,13 +1,14 @@
 """The `lakefit` command. It parses, calls and turns errors into exit codes; the work is in `run` and the stages."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lakefit import __version__
 from lakefit.console import Console
-from lakefit.errors import InputError, LakefitError, text_of, without_credentials
+from lakefit.errors import STORE_ADVICE, InputError, LakefitError, text_of, without_credentials
 
 # Everything heavy is imported by the command that needs it: `lakefit --help` answers at once.
 if TYPE_CHECKING:
@@ -23,19 +24,21 @@ EXIT_CODES = """exit codes:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; never raises for what a user can cause."""
+def main(arguments: Sequence[str] | None = None, typed: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; never raises for what a user can cause. typed: what a person would type
+    to run it again, where that is not `lakefit` and the arguments."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    again = ["lakefit", *given] if typed is None else typed
     options = _parser().parse_args(given)
     console = Console("json" if getattr(options, "json", False) else None, verbose=options.verbose)
     command: Callable[[argparse.Namespace, Console], int] = options.command
     try:
         return command(options, console)
     except LakefitError as error:
-        _fail(console, str(error), error.exit_code, _again(given, error.exit_code))
+        _fail(console, str(error), error.exit_code, _again(again, error.exit_code))
         return error.exit_code
     except KeyboardInterrupt:
-        _fail(console, "Stopped by Ctrl-C; what is finished is kept.", 4, _again(given, 4))
+        _fail(console, "Stopped by Ctrl-C; what is finished is kept.", 4, _again(again, 4))
         return 4
     except BrokenPipeError:
         # Whoever read our output has gone (`lakefit … | head`).
@@ -44,20 +47,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if options.verbose:
             raise
-        where = error.filename or ("The object store" if "AWS Error" in str(error) else "The system")
-        _fail(console, f"{where}: {error.strerror or error}", 3, _again(given, 3))
-        return 3
+        from lakefit.dataset.object_path import REFUSED, of_the_store
+
+        where = error.filename or ("The object store" if of_the_store(error) else "The system")
+        # To wait and try again is of no use where the store has understood and says no.
+        code, advice = (2, f". {STORE_ADVICE}") if REFUSED.search(str(error)) else (3, "")
+        _fail(console, f"{where}: {error.strerror or error}{advice}", code, _again(again, code))
+        return code
     except Exception as error:
         if options.verbose:
             raise
         message = f"{type(error).__name__}: {(text_of(error).strip().splitlines() or [''])[0]}"
-        _fail(console, f"{message}\nThis is a fault of Lakefit; -v shows where.", 3, _again(given, 3))
+        _fail(console, f"{message}\nThis is a fault of Lakefit; -v shows where.", 3, _again(again, 3))
         return 3
 
 
 def job(stage: "StageName | None") -> int:
     """Run a script of jobs/: `PIPELINE [--set …] [--json]` for one stage, or for all of them (None)."""
-    return main([stage or "run", *sys.argv[1:]])
+    typed = ["spark-submit" if "PYSPARK_GATEWAY_PORT" in os.environ else "python", *sys.argv]
+    return main([stage or "run", *sys.argv[1:]], typed)
 
 
 def _fail(console: Console, message: str, exit_code: int, again: str) -> None:
@@ -68,12 +76,12 @@ def _fail(console: Console, message: str, exit_code: int, again: str) -> None:
     print(f"error: {message}\n{again}", file=sys.stderr, flush=True)
 
 
-def _again(given: Sequence[str], exit_code: int) -> str:
+def _again(typed: Sequence[str], exit_code: int) -> str:
     """Return the last line of a failed run: the command to go on with."""
     import shlex
 
     # What a run that was begun anew has done since is to be gone on with.
-    command = without_credentials(shlex.join(["lakefit", *(word for word in given if word != "--fresh")]))
+    command = without_credentials(shlex.join(word for word in typed if word != "--fresh"))
     # Running again changes nothing of a wrong input, a broken contract or a model that is not good enough.
     return f"{'Once that is mended' if exit_code in (2, 5, 6) else 'To go on'}: {command}"
 

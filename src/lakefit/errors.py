@@ -56,6 +56,12 @@ CREDENTIALS_ADVICE = (
 )
 
 
+STORE_ADVICE = (
+    "Look at the bucket's name, at AWS_ENDPOINT_URL where the store is not Amazon's, and at the credentials: "
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role."
+)
+
+
 def without_credentials(text: str) -> str:
     """Return an address, or any text, without the credentials of addresses in it: a name and password before @, and
     what options of its query hold."""

@@ -346,6 +346,28 @@ def test_a_store_that_takes_no_notice_of_conditions_is_refused(store: ObjectStor
     store.fail("careless", 0)
 
 
+@pytest.mark.parametrize("address", ["s3://lake/../raw/out", "s3a://lake/a/./b", "s3://../x"])
+def test_a_step_up_in_an_address_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match=r"\. and \.\. are no folders in an object store"):
+        ObjectPath(address)
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [("NETWORK_CONNECTION", 3), ("SLOW_DOWN", 3), ("ACCESS_DENIED", 2), ("NO_SUCH_BUCKET", 2)],
+)
+def test_what_a_store_refuses_is_wrong_and_what_it_does_not_answer_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, said: str, code: int
+) -> None:
+    def files(self: ObjectPath) -> Iterator[tuple[ObjectPath, object]]:
+        raise OSError(f"When listing objects: AWS Error {said} during ListObjectsV2 operation")
+
+    monkeypatch.setattr(ObjectPath, "files", files)
+    with pytest.raises(LakefitError, match=r"can't be listed: .* Look at the bucket.s name, at AWS_") as error:
+        list_inputs(("s3://raw/orders/*.csv",), "table 'orders'")
+    assert error.value.exit_code == code
+
+
 def test_other_stores_and_credentials_in_an_address_are_refused() -> None:
     with pytest.raises(InputError, match="of S3 alone"):
         look(ObjectPath("gs://bucket/current.json"))

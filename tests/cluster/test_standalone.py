@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -179,6 +181,29 @@ def test_a_full_disk_of_an_executor_is_named_or_avoided(
         )
         assert code == 0, (last, (cluster.folder / "submit.log").read_text()[-3000:])
         assert shop.dataset() == expected["dataset"]
+
+
+@pytest.mark.slow
+def test_a_master_that_is_not_there_or_has_no_workers_is_named(tmp_path: Path) -> None:
+    with standalone(tmp_path, 0) as empty:
+        shop = Submitted(tmp_path / "shop", empty)
+        waiting = empty.submit("prepare", "shop.yaml", cwd=shop.folder)
+        command = [sys.executable, "-m", "lakefit", "doctor", "--master", empty.url]
+        doctor = subprocess.run(command, env=empty.environment, capture_output=True, text=True, timeout=200)
+        assert doctor.returncode == 2, doctor.stdout
+        assert f"{empty.url} has given no executor in 30 s: is a worker up" in doctor.stdout
+        assert waiting.stdout is not None
+        said = next(line for line in waiting.stdout if line.startswith(empty.url))
+        assert said.strip().endswith("It is waited for")
+        kill_tree(waiting.pid)
+        waiting.communicate()
+    # Its master is gone by now.
+    process = empty.submit("prepare", "shop.yaml", "--json", cwd=shop.folder)
+    output, _ = process.communicate(timeout=200)
+    last = json.loads(output.splitlines()[-1])
+    assert (process.returncode, last["exit_code"]) == (2, 2), output
+    assert f"no Spark master answers at {empty.url}" in last["message"]
+    assert last["again"].startswith("Once that is mended: spark-submit ")
 
 
 def _kill(cluster: Cluster, folder: Path, victim: str, instant: float, generator: random.Random) -> None:

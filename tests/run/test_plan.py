@@ -13,6 +13,7 @@ from lakefit.dataset.layout import ARTIFACT, METRICS, RUN, SCORE, WEIGHTS, Layou
 from lakefit.dataset.manifest import MANIFEST
 from lakefit.errors import InputError
 from lakefit.run.plan import STAGES, StagePlan, fingerprints, plan, score_fingerprint, score_inputs
+from lakefit.run.rollback import rollback
 from lakefit.run.stages import Run, train_job
 from lakefit.run.validate import Validated, validate
 from shop import write_shop
@@ -171,6 +172,19 @@ def test_a_damaged_record_is_no_result(shop: Path, record: str, still: list[str]
     folder = Path("scored") if record == SCORE else run_folder()
     (folder / record).write_text(content, encoding="utf-8")
     assert current() == still
+
+
+@pytest.mark.parametrize("content", ['{"dataset": "58a3', "[]", ""])
+def test_a_damaged_note_of_what_is_in_use_is_named_and_mended_by_naming_a_run(shop: Path, content: str) -> None:
+    finish(*STAGES)
+    layout, prints = Layout.of(valid().pipeline), fingerprints(valid())
+    write(Path(str(layout.current)), dataset=prints.dataset, run=prints.run, artifact=prints.artifact)
+    Run(valid(), Console("plain"))
+    Path(str(layout.current)).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"current\.json: is damaged, .* `lakefit rollback shop\.yaml --to RUN`"):
+        Run(valid(), Console("plain"))
+    with pytest.raises(InputError, match="is damaged"):
+        rollback("shop.yaml", (), None, Console("plain"))
 
 
 def test_a_dataset_of_another_pipeline_is_not_trained_on(shop: Path) -> None:

@@ -22,6 +22,7 @@ from pyarrow import orc
 
 from lakefit.dataset.object_path import (
     AT_ONCE,
+    REFUSED,
     SCHEMES,
     STORE_ERRORS,
     ObjectPath,
@@ -33,7 +34,7 @@ from lakefit.dataset.object_path import (
     open_input,
     stats,
 )
-from lakefit.errors import InputError
+from lakefit.errors import STORE_ADVICE, InputError, LakefitError
 
 Result = TypeVar("Result")
 
@@ -184,7 +185,10 @@ def _objects_of(pattern: str) -> tuple[ObjectPath, dict[str, Stat]]:
             if not any(map(_is_hidden, names)) and _matches(names, wanted)
         }
     except STORE_ERRORS as error:
-        raise InputError(f"{root}: can't be listed: {error}") from None
+        if of_the_store(error) and not REFUSED.search(str(error)):
+            # It may answer when the run is tried again.
+            raise LakefitError(f"{root}: can't be listed: {error} {STORE_ADVICE}") from None
+        raise InputError(f"{root}: can't be listed: {error} {STORE_ADVICE}") from None
 
 
 def _matches(names: Sequence[str], wanted: Sequence[str]) -> bool:

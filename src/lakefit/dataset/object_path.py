@@ -289,6 +289,11 @@ def of_the_store(error: Exception) -> bool:
     return isinstance(error, OSError) and _OF_A_STORE.search(str(error)) is not None
 
 
+REFUSED = re.compile(
+    r"ACCESS_DENIED|AccessDenied|INVALID_ACCESS_KEY|InvalidAccessKey|SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch"
+    r"|NO_SUCH_BUCKET|NoSuchBucket|Unable to locate credentials|HTTP status 40[13]"
+)
+"""What a store says where it has understood what is wanted, and will say so again."""
 _OF_A_STORE = re.compile(r"AWS Error|curlCode|HTTP status|google::cloud|Azure")
 
 

@@ -61,6 +61,16 @@ def read_json(path: AnyPath) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def check_current(path: AnyPath, pipeline_file: str) -> None:
+    """Raise InputError where `current.json` is there and holds no mapping: nobody knows then what is in use."""
+    if path.is_file() and read_json(path) is None:
+        raise InputError(
+            f"{path}: is damaged, so it is not known what is in use; it is written whole, or not at all, so something "
+            f"else has changed it. `lakefit rollback {pipeline_file} --to RUN` writes it anew, with one of `lakefit "
+            f"history {pipeline_file}`; without it, everything is taken for new."
+        )
+
+
 @contextmanager
 def new_file(path: AnyPath) -> Iterator[Path]:
     """Yield the name of a file of this machine to be written, which appears at `path`, whole, when the block ends

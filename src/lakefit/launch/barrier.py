@@ -25,6 +25,7 @@ from pyspark import BarrierTaskContext
 
 from lakefit.errors import InputError, StoppedError
 from lakefit.launch.place import TF_CONFIG, Place
+from lakefit.launch.slots import makes_executors, slots
 from lakefit.launch.stop import Stop
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ Message = dict[str, Any]
 Heard = Callable[[int, Message], None]
 """Called with a worker's number and what it has said, a JSON object a line of its standard output; `started` with host
 and gpus when it begins. Called by threads."""
-_REGISTER_S = 30.0
-"""How long executors of a cluster may take to come, as Spark itself waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +63,21 @@ class _Task:
     gpus: bool
 
 
-def slots(spark: "SparkSession", wanted: int) -> int:
-    """Return how many tasks the session can run at once; executors that are still coming are waited for, up to half a
-    minute.
+def workers_at_once(spark: "SparkSession", wanted: int) -> int:
+    """Return how many workers could be started, as soon as it is as many as wanted, or else after half a minute.
 
     Raises:
         InputError: it is a session of Spark Connect, or one that makes executors as tasks come.
     """
-    conf = spark.conf
-    if not hasattr(spark, "_jsparkSession"):
-        raise InputError(
-            "train.workers: workers run in tasks of a Spark session, not over Spark Connect: submit the job."
-        )
-    if conf.get("spark.dynamicAllocation.enabled", "false") == "true":
-        raise InputError(
-            "train.workers: Spark starts all workers at once, or none, and can't with spark.dynamicAllocation.enabled: "
-            "set it to false, and spark.executor.instances to what the workers need."
-        )
-    context = spark.sparkContext._jsc.sc()
-    profile = context.resourceProfileManager().defaultResourceProfile()
-    local = str(spark.sparkContext.master).startswith("local")
-    until = time.monotonic() + (0 if local else _REGISTER_S)
-    while (found := int(context.maxNumConcurrentTasks(profile))) < wanted and time.monotonic() < until:
-        time.sleep(0.2)
-    return found
+    found = slots(spark, wanted)
+    if found is not None:
+        return found
+    if not makes_executors(spark):
+        raise InputError("train.workers: workers are tasks of a Spark session, not of Spark Connect: submit the job.")
+    raise InputError(
+        "train.workers: Spark starts all workers at once, or none, and can't with spark.dynamicAllocation.enabled: "
+        "set it to false, and spark.executor.instances to what the workers need."
+    )
 
 
 def run_workers(

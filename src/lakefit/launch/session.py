@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from py4j.protocol import Py4JJavaError
+from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.logger import PySparkLogger
@@ -178,13 +179,15 @@ def _submitted_session() -> SparkSession | None:
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         return None
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    SparkContext._ensure_initialized()
+    master = SparkConf().get("spark.master", "")
+    if str(master).startswith("spark://"):
+        _must_answer(str(master), 7077, "Spark master")
     return SparkSession.builder.getOrCreate()
 
 
 def _end_gateway() -> None:
     """End the JVM of a stopped local session, whose memory training can use."""
-    from pyspark import SparkContext
-
     gateway = SparkContext._gateway
     if gateway is None:
         return

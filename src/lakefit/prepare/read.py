@@ -157,7 +157,7 @@ def _united(parts: Sequence[DataFrame], columns: Mapping[str, str]) -> DataFrame
 def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> DataFrame:
     """Return the records of text files: value, `_lakefit_file` (URI) and `_lakefit_number` (place among the files)."""
     paths = tuple(file.path for file in files)
-    if needs_reader(table, paths) or _lacks_connector(spark, paths[0]):
+    if needs_reader(table, paths) or lacks_connector(spark, paths[0]):
         uris = F.array(*[F.lit(file_uri(path)) for path in paths])
         numbers = spark.range(0, len(files), 1, numPartitions=len(files))
         read = numbers.mapInArrow(partial(read_records, paths=paths, dialect=Dialect.of(table)), RECORDS_SCHEMA)
@@ -175,7 +175,7 @@ def _lines(spark: SparkSession, table: Table, files: Sequence[InputFile]) -> Dat
     return lines.withColumn("_lakefit_number", F.lit(0))
 
 
-def _lacks_connector(spark: SparkSession, path: str) -> bool:
+def lacks_connector(spark: SparkSession, path: str) -> bool:
     """Return whether Spark itself knows nothing of the store that an address names; Arrow, which lists it, does."""
     if not is_address(path):
         return False

@@ -124,10 +124,13 @@ class Doctor:
 
     def _spark(self, stack: ExitStack) -> tuple[str, Any]:
         from lakefit.launch.session import spark_session
+        from lakefit.launch.slots import none_came, slots
         from lakefit.prepare.cluster import cores, is_connect
 
         spark = stack.enter_context(spark_session(self.master))
         kind = "Spark Connect" if is_connect(spark) else spark.sparkContext.master
+        if slots(spark, 1) == 0:
+            raise InputError(none_came(spark))
         count = cores(spark)
         return f"Spark {spark.version}, {kind}, {count} tasks at once", spark
 

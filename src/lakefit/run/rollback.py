@@ -8,7 +8,7 @@ from lakefit.console import Console
 from lakefit.dataset.conditional import look, replace
 from lakefit.dataset.layout import ARTIFACT, ROLLED_BACK, RUN, Layout
 from lakefit.dataset.object_path import matching
-from lakefit.dataset.publish import ensure_writable, read_json, write_json
+from lakefit.dataset.publish import check_current, ensure_writable, read_json, write_json
 from lakefit.errors import InputError
 from lakefit.run.lock import run_lock
 from lakefit.run.plan import relative
@@ -32,7 +32,9 @@ def rollback(path: str, overrides: tuple[str, ...], to: str | None, console: Con
         record.about(pipeline)
         layout = Layout.of(pipeline)
         before = read_json(layout.current) or {}
-        if not before:
+        if to is None:
+            check_current(layout.current, path)
+        if not before and (to is None or not layout.current.is_file()):
             raise InputError(f"{relative(layout.current)}: nothing is in use yet. Run `lakefit run {path}` first.")
         ensure_writable(layout.root)
         with run_lock(layout.lock) as lease:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lakefit.config import Pipeline
+from lakefit.config import Pipeline, Problem
 from lakefit.config.pipeline import Score
 from lakefit.console import Console
 from lakefit.dataset.conditional import look, replace
@@ -29,7 +29,7 @@ from lakefit.dataset.layout import (
 )
 from lakefit.dataset.manifest import MANIFEST, read_manifest
 from lakefit.dataset.object_path import AnyPath, ObjectPath, any_path, matching
-from lakefit.dataset.publish import ensure_ours, ensure_writable, read_json, remove_tree, write_json
+from lakefit.dataset.publish import check_current, ensure_ours, ensure_writable, read_json, remove_tree, write_json
 from lakefit.errors import ContractError, GateError, InputError, LakefitError, text_of
 from lakefit.launch.place import place
 from lakefit.launch.quiet import import_tensorflow_quietly
@@ -71,6 +71,7 @@ class Run:
         self.console = console
         self.prints: Fingerprints = fingerprints(valid)
         self.layout = Layout.of(valid.pipeline)
+        check_current(self.layout.current, valid.source.path)
         self.dataset_dir = self.layout.dataset(self.prints.dataset)
         self.run_dir = self.layout.run(self.prints.run)
         self.artifact_dir = self.layout.artifact(self.prints.artifact)
@@ -263,7 +264,10 @@ def _prepare(run: Run) -> None:
         check=run.check_lease,
     )
     with spark_session() as spark:
-        _warn_of_memory(run, spark)
+        _look_at(run, spark)
+        if run.pipeline.score is not None:
+            # Before hours of training, and not after.
+            _check_score(run, spark)
         manifest = prepare(spark, job)
     for file in manifest.excluded:
         run.console.event("excluded", f"excluded: {file.reason} ({file.bytes:,} bytes)", **file.model_dump())
@@ -396,10 +400,15 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
 
     in_use = (read_json(run.layout.current) or {}).get("artifact")
     artifact_dir = run.layout.artifact(str(in_use))
-    if in_use is None or not (artifact_dir / ARTIFACT).is_file():
+    if in_use is None:
         raise InputError(
             f"{relative(run.layout.current)}: no exported model is in use. Run `lakefit run {run.valid.source.path}` "
             "first."
+        )
+    if not (artifact_dir / ARTIFACT).is_file():
+        raise InputError(
+            f"{relative(run.layout.current)}: names the artifact {in_use}, which is not there. `lakefit rollback "
+            f"{run.valid.source.path}` takes another one into use."
         )
     output = any_path(section.output)
     ensure_ours(output)
@@ -409,7 +418,7 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
     inputs = score_inputs(shipped, section.input)
     wanted = score_fingerprint(in_use, inputs)
     with run.stop.listening(), ExitStack() as held, spark_session() as spark:
-        _warn_of_memory(run, spark)
+        _look_at(run, spark)
         check = run.check_lease
         if isinstance(output, ObjectPath):
             # There is no rename there that would keep the files of two of them apart.
@@ -418,9 +427,27 @@ def score_with_artifact(run: Run, section: Score) -> dict[str, Any]:
     return {**counts, "artifact": in_use}
 
 
-def _warn_of_memory(run: Run, spark: "SparkSession") -> None:
+def _check_score(run: Run, spark: "SparkSession") -> None:
+    """Raise InputError where Arrow can read the raw files for preparation, and Spark can't read them to score them."""
+    from lakefit.prepare.read import lacks_connector
+
+    for name, table in run.pipeline.source.tables.items():
+        files = run.valid.inputs[name]
+        if files and table.format == "parquet" and lacks_connector(spark, files[0].path):
+            message = (
+                f"score reads Parquet with Spark, which has no connector for the store of {files[0].path}: give it one "
+                "(spark.jars.packages, docs/object-stores.md), or leave `score` out of the pipeline"
+            )
+            raise run.valid.source.error(Problem(("source", "tables", name, "path"), message))
+
+
+def _look_at(run: Run, spark: "SparkSession") -> None:
+    """Say what does not look well of a session that is about to be used."""
+    from lakefit.launch.slots import none_came, slots
     from lakefit.prepare.cluster import memory_problem
 
+    if slots(spark, 1) == 0:
+        run.console.event("warning", f"{none_came(spark)}. It is waited for")
     problem = memory_problem(lambda name: spark.conf.get(name, None))
     if problem is not None:
         run.console.event("warning", problem)

@@ -44,7 +44,7 @@ def train_on_spark(job: "TrainJob", console: Console, stop: Stop) -> str | None:
         ConfigError: Spark has fewer slots than there are workers, or no GPUs for them. LakefitError: as `train`, of the
         worker that has raised it; workers were lost too often.
     """
-    from lakefit.launch.barrier import run_workers, slots
+    from lakefit.launch.barrier import run_workers, workers_at_once
     from lakefit.launch.session import spark_session
 
     section = job.pipeline.train
@@ -57,7 +57,7 @@ def train_on_spark(job: "TrainJob", console: Console, stop: Stop) -> str | None:
                 "(docs/workers.md)"
             )
             raise job.source.error(Problem(("train", "devices"), message))
-        found = slots(spark, section.workers)
+        found = workers_at_once(spark, section.workers)
         if found < section.workers:
             message = (
                 f"{section.workers} workers need as many slots at once, and the Spark session at "
