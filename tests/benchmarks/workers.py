@@ -32,14 +32,15 @@ def measure(rows: int, widths: tuple[int, ...]) -> float:
     from lakefit.config import PipelineSource
     from lakefit.launch.place import place
     from lakefit.launch.threads import budget_threads
-    from lakefit.train.devices import build_without_data, strategy
-    from lakefit.train.workers import Workers, distributed, make_fit_work
+    from lakefit.train.devices import strategy
+    from lakefit.train.distributed_fit import build_without_data, reduce_logs_here
+    from lakefit.train.workers import Workers, distributed
 
     budget_threads(1)
     at = place()
     devices = strategy("cpu", PipelineSource("", {}, {}, ""), 2 if at is not None else 1)
     workers = Workers(devices, at.worker, at.workers) if at is not None else Workers(devices)
-    make_fit_work()
+    reduce_logs_here()
     data = tf.data.Dataset.from_tensors((tf.random.normal((rows, COLUMNS)), tf.zeros((rows, 1)))).repeat()
     import keras
 

@@ -26,7 +26,8 @@ from lakefit.config import PipelineSource
 from lakefit.config.train import Compile, Train
 from lakefit.dataset.manifest import Manifest
 from lakefit.feed.split import SplitFeed
-from lakefit.train.devices import build_without_data, strategy, weighted_by_rows
+from lakefit.train.devices import strategy, weighted_by_rows
+from lakefit.train.distributed_fit import build_without_data
 from lakefit.train.inputs import DatasetDescription
 from lakefit.train.model import build_model
 

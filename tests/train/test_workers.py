@@ -35,10 +35,11 @@ from lakefit.config.train import Compile, Train
 from lakefit.dataset.manifest import Manifest
 from lakefit.feed.split import SplitFeed
 from lakefit.launch.place import place
-from lakefit.train.devices import build_without_data, strategy
+from lakefit.train.devices import strategy
+from lakefit.train.distributed_fit import build_without_data, reduce_logs_here
 from lakefit.train.inputs import DatasetDescription
 from lakefit.train.model import build_model
-from lakefit.train.workers import Workers, distributed, make_fit_work, shares
+from lakefit.train.workers import Workers, distributed, shares
 
 folder, batch, steps, at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), place()
 worker, count = (at.worker, at.workers) if at is not None else (0, 1)
@@ -46,7 +47,7 @@ tf.config.experimental.enable_op_determinism()
 SOURCE = PipelineSource("p.yaml", {}, {}, "")
 devices = strategy("cpu", SOURCE, count)
 workers = Workers(devices, worker, count)
-make_fit_work()
+reduce_logs_here()
 found = {}
 
 def fitted(manifest, path, batch, epochs, optimizer):
@@ -224,8 +225,7 @@ import sys
 import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
-from lakefit.train.devices import build_without_data
-from lakefit.train.workers import make_fit_work
+from lakefit.train.distributed_fit import build_without_data, reduce_logs_here
 
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
 strategy.extended.experimental_enable_get_next_as_optional = False
@@ -233,7 +233,7 @@ strategy.extended.experimental_enable_get_next_as_optional = False
 def outcome(build, reduce):
     kept = trainer.reduce_per_replica
     if reduce:
-        make_fit_work()
+        reduce_logs_here()
     data = tf.data.Dataset.from_tensors((tf.ones((4, 2)), tf.ones((4, 1)))).repeat()
     with strategy.scope():
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -267,7 +267,7 @@ def test_fit_over_workers_needs_both_overrides_and_no_more() -> None:
         assert len(output.splitlines()) == 3, errors[-3000:]
         unbuilt, unreduced, both = output.splitlines()
         assert "fits" not in unbuilt, "build_without_data is no longer needed here"
-        assert "Invalid reduction dimension 0" in unreduced, "make_fit_work is no longer needed"
+        assert "Invalid reduction dimension 0" in unreduced, "reduce_logs_here is no longer needed"
         assert both == "'fits'"
 
 

@@ -15,7 +15,7 @@ def slots(spark: "SparkSession", wanted: int) -> int | None:
 
     None where that can't be told: over Spark Connect, and where executors are made as tasks come.
     """
-    if not hasattr(spark, "_jsparkSession") or makes_executors(spark):
+    if is_connect(spark) or makes_executors(spark):
         return None
     context = spark.sparkContext._jsc.sc()
     profile = context.resourceProfileManager().defaultResourceProfile()
@@ -24,6 +24,11 @@ def slots(spark: "SparkSession", wanted: int) -> int | None:
     while (found := int(context.maxNumConcurrentTasks(profile))) < wanted and time.monotonic() < until:
         time.sleep(0.2)
     return found
+
+
+def is_connect(spark: "SparkSession") -> bool:
+    """Say whether a session is one of Spark Connect; its module can't be imported where gRPC is missing."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def makes_executors(spark: "SparkSession") -> bool:

@@ -6,10 +6,7 @@ from collections.abc import Callable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-
-def is_connect(spark: SparkSession) -> bool:
-    """Say whether a session is one of Spark Connect; its module can't be imported where gRPC is missing."""
-    return type(spark).__module__.startswith("pyspark.sql.connect")
+from lakefit.launch.slots import is_connect
 
 
 def cores(spark: SparkSession) -> int:

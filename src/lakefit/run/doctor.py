@@ -124,8 +124,8 @@ class Doctor:
 
     def _spark(self, stack: ExitStack) -> tuple[str, Any]:
         from lakefit.launch.session import spark_session
-        from lakefit.launch.slots import none_came, slots
-        from lakefit.prepare.cluster import cores, is_connect
+        from lakefit.launch.slots import is_connect, none_came, slots
+        from lakefit.prepare.cluster import cores
 
         spark = stack.enter_context(spark_session(self.master))
         kind = "Spark Connect" if is_connect(spark) else spark.sparkContext.master

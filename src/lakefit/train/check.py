@@ -48,7 +48,10 @@ def check_model(question: Question) -> Answer:
         features, labels = unlearned_features(pipeline), unlearned_labels(pipeline)
         data = DatasetDescription(features, labels, pipeline.features.embeddings, learned=False)
     try:
-        check_share(pipeline.train, strategy(pipeline.train.devices, source).num_replicas_in_sync, None, source)
+        # Of several workers each has at least one device, on a machine that is not this one.
+        several = pipeline.train.workers
+        replicas = several if several > 1 else strategy(pipeline.train.devices, source).num_replicas_in_sync
+        check_share(pipeline.train, replicas, None, source)
         built = build_model(data, pipeline.train, source)
         build_callbacks(pipeline.train, built.logged, source)
         if pipeline.train.warm_start is not None:

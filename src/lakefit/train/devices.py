@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from lakefit.config import PipelineSource, Problem, Train
@@ -73,17 +72,6 @@ def check_share(train: Train, replicas: int, rows: int | None, source: PipelineS
             f"{f', {train.workers} workers' if train.workers > 1 else ''}), of which each needs one{has}"
         )
         raise source.error(Problem(("train", "fit", "batch_size"), message))
-
-
-def build_without_data(model: keras.Model, data: tf.data.Dataset) -> None:
-    """Make the variables of loss and metrics, under a strategy's scope, of the shapes of a dataset's batches.
-
-    Under a strategy `fit` would read a batch for that, and add up the devices' shares of it, which fails where the
-    first batch can't be shared equally (keras-team/keras #20585; Keras 3.15).
-    """
-    batch = tf.nest.map_structure(lambda spec: tf.zeros((1, *spec.shape[1:]), spec.dtype), data.element_spec)
-    model._symbolic_build(data_batch=batch)
-    model._maybe_symbolic_build = lambda **_: None
 
 
 def weighted_by_rows(data: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

@@ -30,7 +30,8 @@ from lakefit.launch.place import Place
 from lakefit.launch.stop import Stop
 from lakefit.train.checkpoint import Checkpoint, CheckpointFolder, described_variables
 from lakefit.train.compiled import build_callbacks
-from lakefit.train.devices import build_without_data, check_share, strategy, weighted_by_rows
+from lakefit.train.devices import check_share, strategy, weighted_by_rows
+from lakefit.train.distributed_fit import build_without_data, reduce_logs_here
 from lakefit.train.inputs import describe
 from lakefit.train.keeper import Keeper
 from lakefit.train.meter import Meter
@@ -39,7 +40,7 @@ from lakefit.train.probe import Probe
 from lakefit.train.steps import Callbacks, Steps, profiled
 from lakefit.train.tensorboard import Curves, flat
 from lakefit.train.warm_start import warm_start
-from lakefit.train.workers import LostError, Watch, Workers, distributed, make_fit_work, shares, write_elsewhere
+from lakefit.train.workers import LostError, Watch, Workers, distributed, shares, write_elsewhere
 
 AHEAD = 2
 """Batches that are ready when the model asks for them."""
@@ -144,7 +145,7 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
     devices = strategy(section.devices, job.source, section.workers)
     workers = Workers(devices, at.worker, at.workers) if at is not None else Workers(devices)
     if workers.count > 1:
-        make_fit_work()
+        reduce_logs_here()
     with devices.scope():
         built = build_model(describe(job.pipeline, job.manifest), section, job.source)
         model = built.model

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.tensorflow import trainer as keras_trainer
 from numpy.typing import NDArray
 
 from lakefit.console import Console, repeated
@@ -167,28 +166,6 @@ def shares(data: tf.data.Dataset, feed: SplitFeed, workers: Workers) -> tf.data.
         return tf.data.Dataset.range(workers.replicas_here, output_type=tf.int32).map(piece)
 
     return data.enumerate().flat_map(weighted)
-
-
-def make_fit_work() -> None:
-    """Make `fit` reduce logs over the devices of this process alone; no more than that is different from Keras's own.
-
-    Keras would take their mean over the first axis of what all workers have, and a scalar has none: the second of two
-    faults in keras-team/keras #20585 (Keras 3.15); `devices.build_without_data` goes round the first. Logs of single
-    steps are of the worker's share then; those of epochs are read from the metrics' variables, which are added up over
-    all workers.
-    """
-    original = keras_trainer.reduce_per_replica
-    if original.__module__ == __name__:
-        return
-
-    def reduce_per_replica(values: Any, strategy: Any, reduction: str) -> Any:
-        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return original(values, strategy, reduction)
-        return keras.tree.map_structure(
-            lambda value: tf.reduce_mean(strategy.experimental_local_results(value), axis=0), values
-        )
-
-    keras_trainer.reduce_per_replica = reduce_per_replica
 
 
 def write_elsewhere(callbacks: Sequence[keras.callbacks.Callback], folder: Path) -> None:
