@@ -8,6 +8,7 @@ tasks know.
 import hmac
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -21,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark import BarrierTaskContext
 
-from lakefit.errors import InputError, StoppedError
+from lakefit.errors import InputError, StoppedError, text_of
 from lakefit.launch.place import TF_CONFIG, Place
 from lakefit.launch.slots import makes_executors, slots
 from lakefit.launch.stop import Stop
@@ -82,9 +84,10 @@ def workers_at_once(spark: "SparkSession", wanted: int) -> int:
 
 def run_workers(
     spark: "SparkSession", module: str, job: str, workers: int, *, gpus: bool, heard: Heard, stop: Stop
-) -> list[Ended]:
+) -> tuple[list[Ended], str | None]:
     """Run `python -m module` in so many tasks, which get `job` as the first line of their standard input and their
-    place as TF_CONFIG; return how they have ended, in the order in which they did.
+    place as TF_CONFIG; return how they have ended, in the order in which they did, and what Spark says where its stage
+    has failed.
 
     Once one has failed, the others are killed: they would wait for it. When `stop` is asked they all get the line
     "stop". Where an executor is lost, Spark runs the whole stage again, as often as spark.stage.maxConsecutiveAttempts.
@@ -93,12 +96,18 @@ def run_workers(
     """
     with _Switchboard(spark, workers, heard, stop) as board:
         task = _Task(module, job, board.host, board.port, board.secret, os.getcwd(), gpus)
-        with suppress(Exception):
-            # What Spark says of a task is said better by `ended`.
-            spark.sparkContext.parallelize(range(workers), workers).barrier().mapPartitions(
-                lambda _: _run_task(task)
-            ).collect()
-        return board.ended()
+        places = spark.sparkContext.parallelize(range(workers), workers).barrier()
+        try:
+            places.mapPartitions(lambda _: _run_task(task)).collect()
+        except Py4JJavaError as error:
+            return board.ended(), _reason(text_of(error))
+        return board.ended(), None
+
+
+def _reason(text: str) -> str:
+    """Return the line of a failed stage's text that says most: the last error of Python's, or else its first line."""
+    errors = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception): .+$", text, re.MULTILINE)
+    return str(errors[-1] if errors else text.strip().splitlines()[0])[:500]
 
 
 @dataclass(slots=True)
@@ -124,6 +133,7 @@ class _Switchboard:
     _server: socket.socket | None = None
     _links: dict[int, _Link] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopping: bool = False
     _over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -175,7 +185,10 @@ class _Switchboard:
                 message = json.loads(line)
                 if "ended" in message:
                     link.ended = Ended(worker, message["ended"])
-                    if link.ended.code not in (0, StoppedError.exit_code):
+                    if link.ended.code == StoppedError.exit_code:
+                        # One that was told to stop, or its machine, takes all with it: Spark is not to begin again.
+                        self._stopping = True
+                    elif link.ended.code:
                         self._tell("kill")
                 else:
                     self.heard(worker, message)
@@ -186,7 +199,7 @@ class _Switchboard:
             with self._lock:
                 links = list(self._links.values())
             for link in links:
-                if self.stop.asked and id(link) not in told:
+                if (self.stop.asked or self._stopping) and id(link) not in told:
                     told.add(id(link))
                     link.tell("stop")
 

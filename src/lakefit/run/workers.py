@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakefit.config import Problem
 from lakefit.console import Console
-from lakefit.errors import ContractError, FeedError, InputError, LakefitError, StoppedError
+from lakefit.errors import ContractError, InputError, LakefitError, StoppedError
 from lakefit.launch.place import LOST, Place
 from lakefit.launch.stop import Stop
 
@@ -68,7 +68,7 @@ def train_on_spark(job: "TrainJob", console: Console, stop: Stop) -> str | None:
         for attempt in range(1, attempts + 1):
             telling = _Telling(console, section.workers)
             with stop.deferred(), console.progress("train", _steps(job), telling.look):
-                ended = run_workers(
+                ended, failed = run_workers(
                     spark,
                     "lakefit.train.worker",
                     job.dumps(),
@@ -77,7 +77,7 @@ def train_on_spark(job: "TrainJob", console: Console, stop: Stop) -> str | None:
                     heard=telling.hear,
                     stop=stop,
                 )
-            trouble = telling.verdict(ended)
+            trouble = telling.verdict(ended, failed)
             if trouble is None:
                 return telling.trouble
             if stop.asked:
@@ -135,23 +135,26 @@ class _Telling:
                 self._why[worker] = text
             self._console.event(kind, text, **message)
 
-    def verdict(self, ended: Sequence["Ended"]) -> str | None:
-        """Return None where all have done their part, else why not, in words. Raises what a worker has raised."""
+    def verdict(self, ended: Sequence["Ended"], failed: str | None) -> str | None:
+        """Return None where all have done their part, else why not, in words. Raises what a worker has raised.
+
+        failed: what Spark says of its stage, where that has failed.
+        """
         with self._lock:
-            for worker, failed in sorted(self._failed.items(), key=lambda item: (item[1]["code"] == 4, item[0])):
-                raise _KINDS.get(failed["code"], FeedError)(
-                    failed["message"] + ("" if worker == 0 else f" (worker {worker})")
+            for worker, said in sorted(self._failed.items(), key=lambda item: (item[1]["code"] == 4, item[0])):
+                raise _KINDS.get(said["code"], LakefitError)(
+                    said["message"] + ("" if worker == 0 else f" (worker {worker})")
                 )
         unfinished = [one for one in ended if one.code != 0]
         if not unfinished:
             came = len(ended)
-            return None if came == self._workers else f"{came} of {self._workers} workers have come"
+            return None if came == self._workers else f"{came} of {self._workers} workers have come: {failed}"
         # Those that found others gone, or were killed since another had failed, are not why.
         first = next((one for one in unfinished if one.code != LOST), unfinished[0])
-        return f"worker {first.worker} of {self._workers} {self._why.get(first.worker) or _how(first.code)}"
+        return f"worker {first.worker} of {self._workers} {self._why.get(first.worker) or _how(first.code, failed)}"
 
 
-def _how(code: int | None) -> str:
+def _how(code: int | None, failed: str | None) -> str:
     if code is None:
-        return "was lost with its task or executor"
+        return f"was lost with its task or executor ({failed})"
     return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}: its log says more"
