@@ -111,6 +111,21 @@ def test_the_exit_codes_that_need_a_person_are_the_same_for_every_scheduler() ->
     assert re.search(r"NEEDS_A_PERSON = \{2: .*, 5: .*, 6: .*\}", dag)
 
 
+def test_the_parts_of_the_cronjob_fit_together() -> None:
+    whole: Any = YAML(typ="safe").load((SCHEDULE / "cronjob.yaml").read_text(encoding="utf-8"))["spec"]
+    pod = cron_job()["template"]["spec"]
+    (container,) = pod["containers"]
+    # A policy for exit codes needs pods that are never started again in their place.
+    assert pod["restartPolicy"] == "Never"
+    assert whole["concurrencyPolicy"] == "Forbid"
+    assert cron_job()["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == container["name"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    assert pod["terminationGracePeriodSeconds"] == 300
+    assert f"\n{whole['schedule']} " in (SCHEDULE / "lakefit.cron").read_text(encoding="utf-8")
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
 def test_what_needs_nobody_is_tried_three_times_more() -> None:
     assert of_service("Restart") == "on-failure"
     assert of_service("StartLimitBurst") == "4"
@@ -130,6 +145,53 @@ def test_kubernetes_takes_the_cronjob() -> None:
         [DEPLOY / "kubernetes-validate", "--strict", SCHEDULE / "cronjob.yaml"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+CODES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import airflow_dag
+try:
+    airflow_dag.lakefit_flights().get_task("run").python_callable()
+    print("done")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+@needs_deploy
+@pytest.mark.parametrize(
+    ("script", "ends"),
+    [
+        ("exit 0", "done"),
+        ("exit 10", "AirflowSkipException all was current"),
+        ("exit 2", "AirflowFailException exit code 2"),
+        ("exit 5", "AirflowFailException exit code 5"),
+        ("exit 6", "AirflowFailException exit code 6"),
+        ("exit 3", "AirflowException exit code 3; tried again"),
+        ("kill -9 $$", "AirflowException exit code -9; tried again"),
+        # Airflow's own SIGTERM is handed on, and the run stops well.
+        (
+            "trap 'exit 4' TERM; kill -TERM $PPID; while :; do sleep 0.1; done",
+            "AirflowException exit code 4; tried again",
+        ),
+    ],
+)
+def test_airflow_makes_of_each_exit_code_what_it_means(tmp_path: Path, script: str, ends: str) -> None:
+    command = tmp_path / "lakefit"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AIRFLOW"))}
+    environment |= {
+        "AIRFLOW_HOME": str(tmp_path),
+        "LAKEFIT": str(command),
+        "LAKEFIT_PIPELINE": str(tmp_path / "p.yaml"),
+    }
+    done = subprocess.run(
+        [DEPLOY / "python", "-c", CODES, SCHEDULE], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.stdout.splitlines()[-1].startswith(ends), done.stdout + done.stderr
 
 
 @pytest.mark.slow

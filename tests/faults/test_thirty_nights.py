@@ -217,10 +217,12 @@ def one_night(nights: Nights, night: int, room: Callable[[int | None], None] | N
     before = nights.in_use if night > 1 else {}
     if night in (4, 18):
         # What was known of an earlier night was wrong.
-        late = [
-            [*row[:ARRIVAL], "99", *row[ARRIVAL + 1 : -1], raw.extract(night)[0][-1]]
-            for row in raw.rows["flights-02.csv"][:300]
-        ]
+        stamp = raw.extract(night)[0][-1]
+        wrong = raw.rows["flights-02.csv"]
+        cancelled = [row for row in wrong if row[ARRIVAL] == "NA"][:100]
+        rows = [*[row for row in wrong if row[ARRIVAL] != "NA"][:200], *cancelled]
+        late = [[*row[:ARRIVAL], "99" if row[ARRIVAL] == "NA" else "NA", *row[ARRIVAL + 1 : -1], stamp] for row in rows]
+        assert len(late) == 300
         raw.write(f"flights-{night:02}-corrections.csv", late)
         return [expect(nights, night, "300 late corrections", (0,))]
     if night == 7:

@@ -54,7 +54,7 @@ def test_a_second_run_is_refused_and_told_by_whom(path: Path, holder: subprocess
 def test_a_killed_run_lets_go(path: Path, holder: subprocess.Popen[str]) -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    with run_lock(path):
+    with run_lock(path, waiting=pytest.fail):
         assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
