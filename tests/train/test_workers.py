@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +196,28 @@ def test_sigterm_for_one_worker_stops_all_at_the_same_step_with_a_checkpoint(
     assert chief.split("StoppedError: ")[1].split(",")[0] == other.split("StoppedError: ")[1].split(",")[0]
     together(dataset, tmp_path, SECTION)
     assert result_of(tmp_path) == whole()
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_in_one_workers_share_ends_the_run_with_its_row_groups(
+    dataset: Path, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    broken = tmp_path / "dataset"
+    shutil.copytree(dataset, broken)
+    path = broken / "train/part-00000.parquet"
+    table = pq.read_table(path)
+    label = table["label"].to_numpy().copy()
+    label[100] = np.nan
+    place = table.column_names.index("label")
+    pq.write_table(table.set_column(place, "label", [label]), path, row_group_size=64)
+    section = {**SECTION, "callbacks": ["TerminateOnNaN"], "step_timeout": "30s"}
+    ended = together(broken, tmp_path / "run", section)
+    assert all(output.endswith("exit code 1") for output in ended), ended
+    (named,) = (output for output in ended if "row group 1" in output)
+    assert re.search(r"LakefitError: .*nan.* in epoch 1, step \d+", named), named
+    assert "LostError" in "".join(ended)
 
 
 @pytest.mark.slow

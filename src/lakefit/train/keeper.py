@@ -141,6 +141,9 @@ class Keeper(keras.callbacks.Callback):
         if isinstance(self.steps.logs, dict) and "loss" in self.steps.logs:
             self._last = (self.steps.done - self.steps.last, self.steps.done, self.steps.logs["loss"])
         if self.model.stop_training:
+            if self._workers.count > 1:
+                # TerminateOnNaN has seen it in this worker's share, and the others go on.
+                self._check_loss()
             return  # a callback ends the epoch here; what is still to come of it is no part of a checkpoint within it
         asked, due = self._agreed()
         if asked:
