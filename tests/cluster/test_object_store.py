@@ -52,6 +52,12 @@ def pipeline(raw: str, lake: str, scored: str, epochs: int = EPOCHS) -> str:
     return text + SCORE.format(raw=raw, scored=scored)
 
 
+def begun(store: ObjectStore, pipeline_file: str, cwd: Path) -> "subprocess.Popen[bytes]":
+    """Begin a run in a group of processes of its own, which can be killed."""
+    command = [sys.executable, "-m", "lakefit", "run", pipeline_file]
+    return subprocess.Popen(command, cwd=cwd, env={**os.environ, **store.environment}, start_new_session=True)
+
+
 def downloaded(store: ObjectStore, bucket: str, folder: Path) -> Path:
     files, base = fs.FileSystem.from_uri(store.address(bucket))
     folder.mkdir()
@@ -73,8 +79,7 @@ def test_killed_and_begun_again_a_run_on_objects_gives_what_folders_give(
     here = lakefit("run", "here.yaml", cwd=tmp_path)
     assert here.returncode == 0, here.stderr
 
-    command = [sys.executable, "-m", "lakefit", "run", "s3://raw/there.yaml"]
-    first = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **store.environment}, start_new_session=True)
+    first = begun(store, "s3://raw/there.yaml", tmp_path)
     runs = ObjectPath(store.address("lake/out/shop/runs"))
     while first.poll() is None and len(matching(runs, "*/checkpoints/*")) < 2:
         time.sleep(0.02)
@@ -128,10 +133,7 @@ def test_killed_before_any_write_that_publishes_a_run_on_objects_ends_as_one_nev
         "/artifacts/.*/artifact.json$", "/current.json$", "/scored/part-", "/scored/_score.json$",
     ):  # fmt: skip
         store.hold(write)
-        command = [sys.executable, "-m", "lakefit", "run", "s3://raws/there.yaml"]
-        killed = subprocess.Popen(
-            command, cwd=tmp_path, env={**os.environ, **store.environment}, start_new_session=True
-        )
+        killed = begun(store, "s3://raws/there.yaml", tmp_path)
         while killed.poll() is None and not store.holds():
             time.sleep(0.02)
         os.killpg(killed.pid, signal.SIGKILL)
