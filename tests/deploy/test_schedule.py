@@ -189,7 +189,7 @@ def test_airflow_makes_of_each_exit_code_what_it_means(tmp_path: Path, script: s
         "LAKEFIT_PIPELINE": str(tmp_path / "p.yaml"),
     }
     done = subprocess.run(
-        [DEPLOY / "python", "-c", CODES, SCHEDULE], env=environment, capture_output=True, text=True, timeout=200
+        [DEPLOY / "python", "-B", "-c", CODES, SCHEDULE], env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.stdout.splitlines()[-1].startswith(ends), done.stdout + done.stderr
 
