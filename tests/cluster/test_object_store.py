@@ -113,6 +113,25 @@ def test_killed_and_begun_again_a_run_on_objects_gives_what_folders_give(
     _check_operations([one for one in store.operations() if one.path.startswith("/lake/")])
 
 
+def test_parquet_that_score_could_not_read_is_refused_before_the_training(
+    store: ObjectStore, tmp_path: Path, lakefit: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    numbers = pa.array([1, 2], pa.int32())
+    columns = dict.fromkeys(("id", "day", "amount", "weight", "stamp", "late"), numbers) | {"city": ["x", "y"]}
+    pq.write_table(pa.table(columns), raw / "orders-1.parquet")
+    store.upload(raw, "parquet")
+    text = pipeline("s3://parquet", "lake", "scored", 1).replace(".csv", ".parquet").replace("csv", "parquet")
+    options, schema = (line for line in text.splitlines(True) if line.strip().startswith(("options:", "schema:")))
+    (tmp_path / "shop.yaml").write_text(text.replace(options, "").replace(schema, ""))
+    refused = lakefit("run", "shop.yaml", cwd=tmp_path, env=store.environment)
+    assert refused.returncode == 2, refused.stderr
+    assert "score reads Parquet with Spark, which has no connector for the store of s3://parquet" in refused.stderr
+    assert "shop.yaml:" in refused.stderr
+    assert not list((tmp_path / "lake/shop").glob("datasets/*"))
+
+
 @pytest.mark.slow
 def test_killed_before_any_write_that_publishes_a_run_on_objects_ends_as_one_never_killed(
     store: ObjectStore, tmp_path: Path, lakefit: Callable[..., subprocess.CompletedProcess[str]]
