@@ -10,6 +10,7 @@ import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
 
+# All of Airflow 3 has them here; later releases say that they prefer airflow.sdk.exceptions, which 3.1 lacks.
 from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.sdk import dag, task
 
