@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -193,8 +194,12 @@ def test_a_master_that_is_not_there_or_has_no_workers_is_named(tmp_path: Path) -
         assert doctor.returncode == 2, doctor.stdout
         assert f"{empty.url} has given no executor in 30 s: is a worker up" in doctor.stdout
         assert waiting.stdout is not None
-        said = next(line for line in waiting.stdout if line.startswith(empty.url))
+        # One that says nothing would be read from for ever.
+        end = threading.Timer(60, kill_tree, [waiting.pid])
+        end.start()
+        said = next((line for line in waiting.stdout if line.startswith(empty.url)), "it said nothing")
         assert said.strip().endswith("It is waited for")
+        end.cancel()
         kill_tree(waiting.pid)
         waiting.communicate()
     # Its master is gone by now.
