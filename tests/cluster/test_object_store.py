@@ -360,6 +360,18 @@ def test_names_that_mean_something_in_an_address_are_names_below_it(
     assert [ObjectPath(file.path).read_bytes() for file in files] == [b"1\n", b"1\n"]
 
 
+def test_a_bucket_that_is_not_there_is_told_from_one_that_holds_nothing_of_the_name(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{store.endpoint}")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    store.make("empty")
+    with pytest.raises(InputError, match=r"no object matches 's3://empty/\*\.csv'\.$"):
+        list_inputs(("s3://empty/*.csv",), "table 'a'")
+    with pytest.raises(InputError, match=r"There is no bucket 'nowhere'\. Look at"):
+        list_inputs(("s3://nowhere/*.csv",), "table 'a'")
+
+
 def test_a_store_that_takes_no_notice_of_conditions_is_refused(store: ObjectStore, place: ObjectPath) -> None:
     store.fail("careless", 100)
     with pytest.raises(InputError, match="whatever the condition"), run_lock(place / "lock"):

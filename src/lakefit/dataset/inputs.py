@@ -156,7 +156,7 @@ def _list_objects(patterns: Sequence[str], described_as: str) -> tuple[InputFile
         root, matched = _objects_of(pattern)
         if not matched:
             what = "no object matches" if any(mark in pattern for mark in _GLOB) else "no such object, or an empty one:"
-            raise InputError(f"{described_as}: {what} {pattern!r}.")
+            raise InputError(f"{described_as}: {what} {pattern!r}.{_no_bucket(root)}")
         roots.append(str(root))
         found |= matched
     above = os.path.commonpath([address.partition("://")[2] for address in roots])
@@ -168,6 +168,15 @@ def _list_objects(patterns: Sequence[str], described_as: str) -> tuple[InputFile
         name = address.partition("://")[2][start:]
         files.append(InputFile(name, address, status.st_size, status.st_mtime_ns))
     return tuple(sorted(files))
+
+
+def _no_bucket(root: ObjectPath) -> str:
+    """Return a remark where the store has no such bucket, which is listed like an empty one."""
+    try:
+        return "" if root.has_bucket() else f" There is no bucket {root.bucket!r}. {STORE_ADVICE}"
+    except STORE_ERRORS:
+        # Not everybody who may read objects may ask for that.
+        return ""
 
 
 def _objects_of(pattern: str) -> tuple[ObjectPath, dict[str, Stat]]:

@@ -149,6 +149,9 @@ class ObjectPath:
     def exists(self) -> bool:
         return bool(self._info().type != fs.FileType.NotFound)
 
+    def has_bucket(self) -> bool:
+        return self._with().exists()
+
     def is_file(self) -> bool:
         return bool(self._info().type == fs.FileType.File)
 
