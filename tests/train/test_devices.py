@@ -50,7 +50,10 @@ for path in sorted(folder.iterdir()):
         model = build_model(data, section, SOURCE).model
     feed = SplitFeed(path, manifest, "train", batch_size=batch, seed=1)
     data = feed.to_tf()
-    data = weighted_by_rows(data, replicas) if replicas > 1 else data
+    if replicas > 1:
+        data = weighted_by_rows(data, replicas)
+        with devices.scope():
+            build_without_data(model, data)
     first = []
     # As in a training run: Keras asks for an iteration more than it has epochs.
     remember = keras.callbacks.LambdaCallback(
@@ -78,6 +81,7 @@ for path in sorted(folder.iterdir()):
         "first epoch": [weight.tolist() for weight in first],
         "weights": [weight.tolist() for weight in model.get_weights()],
         "accuracy": history.history["accuracy"],
+        "loss": history.history["loss"],
     }
 print(json.dumps(found))
 """
@@ -114,6 +118,7 @@ def test_more_devices_end_with_the_same_weights(folder: Path, one: Any, replicas
             for mine, theirs in zip(one[remainder][stage], more[remainder][stage], strict=True):
                 np.testing.assert_allclose(theirs, mine, rtol=0, atol=1e-6, err_msg=f"{remainder} rows, {stage}")
         assert more[remainder]["accuracy"] == pytest.approx(one[remainder]["accuracy"])
+        assert more[remainder]["loss"] == pytest.approx(one[remainder]["loss"], rel=1e-6)
 
 
 SAME = """
@@ -127,6 +132,7 @@ from lakefit.config.train import Train
 from lakefit.dataset.manifest import Manifest
 from lakefit.feed.split import SplitFeed
 from lakefit.train.devices import strategy
+from lakefit.train.distributed_fit import build_without_data
 from lakefit.train.inputs import DatasetDescription
 from lakefit.train.model import build_model
 from lakefit.train.stage import batches_for
@@ -144,7 +150,10 @@ for name, model in models.items():
     with devices.scope():
         built = build_model(DatasetDescription(manifest.features, manifest.labels, {}), section, SOURCE)
     feed = SplitFeed(path, manifest, "train", batch_size=16, seed=1)
-    history = built.model.fit(batches_for(built, feed, devices, Workers(devices)), epochs=2, verbose=0, shuffle=False)
+    batches = batches_for(built, feed, devices, Workers(devices))
+    with devices.scope():
+        build_without_data(built.model, batches)
+    history = built.model.fit(batches, epochs=2, verbose=0, shuffle=False)
     digest = hashlib.sha256(b"".join(np.asarray(v).tobytes() for v in built.model.variables))
     found[name] = [digest.hexdigest(), float(history.history["loss"][-1]).hex()]
 print(json.dumps(found))
@@ -200,3 +209,8 @@ def test_a_whole_training_on_two_devices_ends_with_the_weights_of_one(tmp_path: 
     assert list(two) == list(one)
     for name, mine in one.items():
         np.testing.assert_allclose(two[name], mine, rtol=0, atol=1e-6, err_msg=name)
+    # What early stopping and schedules go by, too.
+    one, two = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("one", "two"))
+    assert set(one) >= {"loss", "val_loss"}
+    for name, mine in one.items():
+        assert two[name] == pytest.approx(mine, rel=1e-5), name

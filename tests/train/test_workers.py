@@ -85,6 +85,7 @@ for path in sorted(folder.iterdir()):
         "first epoch": first,
         "weights": [weight.tolist() for weight in model.get_weights()],
         "accuracy": history["accuracy"],
+        "loss": history["loss"],
     }
 print(json.dumps(found))
 """
@@ -131,6 +132,7 @@ def test_more_workers_end_with_the_same_weights(splits: Path, one: Any, workers:
             for mine, theirs in zip(one[remainder][stage], more[stage], strict=True):
                 np.testing.assert_allclose(theirs, mine, rtol=0, atol=1e-6, err_msg=f"{remainder} rows, {stage}")
         assert more["accuracy"] == pytest.approx(one[remainder]["accuracy"])
+        assert more["loss"] == pytest.approx(one[remainder]["loss"], rel=1e-6)
 
 
 # An epoch has 11 batches, the last one of 10 rows.

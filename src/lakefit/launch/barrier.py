@@ -171,6 +171,7 @@ class _Switchboard:
                 threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
 
     def _listen(self, connection: socket.socket) -> None:
+        link: _Link | None = None
         with suppress(OSError, ValueError, KeyError), connection.makefile("r", encoding="utf-8") as lines:
             hello = json.loads(lines.readline(4096))
             if not hmac.compare_digest(str(hello["secret"]), self.secret):
@@ -192,6 +193,8 @@ class _Switchboard:
                         self._tell("kill")
                 else:
                     self.heard(worker, message)
+        if link is not None and link.ended is None:
+            link.ended = Ended(worker, None)
 
     def _forward_stop(self) -> None:
         told: set[int] = set()

@@ -75,21 +75,22 @@ def check_share(train: Train, replicas: int, rows: int | None, source: PipelineS
 
 
 def weighted_by_rows(data: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
-    """Return batches of (inputs, label, weight) with which every row counts the same, on whichever replica it is.
+    """Return batches of (inputs, label, weight, even) with which every row counts the same, on whichever replica it is.
 
     MirroredStrategy cuts a batch of n rows into pieces of ceil(n / replicas), the last ones smaller or empty, and takes
     the mean of the replicas' means: rows of a small piece would count more. So each row of a piece of k rows weighs
     k x replicas / n, which is 1 where pieces are equal; Keras's losses divide by the number of rows, not by the sum of
-    weights.
+    weights. even: n / replicas, for each row, by which the loss that is shown counts (`distributed_fit`).
     """
 
-    def weighted(inputs: Any, label: Any, weight: Any = None) -> tuple[Any, Any, Any]:
+    def weighted(inputs: Any, label: Any, weight: Any = None) -> tuple[Any, Any, Any, Any]:
         rows = tf.shape(tf.nest.flatten(label)[0])[0]
         piece = (rows + replicas - 1) // replicas
         first = tf.range(rows) // tf.maximum(piece, 1) * piece
         share = tf.cast(tf.minimum(piece, rows - first) * replicas, tf.float32) / tf.cast(rows, tf.float32)
+        even = tf.fill([rows], tf.cast(rows, tf.float32) / replicas)
         if weight is None:
-            return inputs, label, tf.nest.map_structure(lambda _: share, label)
-        return inputs, label, tf.nest.map_structure(lambda of_label: share * of_label, weight)
+            return inputs, label, tf.nest.map_structure(lambda _: share, label), even
+        return inputs, label, tf.nest.map_structure(lambda of_label: share * of_label, weight), even
 
     return data.map(weighted)

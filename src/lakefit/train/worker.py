@@ -21,14 +21,14 @@ from lakefit.launch.threads import budget_threads
 
 
 class Told(Console):
-    """Says all to whoever reads standard output; the chief alone says how far the training is."""
+    """Says all to whoever reads standard output; of what all have to say, the chief alone does."""
 
     def __init__(self, out: IO[str], chief: bool) -> None:
         super().__init__("json")
         self._out, self._chief = out, chief
 
     def event(self, event: str, text: str, **fields: Any) -> None:
-        if self._chief:
+        if self._chief or event == "stalled":
             self.say(event, message=text, **fields)
 
     def say(self, event: str, **fields: Any) -> None:

@@ -141,7 +141,7 @@ def shares(data: tf.data.Dataset, feed: SplitFeed, workers: Workers) -> tf.data.
     the same on whichever device it is.
 
     Keras takes the mean of the devices' means: rows of a small piece would count more. So each row of a piece of k rows
-    of a batch of n weighs k x devices / n, as in `devices.weighted_by_rows`.
+    of a batch of n weighs k x devices / n, and the fourth thing is n / devices, as in `devices.weighted_by_rows`.
     """
     first, batches = feed.first_batch, feed.batches
     last = feed.last_batch_of_all
@@ -151,15 +151,16 @@ def shares(data: tf.data.Dataset, feed: SplitFeed, workers: Workers) -> tf.data.
         rows = tf.shape(tf.nest.flatten(batch[1])[0])[0]
         size = (rows + workers.replicas_here - 1) // workers.replicas_here
 
-        def piece(place: Any) -> tuple[Any, Any, Any]:
+        def piece(place: Any) -> tuple[Any, Any, Any, Any]:
             begin = tf.minimum(place * size, rows)
             end = tf.minimum(begin + size, rows)
             inputs, label, *weight = tf.nest.map_structure(lambda values: values[begin:end], batch)
             weighs = tf.cast((end - begin) * workers.replicas, tf.float32) / tf.cast(of_all, tf.float32)
+            even = tf.fill([end - begin], tf.cast(of_all, tf.float32) / workers.replicas)
             if not weight:
                 each = tf.fill([end - begin], weighs)
-                return inputs, label, tf.nest.map_structure(lambda _: each, label)
-            return inputs, label, tf.nest.map_structure(lambda of_label: weighs * of_label, weight[0])
+                return inputs, label, tf.nest.map_structure(lambda _: each, label), even
+            return inputs, label, tf.nest.map_structure(lambda of_label: weighs * of_label, weight[0]), even
 
         if workers.replicas_here == 1:
             return tf.data.Dataset.from_tensors(piece(0))
