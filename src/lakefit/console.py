@@ -122,6 +122,18 @@ class Console:
         print(flush=True)
 
 
+class Beside(Console):
+    """Of a process beside the one that says what they all do: it says what holds it up alone."""
+
+    def event(self, event: str, text: str, **fields: Any) -> None:
+        if event in ("stalled", "waiting"):
+            super().event(event, text, **fields)
+
+    @contextmanager
+    def progress(self, title: str, total: int, look: Look) -> Iterator[None]:
+        yield
+
+
 @contextmanager
 def repeated(show: Callable[[], None], seconds: float) -> Iterator[None]:
     """Call `show` again and again, in a thread, until the block ends."""

@@ -188,9 +188,9 @@ def test_sigterm_for_a_worker_or_the_driver_stops_all_with_a_checkpoint(
 
 
 def test_what_can_not_be_started_is_said_at_once(prepared: Path, lakefit: Callable[..., Any]) -> None:
-    few = lakefit("train", "shop.yaml", "--set", "train.workers=99", cwd=prepared)
+    few = lakefit("train", "shop.yaml", "--set", "train.workers=30", cwd=prepared)
     assert few.returncode == 2, few.stderr
-    said = r"--set train.workers=99: train.workers: 99 workers need as many slots at once, and the Spark session at "
+    said = r"--set train.workers=30: train.workers: 30 workers need as many slots at once, and the Spark session at "
     assert re.search(said + r"local\[\*\] has \d+: ", few.stderr), few.stderr
     no_gpus = lakefit("train", "shop.yaml", "--set", "train.devices=gpu", cwd=prepared)
     assert (no_gpus.returncode, "Spark gives its tasks no GPUs" in no_gpus.stderr) == (2, True), no_gpus.stderr
@@ -201,6 +201,20 @@ def test_what_can_not_be_started_is_said_at_once(prepared: Path, lakefit: Callab
     ):
         ended = lakefit(*arguments, cwd=prepared, env=at)
         assert (ended.returncode, said in ended.stderr) == (2, True), ended.stderr
+
+
+def test_workers_of_different_pipelines_do_not_train_together(prepared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    shutil.copytree(prepared, folder)
+    chief, other = places(2)
+    running = [
+        _command("train", cwd=folder, **chief),
+        _command("train", "--set", "train.seed=1", cwd=folder, **other),
+    ]
+    for process, (_, said) in [(process, process.communicate(timeout=200)) for process in running]:
+        assert process.returncode == 2, said
+        assert "worker 1 has another run than the chief: " in said
+    assert not list(_run_of(folder).glob("checkpoints/*"))
 
 
 def test_a_port_that_is_taken_is_not_given_and_nobody_else_gets_the_one_that_is(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ class Train(Section):
 
     devices: Annotated[str, Field(pattern=r"^(auto|(cpu|gpu)(:[1-9]\d*)?)$")] = "auto"
     workers: Annotated[int, Field(ge=1)] = 1
-    step_timeout: Annotated[str, Field(pattern=r"^[1-9]\d* ?(s|min|h)$")] = "10min"
+    step_timeout: str = "10min"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     deterministic: bool = True
     dtype_policy: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
@@ -202,6 +202,19 @@ class Train(Section):
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
     tensorboard: TensorBoard = Field(default_factory=TensorBoard)
     warm_start: PathText | None = None
+
+    @field_validator("step_timeout")
+    @classmethod
+    def _is_a_time(cls, timeout: str) -> str:
+        if re.fullmatch(r"[1-9]\d{0,6} ?(s|min|h)", timeout) is None or seconds_of(timeout) < 5:
+            raise ValueError("expected a time of at least 5s, such as 30s, 10min or 2h")
+        return timeout
+
+    @model_validator(mode="after")
+    def _has_a_row_a_worker(self) -> "Train":
+        if self.fit.batch_size < self.workers:
+            raise ValueError(f"fit.batch_size: {self.fit.batch_size} rows can't be shared by {self.workers} workers")
+        return self
 
     @model_validator(mode="after")
     def _leaves_xla_its_way(self) -> "Train":

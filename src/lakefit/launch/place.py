@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 
 from lakefit.errors import InputError
@@ -46,6 +47,11 @@ def place() -> Place | None:
         chiefs, workers = tuple(cluster.get("chief", ())), tuple(cluster.get("worker", ()))
         if not chiefs and not workers:
             return None
+        for address in chiefs + workers:
+            if not re.fullmatch(r".+:\d+", str(address)):
+                raise ValueError(f"{address!r} is no host:port")
+        if task["type"] not in ("chief", "worker"):
+            raise ValueError(f"a task of the type {task['type']!r} does not train")
         number = {"chief": 0, "worker": len(chiefs)}[task["type"]] + int(task["index"])
         found = Place(number, chiefs + workers)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lakefit.config import load_pipeline
-from lakefit.console import Console
+from lakefit.console import Beside, Console
 from lakefit.errors import InputError
 from lakefit.launch.place import place
 from lakefit.launch.stop import Stop
@@ -65,12 +65,14 @@ def _take_part(
         )
     with Stop().listening():
         pipeline, source = load_pipeline(path, overrides)
-        run = Run(replace(check_inputs(pipeline, source), overrides=overrides), console)
+        beside = Beside(console.mode, verbose=console.verbose)
+        run = Run(replace(check_inputs(pipeline, source), overrides=overrides), beside)
         (step,) = (step for step in run.plan() if step.stage == only)
         if step.current and not fresh:
             console.event("current", f"train is current: {step.why}", stage=only)
             return Outcome(True, summary(run))
         train_beside(run)
+        console.event("done", "train is done; the chief has written what came of it", stage=only)
         return Outcome(False, summary(run))
 
 

@@ -47,11 +47,11 @@ def fingerprints(valid: Validated) -> Fingerprints:
     run = fingerprint(
         {
             "dataset": dataset,
-            # What is kept and shown of a run, and memory, change nothing that it makes.
+            # What is kept and shown of a run, its patience, and memory, change nothing that it makes.
             "train": pipeline.train.model_dump(
                 mode="json",
                 by_alias=True,
-                exclude={"checkpoint": True, "tensorboard": True, "feed": {"in_memory_mb"}},
+                exclude={"checkpoint": True, "tensorboard": True, "step_timeout": True, "feed": {"in_memory_mb"}},
             ),
             "warm_start": _artifact(pipeline.train.warm_start),
             "embeddings": pipeline.features.embeddings,

@@ -132,8 +132,9 @@ class _Telling:
             self._console.event("worker", text, worker=worker, **message)
         else:
             if kind == "stalled":
-                self._why[worker] = text
-            self._console.event(kind, text, **message)
+                self._why[worker] = message["why"]
+            else:
+                self._console.event(kind, text, **message)
 
     def verdict(self, ended: Sequence["Ended"], failed: str | None) -> str | None:
         """Return None where all have done their part, else why not, in words. Raises what a worker has raised.

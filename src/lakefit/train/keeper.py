@@ -119,6 +119,7 @@ class Keeper(keras.callbacks.Callback):
         To ask each other costs them a millisecond or more, so they do it about once in a second.
         """
         self._watch.beats += 1
+        self._watch.at_steps = True
         calls = self._watch.beats
         now = time.monotonic()
         due = self._every_steps is None and now - self._kept >= self._every_seconds
@@ -175,6 +176,7 @@ class Keeper(keras.callbacks.Callback):
     def before_validation(self) -> None:
         """To be called before callbacks learn of it: the validation may change metrics, seeds and what callbacks keep,
         and some swap weights for it."""
+        self._watch.at_steps = False
         self._before_validation = None
         if not self.model.stop_training:
             self._before_validation = self._snapshot(self.epoch, self.steps.done)
@@ -186,6 +188,7 @@ class Keeper(keras.callbacks.Callback):
             self._end(self._before_validation)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._watch.at_steps = False
         self._before_validation = None
         self._check_loss()
         seconds = time.monotonic() - self._began

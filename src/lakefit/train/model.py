@@ -25,6 +25,7 @@ from lakefit.train.own_model import (
     try_model,
 )
 from lakefit.train.task import as_probabilities, check_output, one_hot, wants_one_hot
+from lakefit.train.workers import GONE
 
 # Layers that combine several tensors; all others take one.
 _COMBINING = (
@@ -284,6 +285,8 @@ def _layer(spec: KerasObject, key: Key, source: PipelineSource, *, last: bool) -
 def _applied(layer: Any, x: Any, key: Key, source: PipelineSource) -> Any:
     try:
         return layer(x)
+    except GONE:
+        raise
     except Exception as error:
         shapes = [tuple(tensor.shape) for tensor in x] if isinstance(x, list) else tuple(x.shape)
         raise source.error(Problem(key, f"the layer does not fit its input {shapes}: {refusal(error)}")) from error

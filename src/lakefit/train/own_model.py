@@ -17,6 +17,7 @@ from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.predictions import by_label
 from lakefit.train.inputs import DatasetDescription, NotLearnedError
 from lakefit.train.objects import own, refusal
+from lakefit.train.workers import GONE
 
 MODEL: Key = ("train", "model")
 OfArrays = Callable[[Mapping[str, Any]], Any]
@@ -33,7 +34,7 @@ def call_function(name: str, description: DatasetDescription, source: PipelineSo
     function = own(name, MODEL, source)
     try:
         model = function(description)
-    except NotLearnedError:
+    except (NotLearnedError, *GONE):
         raise
     except Exception as error:
         raise source.error(Problem(MODEL, f"{name} raised {_raised(error)}")) from error

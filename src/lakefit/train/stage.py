@@ -26,6 +26,7 @@ from lakefit.dataset.publish import local_file, new_file, write_json
 from lakefit.errors import InputError, StoppedError
 from lakefit.feed.split import SplitFeed
 from lakefit.feed.tf_data import ReadAhead
+from lakefit.launch.meeting import connecting, meet
 from lakefit.launch.place import Place
 from lakefit.launch.stop import Stop
 from lakefit.train.checkpoint import Checkpoint, CheckpointFolder, described_variables
@@ -40,7 +41,7 @@ from lakefit.train.probe import Probe
 from lakefit.train.steps import Callbacks, Steps, profiled
 from lakefit.train.tensorboard import Curves, flat
 from lakefit.train.warm_start import warm_start
-from lakefit.train.workers import LostError, Watch, Workers, distributed, shares, write_elsewhere
+from lakefit.train.workers import GONE, LostError, Watch, Workers, distributed, lost_of, shares, write_elsewhere
 
 AHEAD = 2
 """Batches that are ready when the model asks for them."""
@@ -125,13 +126,12 @@ def train(job: TrainJob, console: Console, stop: Stop, at: Place | None = None) 
             logs = Mirror(Path(stack.enter_context(TemporaryDirectory(prefix="lakefit-worker-"))), None)
         try:
             return _train(job, console, stop, logs, at, watch)
-        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        except GONE as error:
             if at is None:
                 raise
-            why = str(error).strip().splitlines()[-1][:300]
             raise LostError(
-                f"worker {at.worker} of {at.workers} has lost the others: {why}. Start all of them again: they go on "
-                "from the last checkpoint."
+                f"worker {at.worker} of {at.workers} has lost {lost_of(str(error), at)}. Start all of them again: they "
+                "go on from the last checkpoint."
             ) from None
 
 
@@ -142,7 +142,12 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
     keras.utils.set_random_seed(section.seed)
     if section.deterministic:
         tf.config.experimental.enable_op_determinism()
-    devices = strategy(section.devices, job.source, section.workers)
+    with ExitStack() as stack:
+        if at is not None and at.workers > 1:
+            about = {"run": job.fingerprint, "dataset": job.manifest.fingerprint, **_versions()}
+            meet(at, about, stop, watch.timeout_s, lambda text: console.event("waiting", text))
+            stack.enter_context(connecting(watch.timeout_s))
+        devices = strategy(section.devices, job.source, section.workers)
     workers = Workers(devices, at.worker, at.workers) if at is not None else Workers(devices)
     if workers.count > 1:
         reduce_logs_here()
@@ -326,8 +331,12 @@ def about_run(job: TrainJob, training: SplitFeed, replicas: int) -> dict[str, An
         # The batches are those of this order; epoch and batch stand in the checkpoint itself.
         "feed": {key: value for key, value in training.state().items() if key not in _WHERE},
         "devices": f"{replicas} of {tf.config.list_logical_devices()[-1].device_type}{on_workers}",
-        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    return {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__}
 
 
 def check_about(found: Checkpoint, due: Mapping[str, Any], resume: str, console: Console) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, Any
@@ -28,7 +29,7 @@ class Told(Console):
         self._out, self._chief = out, chief
 
     def event(self, event: str, text: str, **fields: Any) -> None:
-        if self._chief or event == "stalled":
+        if self._chief or event in ("stalled", "waiting"):
             self.say(event, message=text, **fields)
 
     def say(self, event: str, **fields: Any) -> None:
@@ -69,6 +70,13 @@ def main() -> int:
         except LakefitError as error:
             console.say("failed", message=str(error), code=error.exit_code)
             return error.exit_code
+        except Exception as error:
+            # Of code of the user's, or memory that is not there: it would come again.
+            traceback.print_exc()
+            first = (str(error).strip().splitlines() or [""])[0]
+            message = f"{type(error).__name__}: {first}; the worker's log has more"
+            console.say("failed", message=message, code=LakefitError.exit_code)
+            return LakefitError.exit_code
         console.say("trained", trouble=trouble)
     return 0
 

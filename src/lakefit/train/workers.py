@@ -1,6 +1,7 @@
 """Several processes that train one model: what they add up, tell each other and agree on; all of them, in one order."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,23 +16,38 @@ from numpy.typing import NDArray
 from lakefit.console import Console, repeated
 from lakefit.errors import LakefitError
 from lakefit.feed.split import SplitFeed
+from lakefit.launch.place import Place
 
 _MOST_TOLD = 256
+_BESIDE_STEPS_S = 120.0
 
 
 class LostError(LakefitError):
     """Another worker is gone, without which this one can't go on. Exit code 3."""
 
 
+GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+"""What TensorFlow raises in those that are left."""
+
+
+def lost_of(error: str, at: Place) -> str:
+    """Return which worker is gone, where TensorFlow says so: the first one that it names beside this one."""
+    named = [int(number) for number in re.findall(r"/job:worker/(?:replica:\d+/)?task:(\d+)", error)]
+    others = [number for number in named if number != at.worker and number < at.workers]
+    return f"worker {others[0]} at {at.addresses[others[0]]}" if others else "the others"
+
+
 class Watch:
     """Ends this process where its training comes no further: it waits for others, for ever, or they for it.
 
-    beats: counted up with each step; what comes before the first one, and after the last, is to be as quick as a step.
+    beats: counted up with each step. at_steps: steps are being done; before and after that a model is built, traced,
+    and written, which may take longer.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self.beats = 0
-        self._timeout_s = timeout_s
+        self.at_steps = False
+        self.timeout_s = timeout_s
 
     @contextmanager
     def watching(self, console: Console) -> Iterator[None]:
@@ -43,13 +59,13 @@ class Watch:
             now = time.monotonic()
             if self.beats != seen:
                 seen, since = self.beats, now
-            elif now - since > self._timeout_s:
-                text = f"no step was done for {self._timeout_s:,.0f} s (train.step_timeout): this worker is ended"
-                console.event("stalled", text)
+            elif now - since > (self.timeout_s if self.at_steps else max(self.timeout_s, _BESIDE_STEPS_S)):
+                text = f"has come no further for {now - since:,.0f} s, and is ended (train.step_timeout)"
+                console.event("stalled", f"this worker {text}", why=text)
                 # The main thread may be anywhere, and hears of nothing there.
                 os._exit(LakefitError.exit_code)
 
-        with repeated(look, min(1.0, self._timeout_s / 4)):
+        with repeated(look, min(1.0, self.timeout_s / 4)):
             yield
 
 
