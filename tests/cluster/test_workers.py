@@ -214,7 +214,7 @@ def test_workers_of_different_pipelines_do_not_train_together(prepared: Path, tm
     for process, (_, said) in [(process, process.communicate(timeout=200)) for process in running]:
         assert process.returncode == 2, said
         assert "worker 1 has another run than the chief: " in said
-    assert not list(_run_of(folder).glob("checkpoints/*"))
+    assert not list(folder.glob("lake/shop/runs/*/checkpoints/*"))
 
 
 def test_a_port_that_is_taken_is_not_given_and_nobody_else_gets_the_one_that_is(tmp_path: Path) -> None:
