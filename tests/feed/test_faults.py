@@ -169,8 +169,7 @@ def test_ctrl_c_in_the_middle_ends_all(folder: Path) -> None:
     assert run.stdout.readline() == "reading\n"
     run.send_signal(signal.SIGINT)
 
-    # 0.5 s, on a machine that has nothing else to do.
-    _, said = run.communicate(timeout=10)
+    _, said = run.communicate(timeout=60)
 
     assert run.returncode == -signal.SIGINT
     assert said.rstrip().endswith("KeyboardInterrupt")

@@ -158,10 +158,11 @@ def test_a_worker_process_that_is_killed_ends_the_read(petastorm: Any) -> None:
     pool = pool_of("process", 2)
     pool.start(Slow)
     pool.ventilate(30)
+    # Either may be seen first.
     os.kill(pool._workers[0].pid, signal.SIGKILL)
     pool._workers[1].terminate()
 
-    with pytest.raises(RuntimeError, match=r"a worker process \(pid \d+\) ended with code -9"):
+    with pytest.raises(RuntimeError, match=r"a worker process \(pid \d+\) ended with code -(9|15)"):
         list(results_of(pool))
 
 
