@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lakefit import __version__
 from lakefit.console import Console
@@ -62,8 +62,8 @@ def main(arguments: Sequence[str] | None = None, typed: Sequence[str] | None = N
         return 3
 
 
-def job(stage: "StageName | None") -> int:
-    """Run a script of jobs/: `PIPELINE [--set …] [--json]` for one stage, or for all of them (None)."""
+def job(stage: "StageName | Literal['tune'] | None") -> int:
+    """Run a script of jobs/: `PIPELINE [--set …] [--json]` for one stage or `tune`, or for all of them (None)."""
     typed = ["spark-submit" if "PYSPARK_GATEWAY_PORT" in os.environ else "python", *sys.argv]
     return main([stage or "run", *sys.argv[1:]], typed)
 
@@ -99,12 +99,34 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     return 10 if ended.was_current and options.exit_code else 0
 
 
+def _tune(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.run.ranges import batch_range, lr_range
+    from lakefit.run.report import tables
+    from lakefit.run.tune import run_again, tune_command
+
+    if options.lr_range or options.batch_range:
+        (lr_range if options.lr_range else batch_range)(options.pipeline, tuple(options.set), console)
+        return 0
+    if options.trial is not None:
+        return 0 if run_again(options.pipeline, tuple(options.set), options.trial, console) else 3
+    ended = tune_command(options.pipeline, tuple(options.set), console)
+    sections = [("Trials", ended.trials), *tables(ended.summary)]
+    console.result({"exit_code": 0, "current": ended.was_current, **ended.summary}, sections)
+    return 10 if ended.was_current and options.exit_code else 0
+
+
 def _say_plan(options: argparse.Namespace, console: Console) -> int:
+    from dataclasses import replace
+
     from lakefit.prepare.reader import reader_of
     from lakefit.run.stages import Run
-    from lakefit.run.validate import validate
+    from lakefit.run.tuned import load_tuned, said
+    from lakefit.run.validate import check_inputs
 
-    valid = validate(options.pipeline, tuple(options.set))
+    pipeline, source, overrides, tuned = load_tuned(options.pipeline, tuple(options.set))
+    if tuned is not None:
+        console.event("tuned", said(tuned), **tuned)
+    valid = replace(check_inputs(pipeline, source), overrides=overrides)
     run = Run(valid, console)
     why_not = run.kept_out()
     if why_not is not None:
@@ -183,10 +205,11 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
 def _tensorboard(options: argparse.Namespace, console: Console) -> int:
     from lakefit.config import load_pipeline
     from lakefit.dataset.layout import Layout
-    from lakefit.launch.board import serve
+    from lakefit.launch.board import RUNS, STUDIES, serve
 
     pipeline, _ = load_pipeline(options.pipeline, tuple(options.set))
-    serve(Layout.of(pipeline).root / "runs", options.port, console)
+    folder, curves = ("studies", STUDIES) if options.studies else ("runs", RUNS)
+    serve(Layout.of(pipeline).root / folder, curves, options.port, console)
     return 0
 
 
@@ -321,7 +344,14 @@ def _parser() -> argparse.ArgumentParser:
     }
     for stage, what in stages.items():
         _command(commands, stage, what, _run).set_defaults(stage=stage)
-    for name in ("run", *stages):
+    _command(commands, "tune", "trials of other values for train; the best is trained and taken into use", _tune)
+    instead = commands.choices["tune"].add_mutually_exclusive_group()
+    instead.add_argument("--lr-range", action="store_true", help="no study: the loss by learning rate, drawn")
+    instead.add_argument("--batch-range", action="store_true", help="no study: rows/s and memory by batch size")
+    instead.add_argument(
+        "--trial", type=int, metavar="N", help="run this trial again, alone, and see whether it comes to the same"
+    )
+    for name in ("run", "tune", *stages):
         commands.choices[name].add_argument(
             "--exit-code", action="store_true", help="exit with 10 where all is current"
         )
@@ -336,6 +366,7 @@ def _parser() -> argparse.ArgumentParser:
     board = _command(
         commands, "tensorboard", "the curves of all runs in a browser, on this machine alone", _tensorboard
     )
+    board.add_argument("--studies", action="store_true", help="the trials of `lakefit tune` in place of the runs")
     board.add_argument("--port", type=int, default=6006, metavar="N", help="0 takes any (default: 6006)")
     plan = _command(commands, "plan", "what feeding the dataset will take: steps, memory, bytes; nothing starts", _plan)
     plan.add_argument("--workers", type=int, default=1, metavar="N", help="training processes that share each batch")

@@ -124,7 +124,7 @@ def test_a_browser_shows_curves_graph_and_images(address: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "output.path=nowhere"], "no run has been trained yet, so there is nothing to show"),
+        (["--set", "output.path=nowhere"], "nothing has been trained yet, so there is nothing to show"),
         (["--port", "taken"], "Name another one; 0 takes any that is free"),
     ],
 )

@@ -20,6 +20,7 @@ from lakefit.config.pipeline import Output, Pipeline, Score, load_pipeline, vali
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split, TimeSplit
 from lakefit.config.source import Source, Table
 from lakefit.config.train import Checkpointing, Compile, Feed, Fit, Functional, Layer, Model, TensorBoard, Train
+from lakefit.config.tune import Tune
 
 __all__ = [
     "Bucketize",
@@ -61,6 +62,7 @@ __all__ = [
     "Tensors",
     "TimeSplit",
     "Train",
+    "Tune",
     "load_pipeline",
     "nearest",
     "validate_pipeline",

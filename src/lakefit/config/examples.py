@@ -15,6 +15,7 @@ from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Explained
 from lakefit.config.source import Source, Table
 from lakefit.config.train import Checkpointing, Compile, Feed, Fit, Functional, Layer, Model, TensorBoard, Train
+from lakefit.config.tune import Tune
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +244,16 @@ Compile(
         Example('{every: 1000 steps, keep: 3, monitor: val_auc, mode: max, resume: exact}', 'Checkpointing(every="1000 steps", keep=3, monitor="val_auc", mode="max", resume="exact")'),
     ),
     TensorBoard: (Example("{histograms: true, profile: [10, 20]}", 'TensorBoard(histograms=True, profile=(10, 20))'),),
+    Tune: (
+        Example(
+            "{trials: 50, parallel: 4, objective: val_auc, search: {train.fit.batch_size: [256, 1024]}}",
+            'Tune(trials=50, parallel=4, objective="val_auc", search={"train.fit.batch_size": [256, 1024]})',
+        ),
+        Example(
+            '{trials: 30, pruner: hyperband, search: {train.compile.optimizer.Adam.learning_rate: "log(1e-5, 1e-2)"}}',
+            'Tune(trials=30, pruner="hyperband", search={"train.compile.optimizer.Adam.learning_rate": "log(1e-5, 1e-2)"})',
+        ),
+    ),
     Evaluate: (
         Example('{require: {auc: ">= 0.70", vs_current: ">= -0.005"}}', 'Evaluate(require={"auc": ">= 0.70", "vs_current": ">= -0.005"})'),
     ),

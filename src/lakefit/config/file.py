@@ -247,7 +247,12 @@ def _assign(source: PipelineSource, data: dict[str, Any], key: Key, value: Any, 
     target: Any = data
     for depth, part in enumerate(key[:-1]):
         if isinstance(target, dict):
-            target = target.setdefault(str(part), {})
+            if target.get(str(part)) == key[depth + 1]:
+                # `optimizer: Adam` is one of Keras's without arguments, to which one comes.
+                target[str(part)] = {str(key[depth + 1]): {}}
+            elif target.get(str(part)) is None:
+                target[str(part)] = {}
+            target = target[str(part)]
         elif isinstance(target, list) and isinstance(part, int) and part < len(target):
             target = target[part]
         else:

@@ -17,6 +17,7 @@ from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Name, PathText, Source
 from lakefit.config.train import Train
+from lakefit.config.tune import Tune
 
 if TYPE_CHECKING:
     from lakefit.dataset.object_path import AnyPath
@@ -88,6 +89,7 @@ class Pipeline(Section):
     label: Annotated[tuple[Label, ...], Field(min_length=1)]
     output: Output
     train: Train
+    tune: Tune | None = None
     evaluate: Evaluate = Field(default_factory=Evaluate)
     score: Score | None = None
     hooks: Hooks = Field(default_factory=Hooks)

@@ -75,5 +75,12 @@ def sections_in(annotation: Any) -> Iterator[type[Explained]]:
         yield from sections_in(argument)
 
 
+def with_tuples(value: Any) -> Any:
+    """Return a mapping with its lists as tuples, which a strict section wants from Python as well."""
+    if not isinstance(value, dict):
+        return value
+    return {key: tuple(inner) if isinstance(inner, list) else inner for key, inner in value.items()}
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lakefit.config.file import Key
-from lakefit.config.sections import Section
+from lakefit.config.sections import Section, with_tuples
 from lakefit.config.source import PathText
 
 KerasObject = str | dict[str, dict[str, Any] | None]
@@ -22,15 +22,8 @@ def keras_name_and_arguments(spec: KerasObject) -> tuple[str, dict[str, Any]]:
     return name, dict(arguments or {})
 
 
-def _with_tuples(value: Any) -> Any:
-    """Return a mapping with its lists as tuples, which a strict section wants from Python as well."""
-    if not isinstance(value, dict):
-        return value
-    return {key: tuple(inner) if isinstance(inner, list) else inner for key, inner in value.items()}
-
-
 OneKerasObject = str | Annotated[dict[str, dict[str, Any] | None], Field(min_length=1, max_length=1)]
-Metrics = Annotated[tuple[OneKerasObject, ...] | dict[str, tuple[OneKerasObject, ...]], BeforeValidator(_with_tuples)]
+Metrics = Annotated[tuple[OneKerasObject, ...] | dict[str, tuple[OneKerasObject, ...]], BeforeValidator(with_tuples)]
 FunctionName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 
 
@@ -56,8 +49,8 @@ class Functional(Section):
     name, or the last one where there is one label.
     """
 
-    inputs: Annotated[dict[str, Annotated[tuple[str, ...], Field(min_length=1)]], BeforeValidator(_with_tuples)] = (
-        Field(default_factory=dict)
+    inputs: Annotated[dict[str, Annotated[tuple[str, ...], Field(min_length=1)]], BeforeValidator(with_tuples)] = Field(
+        default_factory=dict
     )
     layers: Annotated[dict[str, Layer], Field(min_length=1)]
     outputs: str | dict[str, str] | None = None

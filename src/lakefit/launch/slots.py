@@ -26,6 +26,15 @@ def slots(spark: "SparkSession", wanted: int) -> int | None:
     return found
 
 
+def machines(spark: "SparkSession") -> int:
+    """Return how many machines tasks run on, or that is what executors are taken for: each of its own."""
+    context = spark.sparkContext
+    if str(context.master).startswith("local"):
+        return 1
+    # The driver is one of them.
+    return max(1, int(context._jsc.sc().getExecutorMemoryStatus().size()) - 1)
+
+
 def is_connect(spark: "SparkSession") -> bool:
     """Say whether a session is one of Spark Connect; its module can't be imported where gRPC is missing."""
     return type(spark).__module__.startswith("pyspark.sql.connect")

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lakefit.config import load_pipeline
 from lakefit.console import Beside, Console
 from lakefit.errors import InputError
 from lakefit.launch.place import place
@@ -11,6 +10,7 @@ from lakefit.launch.stop import Stop
 from lakefit.run.plan import StageName, read_again
 from lakefit.run.record import recorded, what_changed
 from lakefit.run.stages import Run, run_stages, summary, train_beside
+from lakefit.run.tuned import load_tuned, said
 from lakefit.run.validate import check_inputs
 
 
@@ -34,8 +34,10 @@ def run_command(
     if at is not None and at.worker:
         return _take_part(path, overrides, only, console, fresh=fresh)
     with recorded(path, overrides, only or "run", console) as record, Stop().listening():
-        pipeline, source = load_pipeline(path, overrides)
+        pipeline, source, overrides, tuned = load_tuned(path, overrides)
         record.about(pipeline)
+        if tuned is not None:
+            console.event("tuned", said(tuned), **tuned)
         valid = replace(check_inputs(pipeline, source), overrides=overrides)
         if only in (None, "prepare"):
             read_again(pipeline)
@@ -64,7 +66,7 @@ def _take_part(
             f"`lakefit train {path}` in all of them, once `lakefit prepare {path}` has run."
         )
     with Stop().listening():
-        pipeline, source = load_pipeline(path, overrides)
+        pipeline, source, overrides, _ = load_tuned(path, overrides)
         beside = Beside(console.mode, verbose=console.verbose)
         run = Run(replace(check_inputs(pipeline, source), overrides=overrides), beside)
         (step,) = (step for step in run.plan() if step.stage == only)

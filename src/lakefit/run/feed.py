@@ -6,6 +6,7 @@ from lakefit.config import Pipeline
 from lakefit.errors import InputError
 from lakefit.feed.dataset import Dataset
 from lakefit.feed.plan import feed_plan
+from lakefit.launch.memory import memory_left
 from lakefit.run.report import Table
 
 
@@ -26,7 +27,7 @@ def plan_feed(
     except ValueError as error:
         raise InputError(f"{error} Choose --batch-size and --workers anew.") from None
     warnings = list(plan.warnings)
-    available = _available_bytes()
+    available = memory_left()
     if available is not None and plan.memory > available:
         warnings.append(
             f"Rows take {plan.memory / 1e9:,.1f} GB of a worker's memory, and this machine has {available / 1e9:,.1f} "
@@ -62,12 +63,3 @@ def plan_feed(
         ("needed of the store", f"{needed / 1e6:,.0f} MB/s a worker, at {rows_per_s:,.0f} rows/s"),
     ]
     return fields, [("Feed of the training split", rows)], warnings
-
-
-def _available_bytes() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            found = dict(line.split(":", 1) for line in lines)
-        return int(found["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None

@@ -4,13 +4,15 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lakefit.config import Problem
+from lakefit.config import Pipeline, PipelineSource, Problem
 from lakefit.console import Console
 from lakefit.errors import ContractError, InputError, LakefitError, StoppedError
 from lakefit.launch.place import LOST, Place
 from lakefit.launch.stop import Stop
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from lakefit.launch.barrier import Ended, Message
     from lakefit.train.stage import TrainJob
 
@@ -49,14 +51,7 @@ def train_on_spark(job: "TrainJob", console: Console, stop: Stop) -> str | None:
 
     section = job.pipeline.train
     with spark_session() as spark:
-        gpus = float(spark.conf.get("spark.task.resource.gpu.amount", None) or 0)
-        if section.devices.startswith("gpu") and not gpus:
-            message = (
-                f"{section.devices} on {section.workers} workers, and Spark gives its tasks no GPUs: set "
-                "spark.task.resource.gpu.amount, spark.executor.resource.gpu.amount and a discovery script "
-                "(docs/workers.md)"
-            )
-            raise job.source.error(Problem(("train", "devices"), message))
+        gpus = gpus_of_tasks(spark, job.pipeline, job.source)
         found = workers_at_once(spark, section.workers)
         if found < section.workers:
             message = (
@@ -73,7 +68,7 @@ def train_on_spark(job: "TrainJob", console: Console, stop: Stop) -> str | None:
                     "lakefit.train.worker",
                     job.dumps(),
                     section.workers,
-                    gpus=section.devices != "cpu" and gpus > 0,
+                    gpus=gpus,
                     heard=telling.hear,
                     stop=stop,
                 )
@@ -86,6 +81,20 @@ def train_on_spark(job: "TrainJob", console: Console, stop: Stop) -> str | None:
                 text = f"{trouble}; all workers are started again, and go on from the last checkpoint"
                 console.event("workers_lost", f"{text} (attempt {attempt + 1} of {attempts})", attempt=attempt + 1)
     raise LakefitError(f"{trouble}, {attempts} times; run again to go on from the last checkpoint.")
+
+
+def gpus_of_tasks(spark: "SparkSession", pipeline: Pipeline, source: PipelineSource) -> bool:
+    """Return whether training in Spark's tasks is to have their GPUs. Raises ConfigError where it must, and there are
+    none."""
+    devices = pipeline.train.devices
+    gpus = float(spark.conf.get("spark.task.resource.gpu.amount", None) or 0)
+    if devices.startswith("gpu") and not gpus:
+        message = (
+            f"{devices} in tasks of Spark's, and Spark gives its tasks no GPUs: set spark.task.resource.gpu.amount, "
+            "spark.executor.resource.gpu.amount and a discovery script (docs/workers.md)"
+        )
+        raise source.error(Problem(("train", "devices"), message))
+    return devices != "cpu" and gpus > 0
 
 
 def _steps(job: "TrainJob") -> int:

@@ -6,6 +6,7 @@ checkpoint and the end, and where standard input ends, so does this process: who
 
 import json
 import os
+import resource
 import sys
 import threading
 import traceback
@@ -15,6 +16,7 @@ from typing import IO, Any
 
 from lakefit.console import Console, Look, repeated
 from lakefit.errors import LakefitError
+from lakefit.launch.memory import memory_left
 from lakefit.launch.place import LOST, place
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.launch.stop import Stop
@@ -29,6 +31,10 @@ class Told(Console):
         self._out, self._chief = out, chief
 
     def event(self, event: str, text: str, **fields: Any) -> None:
+        if event == "epoch":
+            # Of `tune`: how many trials a machine can have at once.
+            fields["memory_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            fields["memory_left_bytes"] = memory_left()
         if self._chief or event in ("stalled", "waiting"):
             self.say(event, message=text, **fields)
 
