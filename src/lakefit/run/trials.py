@@ -254,7 +254,7 @@ class Trials:
         number = running.trial.number
         about: dict[str, Any] = {"seconds": seconds, "memory_bytes": running.memory_bytes, "host": running.host}
         history = read_json(job.run_dir / HISTORY)
-        if running.pruned:
+        if running.pruned and history is None:
             self.study.finish(number, "pruned", reason="worse than the others", **about)
         elif running.failed is not None or history is None:
             self.study.finish(number, "failed", reason=running.failed or "left no history", **about)
