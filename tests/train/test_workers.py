@@ -19,7 +19,7 @@ from fitting import places, result_of, section_of, start, weight_arrays, write_d
 from lakefit.errors import FeedError, InputError, LakefitError
 from lakefit.feed.split import SplitFeed
 from lakefit.launch.place import TF_CONFIG, Place, place
-from lakefit.train.workers import Watch
+from lakefit.train.workers import Watch, is_lost, lost_of
 from models import SIGMOID
 
 BATCH = 16
@@ -344,6 +344,29 @@ def test_a_place_is_what_tf_config_says(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(TF_CONFIG, json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 2}}))
     with pytest.raises(InputError, match="task 3 is none of the 3"):
         place()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "lost"),
+    [
+        ("UnavailableError", "failed to connect", True),
+        ("AbortedError", "", True),
+        ("InternalError", "Connection reset by peer", True),
+        ("UnknownError", "CollectiveReduceV2: it was closed", True),
+        ("DeadlineExceededError", "heartbeat", True),
+        ("InternalError", "cudnn failed", False),
+        ("ResourceExhaustedError", "OOM when allocating for a collective", False),
+        ("InvalidArgumentError", "shapes differ", False),
+    ],
+)
+def test_an_error_of_a_lost_worker_is_told_from_one_of_ones_own(kind: str, said: str, lost: bool) -> None:
+    import tensorflow as tf
+
+    assert is_lost(getattr(tf.errors, kind)(None, None, said)) is lost
+    if lost:
+        at = Place(0, ("a:1", "b:1", "c:1"))
+        assert lost_of(f"{said} /job:worker/replica:0/task:0 and /job:worker/replica:0/task:2", at) == "worker 2 at c:1"
+        assert lost_of(said, at) == "the others"
 
 
 def test_a_training_that_comes_no_further_is_ended() -> None:

@@ -41,7 +41,7 @@ from lakefit.train.probe import Probe
 from lakefit.train.steps import Callbacks, Steps, profiled
 from lakefit.train.tensorboard import Curves, flat
 from lakefit.train.warm_start import warm_start
-from lakefit.train.workers import GONE, LostError, Watch, Workers, distributed, lost_of, shares, write_elsewhere
+from lakefit.train.workers import LostError, Watch, Workers, distributed, is_lost, lost_of, shares, write_elsewhere
 
 AHEAD = 2
 """Batches that are ready when the model asks for them."""
@@ -126,8 +126,8 @@ def train(job: TrainJob, console: Console, stop: Stop, at: Place | None = None) 
             logs = Mirror(Path(stack.enter_context(TemporaryDirectory(prefix="lakefit-worker-"))), None)
         try:
             return _train(job, console, stop, logs, at, watch)
-        except GONE as error:
-            if at is None:
+        except tf.errors.OpError as error:
+            if at is None or at.workers == 1 or not is_lost(error):
                 raise
             raise LostError(
                 f"worker {at.worker} of {at.workers} has lost {lost_of(str(error), at)}. Start all of them again: they "

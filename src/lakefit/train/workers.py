@@ -30,6 +30,15 @@ GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledE
 """What TensorFlow raises in those that are left."""
 
 
+_MAY_BE = (tf.errors.InternalError, tf.errors.UnknownError, tf.errors.DeadlineExceededError)
+
+
+def is_lost(error: Exception) -> bool:
+    """Say whether an error of TensorFlow's is that another worker is gone, and not one of this worker's own."""
+    said = re.search(r"collective|heartbeat|coordination|connection|peer|socket", str(error), re.IGNORECASE)
+    return isinstance(error, GONE) or (isinstance(error, _MAY_BE) and said is not None)
+
+
 def lost_of(error: str, at: Place) -> str:
     """Return which worker is gone, where TensorFlow says so: the first one that it names beside this one."""
     named = [int(number) for number in re.findall(r"/job:worker/(?:replica:\d+/)?task:(\d+)", error)]

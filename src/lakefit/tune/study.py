@@ -179,7 +179,7 @@ def _mend(journal: Path) -> None:
 
 def _pruner(tune: Tune, epochs: int) -> optuna.pruners.BasePruner:
     if tune.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(2, epochs // 5))
     if tune.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
     return optuna.pruners.NopPruner()
