@@ -114,7 +114,7 @@ def test_what_can_not_be_searched_is_said_before_the_first_trial(
 def test_trials_are_tasks_of_a_cluster_and_go_on_where_an_executor_is_killed(prepared: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("studies", "runs"))
-    with standalone(tmp_path / "cluster", 2) as cluster:
+    with standalone(tmp_path, 2) as cluster:
         process = cluster.submit("tune", "shop.yaml", "--json", cwd=folder)
         while process.poll() is None and not list(folder.glob("lake/shop/studies/*/trials/*/checkpoints/*.npz")):
             time.sleep(0.05)
