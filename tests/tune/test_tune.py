@@ -15,6 +15,9 @@ import pytest
 
 from faulty import PLAIN
 from lakefit.cli import main
+from lakefit.console import Console
+from lakefit.run.trials import _Running
+from lakefit.run.tune import _study_of
 from shop import events, write_shop
 from standalone import children, kill_tree, standalone
 
@@ -108,6 +111,40 @@ def test_what_can_not_be_searched_is_said_before_the_first_trial(
     assert main(["tune", "shop.yaml", "--set", override]) == 2
     assert said in capsys.readouterr().err
     assert not list(prepared.glob("lake/shop/studies/*/trials/*"))
+
+
+def test_as_many_run_at_once_as_memory_holds_of_what_the_first_one_takes(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(prepared)
+    with _study_of("shop.yaml", ("tune.parallel=8", "tune.seed=9"), Console("plain")) as (_, trials):
+        trials._running[0] = _Running(trials.study.ask(), memory_bytes=2_000_000_000)
+        for left_bytes, at_once in ((100_000_000_000, 8), (10_000_000_000, 5), (1_000_000_000, 1)):
+            trials._left_bytes = left_bytes
+            trials._reduce()
+            assert trials._at_once == at_once
+    said = capsys.readouterr().out
+    assert "tune.parallel is 8; a trial takes 2.0 GB, and 10.0 GB are left on its machine: 5 at once" in said
+    assert "1.0 GB are left on its machine: 1 at once" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_study_that_is_stopped_goes_on(prepared: Path, tmp_path: Path, number: int) -> None:
+    folder = tmp_path / "shop"
+    shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("studies", "runs"))
+    first = Tuning(folder)
+    while first.process.poll() is None and not list(folder.glob("lake/shop/studies/*/trials/*/checkpoints/*.npz")):
+        time.sleep(0.02)
+    running = first.trainings()
+    first.process.send_signal(number)
+    assert first.end() == 4, first.said[-1]
+    assert "the study goes on with the trials that ran" in first.said[-1]["message"]
+    assert not any(map(_trains, running))
+    second = Tuning(folder)
+    assert second.end() == 0, second.said[-1]
+    ended = [one["trial"] for one in first.of("trial") + second.of("trial")]
+    assert sorted(ended) == [0, 1, 2, 3], "each came to its end once"
 
 
 @pytest.mark.slow
