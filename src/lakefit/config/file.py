@@ -1,11 +1,12 @@
 """A pipeline file as data that remembers where each of its keys stands."""
 
+import copy
 import difflib
 import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,15 @@ def read_pipeline_source(path: "str | AnyPath", overrides: Sequence[str] = ()) -
         _assign(source, data, key, value, override)
         overridden[key] = override
     return source
+
+
+def with_values(source: PipelineSource, values: Mapping[str, Any]) -> PipelineSource:
+    """Return a source with other values for keys named as for `--set`. Raises InputError: there is no such place."""
+    data = copy.deepcopy(dict(source.data))
+    for name, value in values.items():
+        key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
+        _assign(source, data, key, value, name)
+    return replace(source, data=data)
 
 
 def _read_text(path: "str | AnyPath") -> str:

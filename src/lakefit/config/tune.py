@@ -114,5 +114,13 @@ class Tune(Section):
         return self.mode == "max" or (self.mode == "auto" and greater_is_better(self.objective))
 
     @property
+    def ends(self) -> dict[str, tuple[Any, ...]]:
+        """Return the values of each key that say whether it can be set: all of a list, both ends of a range."""
+        return {
+            key: among.values if isinstance(among, Choices) else (among.low, among.high)
+            for key, among in self.ranges.items()
+        }
+
+    @property
     def ranges(self) -> dict[str, Range | Choices]:
         return {key: parsed(text) for key, text in self.search.items()}

@@ -3,15 +3,15 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lakefit.config import Problem, load_pipeline
-from lakefit.config.tune import Choices, Tune
+from lakefit.config.tune import Tune
 from lakefit.dataset.fingerprint import fingerprint
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, WEIGHTS
 from lakefit.dataset.mirror import Mirror
@@ -106,7 +106,7 @@ class Trials:
 
         console = self._run.console
         if self.due():
-            self._check_search()
+            self._check_model()
             with ExitStack() as stack:
                 stop = self._run.stop
                 spark = stack.enter_context(spark_session())
@@ -308,29 +308,18 @@ class Trials:
             fingerprint=fingerprints(of_trial).run,
         )
 
-    def _check_search(self) -> None:
-        """Raise ConfigError, at the place in `tune.search`, where a key can't be set, or no model built with it."""
+    def _check_model(self) -> None:
+        """Raise ConfigError, at the place in `tune.search`, where the model can't be built with the first values."""
         valid = self._run.valid
-        some = {key: firsts[0] for key, firsts in _ends(self.tune).items()}
-        for key, ends in _ends(self.tune).items():
-            for value in ends:
-                with self._located(key):
-                    load_pipeline(valid.source.path, (*valid.overrides, *overrides_of({**some, key: value})))
-        with self._located(None):
-            check_model(valid.source.path, (*valid.overrides, *overrides_of(some)), self._run.dataset_dir)
-
-    @contextmanager
-    def _located(self, key: str | None) -> Iterator[None]:
-        """Name the key of `tune.search`, which stands in the file, in place of one that was set for a trial."""
+        some = overrides_of({key: ends[0] for key, ends in self.tune.ends.items()})
         try:
-            yield
+            check_model(valid.source.path, (*valid.overrides, *some), self._run.dataset_dir)
         except InputError as error:
-            text = str(error)
-            named = next((one for one in self.tune.search if text.startswith(f"--set {one}=")), key)
+            set_, _, message = str(error).partition(": ")
+            named = next((key for key in self.tune.search if set_.startswith(f"--set {key}=")), None)
             if named is None:
                 raise
-            _, _, message = text.partition(": ")
-            raise self._run.valid.source.error(Problem(("tune", "search", named), message)) from None
+            raise valid.source.error(Problem(("tune", "search", named), message)) from None
 
     def _slots(self, spark: "SparkSession") -> int:
         from lakefit.launch.barrier import workers_at_once
@@ -375,14 +364,6 @@ class Trials:
         else:
             text += f"; {fields['running']} running, {fields['pruned']} pruned, {fields['failed']} failed"
         return done, text, fields
-
-
-def _ends(tune: Tune) -> dict[str, tuple[Any, ...]]:
-    """Return the values of each key that say whether it can be set: all of a list, both ends of a range."""
-    return {
-        key: among.values if isinstance(among, Choices) else (among.low, among.high)
-        for key, among in tune.ranges.items()
-    }
 
 
 def _code(ended: "Sequence[Ended]") -> int:

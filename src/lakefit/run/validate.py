@@ -1,12 +1,13 @@
 """All that is known of a pipeline from its file, paths, CSV headers and Parquet footers: no Spark, no TensorFlow."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
-from lakefit.config import Pipeline, PipelineSource, Problem, load_pipeline, nearest
+from lakefit.config import ConfigError, Pipeline, PipelineSource, Problem, load_pipeline, nearest, validate_pipeline
 from lakefit.config.check import check_pipeline
-from lakefit.config.file import Key
+from lakefit.config.file import Key, with_values
 from lakefit.config.functions import function_problem
 from lakefit.config.pipeline import Score
 from lakefit.config.source import FILE_FORMATS, Table
@@ -78,6 +79,7 @@ def check_inputs(pipeline: Pipeline, source: PipelineSource, *, to_train: bool =
         if found is not None:
             columns[name] = found
     problems += check_pipeline(pipeline, columns)[1]
+    problems += _search_problems(pipeline, source)
     try:
         no_output = output_problem(any_path(pipeline.output.path))
     except InputError as error:
@@ -89,6 +91,24 @@ def check_inputs(pipeline: Pipeline, source: PipelineSource, *, to_train: bool =
     if problems:
         raise source.error(*problems)
     return Validated(pipeline, source, inputs, excluded)
+
+
+def _search_problems(pipeline: Pipeline, source: PipelineSource) -> Iterator[Problem]:
+    """Set each key that `tune` searches to the ends of its range, or to each of its values, as a trial would."""
+    if pipeline.tune is None:
+        return
+    for name, ends in pipeline.tune.ends.items():
+        for value in ends:
+            try:
+                validate_pipeline(with_values(source, {name: value}))
+            except ConfigError as error:
+                said = f"{json.dumps(value)}: {error.problems[0].message}"
+            except InputError as error:
+                said = str(error).removeprefix("--set ")
+            else:
+                continue
+            yield Problem(("tune", "search", name), said)
+            break
 
 
 def _score_problems(table: Table, score: Score) -> list[Problem]:
