@@ -120,12 +120,11 @@ def _say_plan(options: argparse.Namespace, console: Console) -> int:
 
     from lakefit.prepare.reader import reader_of
     from lakefit.run.stages import Run
-    from lakefit.run.tuned import load_tuned, said
+    from lakefit.run.tuned import load_tuned, say_tuned
     from lakefit.run.validate import check_inputs
 
     pipeline, source, overrides, tuned = load_tuned(options.pipeline, tuple(options.set))
-    if tuned is not None:
-        console.event("tuned", said(tuned), **tuned)
+    say_tuned(tuned, console)
     valid = replace(check_inputs(pipeline, source), overrides=overrides)
     run = Run(valid, console)
     why_not = run.kept_out()

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -47,6 +48,19 @@ def met(
     return raised, said
 
 
+def waiting_chief(at: tuple[str, ...]) -> tuple[threading.Thread, list[Any], socket.socket]:
+    """Let a chief wait; return its thread, what `meet` will have returned there, and a connection to it."""
+    outcome: list[Any] = []
+    waits = threading.Thread(target=lambda: outcome.append(meet(Place(0, at), ABOUT, Stop(), 30, lambda _: None)))
+    waits.start()
+    host, _, port = at[0].rpartition(":")
+    for _ in range(50):
+        with suppress(OSError):
+            return waits, outcome, socket.create_connection((host, int(port)))
+        time.sleep(0.05)
+    raise AssertionError("the chief does not listen")
+
+
 @pytest.mark.parametrize("workers", [2, 5])
 def test_all_go_on_once_the_last_one_has_come(workers: int) -> None:
     assert met(dict.fromkeys(range(workers), ABOUT), workers, late_s=1)[0] == dict.fromkeys(range(workers))
@@ -81,16 +95,7 @@ def test_one_that_waits_can_be_stopped(alone: int) -> None:
 
 def test_one_that_has_come_and_gone_is_waited_for_again() -> None:
     at = addresses(3)
-    outcome: list[Any] = []
-    waits = threading.Thread(target=lambda: outcome.append(meet(Place(0, at), ABOUT, Stop(), 30, lambda _: None)))
-    waits.start()
-    host, _, port = at[0].rpartition(":")
-    for _ in range(50):
-        try:
-            gone = socket.create_connection((host, int(port)))
-            break
-        except OSError:
-            time.sleep(0.05)
+    waits, outcome, gone = waiting_chief(at)
     gone.sendall(b'{"worker": 1, "about": {"run": "a", "keras": "3"}}\n')
     time.sleep(0.5)
     gone.close()
@@ -110,16 +115,7 @@ def test_one_that_has_come_and_gone_is_waited_for_again() -> None:
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\n", b'{"worker": 7}\n', b"[1]\n", b"\xff" * 100_000])
 def test_what_is_no_worker_is_passed_over(said: bytes) -> None:
     at = addresses(2)
-    outcome: list[Any] = []
-    waits = threading.Thread(target=lambda: outcome.append(meet(Place(0, at), ABOUT, Stop(), 30, lambda _: None)))
-    waits.start()
-    host, _, port = at[0].rpartition(":")
-    for _ in range(50):
-        try:
-            stranger = socket.create_connection((host, int(port)))
-            break
-        except OSError:
-            time.sleep(0.05)
+    waits, outcome, stranger = waiting_chief(at)
     with stranger:
         stranger.sendall(said)
         meet(Place(1, at), ABOUT, Stop(), 30, lambda _: None)

@@ -147,8 +147,7 @@ def with_values(source: PipelineSource, values: Mapping[str, Any]) -> PipelineSo
     """Return a source with other values for keys named as for `--set`. Raises InputError: there is no such place."""
     data = copy.deepcopy(dict(source.data))
     for name, value in values.items():
-        key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
-        _assign(source, data, key, value, name)
+        _assign(source, data, _key_of(name), value, name)
     return replace(source, data=data)
 
 
@@ -239,7 +238,7 @@ def _parse_override(override: str) -> tuple[Key, Any]:
     name, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", name):
         raise InputError(f"--set {override}: expected section.key=value, such as train.fit.batch_size=512.")
-    key: Key = tuple(int(part) if part.isdigit() else part for part in name.split("."))
+    key = _key_of(name)
     yaml = YAML(typ="safe", pure=True)
     try:
         node = yaml.compose(text)
@@ -251,6 +250,11 @@ def _parse_override(override: str) -> tuple[Key, Any]:
     if problems:
         raise InputError(f"--set {override}: {problems[0].message}.")
     return key, value
+
+
+def _key_of(name: str) -> Key:
+    """Return the key that `section.key` of `--set` names; numbers are places of a list."""
+    return tuple(int(part) if part.isdigit() else part for part in name.split("."))
 
 
 def _assign(source: PipelineSource, data: dict[str, Any], key: Key, value: Any, override: str) -> None:

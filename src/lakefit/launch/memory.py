@@ -1,4 +1,11 @@
-"""How much memory a machine has left."""
+"""How much memory this process has taken, and how much its machine has left."""
+
+import resource
+
+
+def memory_peak() -> int:
+    """Return the most bytes that this process has held at once."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def memory_left() -> int | None:

@@ -10,7 +10,7 @@ from lakefit.launch.stop import Stop
 from lakefit.run.plan import StageName, read_again
 from lakefit.run.record import recorded, what_changed
 from lakefit.run.stages import Run, run_stages, summary, train_beside
-from lakefit.run.tuned import load_tuned, said
+from lakefit.run.tuned import load_tuned, say_tuned
 from lakefit.run.validate import check_inputs
 
 
@@ -36,8 +36,7 @@ def run_command(
     with recorded(path, overrides, only or "run", console) as record, Stop().listening():
         pipeline, source, overrides, tuned = load_tuned(path, overrides)
         record.about(pipeline)
-        if tuned is not None:
-            console.event("tuned", said(tuned), **tuned)
+        say_tuned(tuned, console)
         valid = replace(check_inputs(pipeline, source), overrides=overrides)
         if only in (None, "prepare"):
             read_again(pipeline)

@@ -1,19 +1,17 @@
 """`lakefit tune --lr-range` and `--batch-range`: measured before a study, so that it need not search everywhere."""
 
-import json
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from lakefit.config import load_pipeline
 from lakefit.config.train import keras_name_and_arguments
 from lakefit.console import Console
 from lakefit.dataset.publish import new_file
 from lakefit.errors import InputError
+from lakefit.run.model_check import asked
 from lakefit.run.plan import relative
 from lakefit.run.stages import Run, train_job
+from lakefit.run.trials import check_prepared
 from lakefit.run.validate import validate
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ def lr_range(path: str, overrides: tuple[str, ...], console: Console) -> None:
     from lakefit.tune.ranges import suggested
 
     run = Run(validate(path, overrides), console)
-    _need_dataset(run, path)
+    check_prepared(run)
     compile_ = run.pipeline.train.compile
     name, arguments = keras_name_and_arguments(compile_.optimizer if compile_ is not None else "Adam")
     if isinstance(arguments.get("learning_rate"), dict):
@@ -65,7 +63,7 @@ def batch_range(path: str, overrides: tuple[str, ...], console: Console) -> None
         InputError: no prepared dataset, or a model that can't be built.
     """
     run = Run(validate(path, overrides), console)
-    _need_dataset(run, path)
+    check_prepared(run)
     rows = train_job(run).manifest.splits["train"].rows
     found: list[tuple[int, float, int]] = []
     for power in range(_FIRST, _LAST):
@@ -93,31 +91,13 @@ def batch_range(path: str, overrides: tuple[str, ...], console: Console) -> None
     )
 
 
-def _need_dataset(run: Run, path: str) -> None:
-    prepared = run.plan()[0]
-    if not prepared.current:
-        raise InputError(f"tune needs what prepare makes, and {prepared.why}. Run `lakefit prepare {path}` first.")
-
-
 def _asked(run: Run, what: str, overrides: tuple[str, ...]) -> "Answer":
-    from dataclasses import replace
-
     pipeline, source = load_pipeline(run.valid.source.path, overrides)
     job = replace(train_job(run), pipeline=pipeline, source=source)
-    with tempfile.TemporaryDirectory(prefix="lakefit-ranges-") as folder:
-        file = Path(folder) / "answer.json"
-        process = subprocess.run(
-            [sys.executable, "-m", "lakefit.tune.ranges", str(file)],
-            input=json.dumps({"job": job.dumps(), "what": what}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if process.returncode != 0 or not file.is_file():
-            tail = (process.stdout.strip().splitlines() or [""])[-1]
-            raise InputError(f"the model's process ended with exit code {process.returncode}: {tail}")
-        found = cast("Answer", json.loads(file.read_text(encoding="utf-8")))
+    found: Answer | None
+    found, code, said = asked("lakefit.tune.ranges", {"job": job.dumps(), "what": what})
+    if found is None:
+        raise InputError(f"the model's process ended with exit code {code}: {(said or [''])[-1]}")
     if "problem" in found:
         raise InputError(found["problem"])
     return found

@@ -42,6 +42,14 @@ _STATES_SHOWN = ("running", "complete", "pruned", "failed")
 _SHOWN = 12
 
 
+def check_prepared(run: Run) -> None:
+    """Raise InputError where the dataset is not there: nothing here prepares one."""
+    prepared = run.plan()[0]
+    if not prepared.current:
+        path = run.valid.source.path
+        raise InputError(f"tune needs what prepare makes, and {prepared.why}. Run `lakefit prepare {path}` first.")
+
+
 def folder_of(run: Run) -> AnyPath:
     """Return the folder of a pipeline's study: in `study` its journal and pictures, in `trials` what each has made."""
     return run.layout.root / "studies" / study_fingerprint(run.valid)
@@ -90,7 +98,7 @@ class Trials:
 
     def due(self) -> int:
         """Return how many trials have not come to an end yet."""
-        return sum(one.state == "running" for one in self.study.trials()) + self._to_come()
+        return self._unfinished() + self._to_come()
 
     def _to_come(self) -> int:
         return max(0, self.tune.trials - len(self.study.trials()))
@@ -349,9 +357,7 @@ class Trials:
             self._at_once = fit
 
     def _look(self) -> tuple[int, str, dict[str, Any]]:
-        trials = self.study.trials()
-        done = len(trials) - self._unfinished()
-        best = self.study.best()
+        trials, best = self.study.trials(), self.study.best()
         text = "no trial has come to its end" if best is None else f"best: trial {best.number}, {best.value:.6g}"
         fields: dict[str, Any] = {state: sum(one.state == state for one in trials) for state in _STATES_SHOWN}
         if best is not None:
@@ -363,7 +369,7 @@ class Trials:
             text = "\n".join(lines)
         else:
             text += f"; {fields['running']} running, {fields['pruned']} pruned, {fields['failed']} failed"
-        return done, text, fields
+        return len(trials) - fields["running"], text, fields
 
 
 def _code(ended: "Sequence[Ended]") -> int:

@@ -20,7 +20,7 @@ from lakefit.run.lock import run_lock
 from lakefit.run.plan import relative
 from lakefit.run.record import recorded
 from lakefit.run.stages import Run, run_stages, summary
-from lakefit.run.trials import Trials, folder_of, study_fingerprint
+from lakefit.run.trials import Trials, check_prepared, folder_of, study_fingerprint
 from lakefit.run.tuned import TUNED, load_tuned, tuned_of
 from lakefit.run.validate import check_inputs
 from lakefit.tune.study import Trial, restored_epoch
@@ -58,9 +58,7 @@ def _study_of(path: str, overrides: tuple[str, ...], console: Console) -> Iterat
         raise InputError(f"{path}: has no section `tune`, which says what is searched (docs/tune.md).")
     valid = replace(check_inputs(pipeline, source), overrides=overrides)
     run = Run(valid, console)
-    prepared = run.plan()[0]
-    if not prepared.current:
-        raise InputError(f"tune needs what prepare makes, and {prepared.why}. Run `lakefit prepare {path}` first.")
+    check_prepared(run)
     ensure_writable(run.layout.root)
     with (
         full_disk_named(run.layout.root),

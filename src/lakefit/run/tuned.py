@@ -3,6 +3,7 @@
 from typing import Any
 
 from lakefit.config import Pipeline, PipelineSource, load_pipeline
+from lakefit.console import Console
 from lakefit.dataset.fingerprint import fingerprint
 from lakefit.dataset.layout import Layout
 from lakefit.dataset.object_path import AnyPath
@@ -36,9 +37,12 @@ def load_tuned(
     return *load_pipeline(path, overrides), overrides, found
 
 
-def said(tuned: dict[str, Any]) -> str:
-    """Return what there is to say of the values that a study has found."""
-    return (
+def say_tuned(tuned: dict[str, Any] | None, console: Console) -> None:
+    """Say that training uses the values that a study has found, where it does."""
+    if tuned is None:
+        return
+    text = (
         f"train uses what a study has found ({TUNED}): trial {tuned['trial']}, with {tuned['value']:.6g} on dataset "
         f"{tuned['dataset']}: {' '.join(tuned['overrides'])}"
     )
+    console.event("tuned", text, **tuned)

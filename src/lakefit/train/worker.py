@@ -6,7 +6,6 @@ checkpoint and the end, and where standard input ends, so does this process: who
 
 import json
 import os
-import resource
 import sys
 import threading
 import traceback
@@ -16,7 +15,7 @@ from typing import IO, Any
 
 from lakefit.console import Console, Look, repeated
 from lakefit.errors import LakefitError
-from lakefit.launch.memory import memory_left
+from lakefit.launch.memory import memory_left, memory_peak
 from lakefit.launch.place import LOST, place
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.launch.stop import Stop
@@ -33,7 +32,7 @@ class Told(Console):
     def event(self, event: str, text: str, **fields: Any) -> None:
         if event == "epoch":
             # Of `tune`: how many trials a machine can have at once.
-            fields["memory_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            fields["memory_bytes"] = memory_peak()
             fields["memory_left_bytes"] = memory_left()
         if self._chief or event in ("stalled", "waiting"):
             self.say(event, message=text, **fields)

@@ -5,7 +5,6 @@ Standard input holds a `Question` as JSON, and the `Answer` goes into a file, fo
 
 import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from lakefit.errors import LakefitError
+from lakefit.launch.memory import memory_peak
 from lakefit.launch.quiet import import_tensorflow_quietly
 from lakefit.launch.threads import budget_threads
 
@@ -113,8 +113,7 @@ def _speed(model: "keras.Model", batches: Iterator[Any]) -> Answer:
         if step > _WARM_UP and time.monotonic() - began > _SECONDS:
             break
     seconds = time.monotonic() - began
-    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"rows_per_s": rows / seconds, "memory_bytes": memory}
+    return {"rows_per_s": rows / seconds, "memory_bytes": memory_peak()}
 
 
 def _rows(batch: Sequence[Any]) -> int:

@@ -120,7 +120,7 @@ class Study:
         """Note the objective after an epoch, counted from 1; return whether the trial is not worth going on with."""
         with self._lock:
             trial = self._running(number)
-            if epoch not in self._study.get_trials(deepcopy=False)[number].intermediate_values:
+            if epoch not in self.reported(number):
                 trial.report(value, epoch)
             return bool(trial.should_prune())
 
