@@ -97,6 +97,18 @@ def test_what_rollback_goes_back_to_stays(root: Path) -> None:
     assert names(root, "artifacts") == ["a0", "a1", "a4", "a6"]
 
 
+def test_old_studies_go_but_for_the_one_whose_values_are_used(root: Path) -> None:
+    for i in range(7):
+        (root / f"studies/s{i}/study").mkdir(parents=True)
+        (root / f"studies/s{i}/study/journal.log").touch()
+        date_back(root / f"studies/s{i}", i)
+    (root / "studies/lr-range.png").touch()
+    (root / "studies/.staging-removed-s9").mkdir()
+    (root / "tuned.json").write_text(json.dumps({"study": "s5"}))
+    assert {name for name in remove("output.keep=2") if name.startswith("s")} == {"s2", "s3", "s4", "s6"}
+    assert names(root, "studies") == ["lr-range.png", "s0", "s1", "s5"]
+
+
 def test_a_killed_removal_leaves_nothing_half(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in versions(root):
         (path / "first").touch()

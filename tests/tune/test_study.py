@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakefit.config.tune import Tune
-from lakefit.tune.study import JOURNAL, Study, Trial, restored_epoch
+from lakefit.dataset.layout import JOURNAL
+from lakefit.tune.study import Study, Trial, restored_epoch
 
 SEARCH = {"train.compile.optimizer.Adam.learning_rate": "log(1e-5, 1e-1)", "train.fit.batch_size": [16, 32, 64]}
 

@@ -29,9 +29,9 @@ class Output(Section):
     path: a folder; a pipeline has a folder of its name in it. `${NAME}` is replaced. rows_per_file: about so many rows
     of all splits together make a file. rows_per_group: so many rows make a row group. layout: `wide`, a column a
     feature, which any tool reads; `packed`, all numbers of a row in one value and all categories in another, which is
-    faster to feed and takes more room (docs/feed.md). keep: so many datasets, runs and artifacts stay (all where it is
-    not given); never removed is what is in use, what a run that stays names, and what is younger than `grace`. grace:
-    "1 day", "12 hours".
+    faster to feed and takes more room (docs/feed.md). keep: so many datasets, runs, artifacts and studies stay (all
+    where it is not given); never removed is what is in use, what a run that stays names, and what is younger than
+    `grace`. grace: "1 day", "12 hours".
     """
 
     path: PathText

@@ -16,6 +16,10 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
+STUDY = "study"
+"""What a folder of `studies` has of Optuna's: the journal and the pictures."""
+JOURNAL = "journal.log"
+TUNED = "tuned.json"
 ARTIFACT = "artifact.json"
 SAVED_MODEL = "saved_model"
 PIPELINE = "pipeline.yaml"
@@ -38,6 +42,9 @@ class Layout:
 
     def run(self, fingerprint: str) -> AnyPath:
         return self.root / "runs" / fingerprint
+
+    def study(self, fingerprint: str) -> AnyPath:
+        return self.root / "studies" / fingerprint
 
     def artifact(self, fingerprint: str) -> AnyPath:
         return self.root / "artifacts" / fingerprint

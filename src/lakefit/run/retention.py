@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from lakefit.config import Pipeline
-from lakefit.dataset.layout import ARTIFACT, RUN, Layout
+from lakefit.dataset.layout import ARTIFACT, JOURNAL, RUN, STUDY, TUNED, Layout
 from lakefit.dataset.manifest import MANIFEST
 from lakefit.dataset.object_path import AnyPath, ObjectPath
 from lakefit.dataset.publish import read_json, remove_staging, remove_version
@@ -12,7 +12,7 @@ from lakefit.run.record import used_before
 
 
 def old_versions(pipeline: Pipeline, now: float | None = None) -> list[AnyPath]:
-    """Return the datasets, runs and artifacts beyond the newest `output.keep` of each; a run before its dataset.
+    """Return what is beyond the newest `output.keep` datasets, runs, artifacts and studies; a run before its dataset.
 
     now: seconds since 1970.
     """
@@ -31,22 +31,25 @@ def old_versions(pipeline: Pipeline, now: float | None = None) -> list[AnyPath]:
     frozen = pipeline.features.statistics
     in_use = {*(use.get("dataset") for use in used), *named, frozen.fingerprint if frozen is not None else None}
     datasets = list(_removable(layout.root / "datasets", in_use, keep, young))
-    return [*runs, *artifacts, *datasets]
+    tuned = read_json(layout.root / TUNED) or {}
+    studies = list(_removable(layout.root / "studies", {tuned.get("study")}, keep, young))
+    return [*runs, *artifacts, *datasets, *studies]
 
 
 def remove_old(pipeline: Pipeline, now: float | None = None) -> list[AnyPath]:
     """Remove the old versions and return them. The caller holds the lock."""
-    runs = Layout.of(pipeline).root / "runs"
-    if not isinstance(runs, ObjectPath):
-        # What a killed removal left. Of datasets and artifacts it goes when the next one is made.
-        remove_staging(runs)
+    for kind in ("runs", "studies"):
+        folder = Layout.of(pipeline).root / kind
+        if not isinstance(folder, ObjectPath):
+            # What a killed removal left. Of datasets and artifacts it goes when the next one is made.
+            remove_staging(folder)
     paths = old_versions(pipeline, now)
     for path in paths:
         remove_version(path, _MARKERS[path.parent.name])
     return paths
 
 
-_MARKERS = {"datasets": MANIFEST, "runs": RUN, "artifacts": ARTIFACT}
+_MARKERS = {"datasets": MANIFEST, "runs": RUN, "artifacts": ARTIFACT, "studies": f"{STUDY}/{JOURNAL}"}
 
 
 def _removable(folder: AnyPath, in_use: set[object], keep: int, young: float) -> Iterator[AnyPath]:
@@ -60,7 +63,7 @@ def _removable(folder: AnyPath, in_use: set[object], keep: int, young: float) ->
         paths = [path for path in paths if (path / marker).is_file()]
         dated = sorted((((path / marker).stat().st_mtime, path.name, path) for path in paths), reverse=True)
     else:
-        dated = sorted(((path.stat().st_mtime, path.name, path) for path in paths), reverse=True)
+        dated = sorted(((path.stat().st_mtime, path.name, path) for path in paths if path.is_dir()), reverse=True)
     for modified, _, path in dated[keep:]:
         if path.name not in in_use and modified < young:
             yield path

@@ -52,7 +52,7 @@ def check_prepared(run: Run) -> None:
 
 def folder_of(run: Run) -> AnyPath:
     """Return the folder of a pipeline's study: in `study` its journal and pictures, in `trials` what each has made."""
-    return run.layout.root / "studies" / study_fingerprint(run.valid)
+    return run.layout.study(study_fingerprint(run.valid))
 
 
 def study_fingerprint(valid: Validated) -> str:

@@ -11,7 +11,7 @@ from lakefit.config import load_pipeline
 from lakefit.config.tune import Tune
 from lakefit.console import Console
 from lakefit.dataset.disk import full_disk_named
-from lakefit.dataset.layout import HISTORY
+from lakefit.dataset.layout import HISTORY, STUDY, TUNED
 from lakefit.dataset.mirror import mirrored
 from lakefit.dataset.publish import ensure_writable, read_json, write_json
 from lakefit.errors import InputError
@@ -21,7 +21,7 @@ from lakefit.run.plan import relative
 from lakefit.run.record import recorded
 from lakefit.run.stages import Run, run_stages, summary
 from lakefit.run.trials import Trials, check_prepared, folder_of, study_fingerprint
-from lakefit.run.tuned import TUNED, load_tuned, tuned_of
+from lakefit.run.tuned import load_tuned, tuned_of
 from lakefit.run.validate import check_inputs
 from lakefit.tune.study import Trial, restored_epoch
 from lakefit.tune.table import table
@@ -63,7 +63,7 @@ def _study_of(path: str, overrides: tuple[str, ...], console: Console) -> Iterat
     with (
         full_disk_named(run.layout.root),
         run_lock(run.layout.lock, waiting=lambda text: console.event("waiting", text)) as lease,
-        mirrored(folder_of(run) / "study") as mirror,
+        mirrored(folder_of(run) / STUDY) as mirror,
     ):
         yield run, Trials(run, pipeline.tune, mirror, lease.check)
 

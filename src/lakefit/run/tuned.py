@@ -5,11 +5,9 @@ from typing import Any
 from lakefit.config import Pipeline, PipelineSource, load_pipeline
 from lakefit.console import Console
 from lakefit.dataset.fingerprint import fingerprint
-from lakefit.dataset.layout import Layout
+from lakefit.dataset.layout import TUNED, Layout
 from lakefit.dataset.object_path import AnyPath
 from lakefit.dataset.publish import read_json
-
-TUNED = "tuned.json"
 
 
 def tuned_of(pipeline: Pipeline) -> str:

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 
 from lakefit.config.train import keras_name_and_arguments
 from lakefit.config.tune import Choices, Range, Tune, greater_is_better
+from lakefit.dataset.layout import JOURNAL
 
-JOURNAL = "journal.log"
 State = Literal["running", "complete", "pruned", "failed"]
 _STATES: Mapping[TrialState, State] = {
     TrialState.RUNNING: "running",
