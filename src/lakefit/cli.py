@@ -100,12 +100,14 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _tune(options: argparse.Namespace, console: Console) -> int:
+    from lakefit.launch.stop import Stop
     from lakefit.run.ranges import batch_range, lr_range
     from lakefit.run.report import tables
     from lakefit.run.tune import run_again, tune_command
 
     if options.lr_range or options.batch_range:
-        (lr_range if options.lr_range else batch_range)(options.pipeline, tuple(options.set), console)
+        with Stop().listening():
+            (lr_range if options.lr_range else batch_range)(options.pipeline, tuple(options.set), console)
         return 0
     if options.trial is not None:
         return 0 if run_again(options.pipeline, tuple(options.set), options.trial, console) else 3
@@ -180,7 +182,7 @@ def _validate(options: argparse.Namespace, console: Console) -> int:
 
         dataset = Run(valid, console).dataset_dir
         there = (dataset / MANIFEST).is_file()
-        put_off = check_model(options.pipeline, tuple(options.set), dataset if there else None)
+        put_off = check_model(options.pipeline, tuple(options.set), dataset if there else None, search=True)
         said = "can be built" if put_off is None else f"can't be checked before prepare has run: {put_off}"
         console.event("model", f"the model {said}", checked=put_off is None)
     return 0

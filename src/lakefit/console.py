@@ -73,6 +73,7 @@ class Console:
 
                 with repeated(show, 0.2):
                     yield
+                show()
             return
 
         began, before = time.monotonic(), look()[0]

@@ -85,7 +85,7 @@ def test_what_is_better_is_told_by_the_name(tmp_path: Path, objective: str, maxi
 
 def test_of_a_name_that_tells_nothing_the_mode_is_due(tmp_path: Path) -> None:
     path = loaded(tmp_path, "[1, 2]", objective="val_gain")
-    with pytest.raises(ConfigError, match="mode: min or max is due: of val_gain it is not known which is better"):
+    with pytest.raises(ConfigError, match="objective: is more of val_gain better, or less\\? Say mode: max or min"):
         load_pipeline(path)
     pipeline, _ = load_pipeline(path, ("tune.mode=max",))
     assert pipeline.tune is not None

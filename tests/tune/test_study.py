@@ -70,17 +70,23 @@ def test_a_trial_that_ran_is_one_that_runs_and_can_be_finished_by_another_proces
     assert again.best() == Study(tmp_path, tune_of(), 4).trials()[0]
 
 
-def test_values_that_were_tried_are_not_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bad", [0, 16])
+def test_values_that_were_tried_are_not_tried_again(tmp_path: Path, bad: int) -> None:
+    """Nor those with which a trial has failed."""
     tune = tune_of(search={"train.fit.batch_size": [16, 32]})
     study = Study(tmp_path, tune, 4)
     for _ in range(8):
         trial = study.ask()
         if trial.state == "running":
-            study.finish(trial.number, "complete", float(trial.values["train.fit.batch_size"]))
+            size = trial.values["train.fit.batch_size"]
+            if size == bad:
+                study.finish(trial.number, "failed", reason="the loss is no number")
+            else:
+                study.finish(trial.number, "complete", float(size))
     ran = [trial for trial in study.trials() if "same_as" not in trial.attributes]
     assert sorted(trial.values["train.fit.batch_size"] for trial in ran) == [16, 32]
     for trial in study.trials():
-        assert trial.value == trial.values["train.fit.batch_size"]
+        assert trial.value == (None if trial.state == "failed" else trial.values["train.fit.batch_size"])
     best = study.best()
     assert best is not None
     assert best in ran

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from lakefit.config.sections import Section, with_tuples
 
@@ -70,6 +70,14 @@ def greater_is_better(name: str) -> bool:
     return _MORE.search(name.lower()) is not None
 
 
+def _is_searchable(value: str | tuple[Any, ...]) -> str | tuple[Any, ...]:
+    parsed(value)
+    return value
+
+
+Searched = Annotated[str | tuple[Any, ...], AfterValidator(_is_searchable)]
+
+
 class Tune(Section):
     """Trials of other values for keys of `train`, each a training of its own over the one prepared dataset.
 
@@ -88,25 +96,27 @@ class Tune(Section):
     pruner: Literal["median", "hyperband", "none"] = "median"
     objective: str = "val_loss"
     mode: Literal["auto", "min", "max"] = "auto"
-    search: Annotated[dict[str, str | tuple[Any, ...]], BeforeValidator(with_tuples), Field(min_length=1)]
+    search: Annotated[dict[str, Searched], BeforeValidator(with_tuples), Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @field_validator("search")
     @classmethod
     def _is_of_training(cls, search: Mapping[str, Any]) -> Mapping[str, Any]:
-        for key, text in search.items():
+        for key in search:
             if _KEY.fullmatch(key) is None:
                 raise ValueError(f"{key}: expected a key of train, such as train.compile.optimizer.Adam.learning_rate")
-            try:
-                parsed(text)
-            except ValueError as error:
-                raise ValueError(f"{key}: {error}") from None
+            above = next((other for other in search if key.startswith(f"{other}.")), None)
+            if above is not None:
+                raise ValueError(f"{key} is a part of {above}, which is searched as well: leave one of them out")
         return search
 
     @model_validator(mode="after")
     def _knows_what_is_better(self) -> "Tune":
         if self.mode == "auto" and not (_LESS.search(self.objective.lower()) or greater_is_better(self.objective)):
-            raise ValueError(f"mode: min or max is due: of {self.objective} it is not known which is better")
+            raise ValueError(
+                f"objective: is more of {self.objective} better, or less? Say mode: max or min; of val_loss, val_auc, "
+                "val_accuracy and the like it is known"
+            )
         return self
 
     @property

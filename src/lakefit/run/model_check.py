@@ -15,15 +15,21 @@ if TYPE_CHECKING:
     from lakefit.train.check import Answer
 
 
-def check_model(path: str, overrides: tuple[str, ...], dataset: AnyPath | None) -> str | None:
+def check_model(path: str, overrides: tuple[str, ...], dataset: AnyPath | None, *, search: bool = False) -> str | None:
     """Return what is left to be checked once preparation has run, or None where nothing is.
 
-    path, overrides: the pipeline file. dataset: a prepared one, None where there is none yet.
+    path, overrides: the pipeline file. dataset: a prepared one, None where there is none yet. search: what `tune`
+    searches is checked as well, and its objective.
 
     Raises:
         InputError: the model can't be built, with the place in the file, or building it ended the process.
     """
-    question = {"path": path, "overrides": overrides, "dataset": address_of(dataset) if dataset is not None else None}
+    question = {
+        "path": path,
+        "overrides": overrides,
+        "dataset": address_of(dataset) if dataset is not None else None,
+        "search": search,
+    }
     answer: Answer | None
     answer, code, said = asked("lakefit.train.check", question)
     if answer is None:

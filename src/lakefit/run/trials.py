@@ -3,14 +3,14 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lakefit.config import Problem, load_pipeline
+from lakefit.config import ConfigError, Problem, load_pipeline
 from lakefit.config.tune import Tune
 from lakefit.dataset.fingerprint import fingerprint
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, WEIGHTS
@@ -25,7 +25,7 @@ from lakefit.run.plan import fingerprints
 from lakefit.run.stages import Run, train_job
 from lakefit.run.validate import Validated
 from lakefit.run.workers import gpus_of_tasks
-from lakefit.tune.study import Study, Trial, overrides_of, restored_epoch
+from lakefit.tune.study import Study, Trial, restored_epoch
 from lakefit.tune.table import outcome, table
 
 if TYPE_CHECKING:
@@ -114,9 +114,10 @@ class Trials:
 
         console = self._run.console
         if self.due():
-            self._check_model()
-            with ExitStack() as stack:
-                stop = self._run.stop
+            valid = self._run.valid
+            check_model(valid.source.path, valid.overrides, self._run.dataset_dir, search=True)
+            stop = self._run.stop
+            with _with_spark(stop), ExitStack() as stack:
                 spark = stack.enter_context(spark_session())
                 gpus = gpus_of_tasks(spark, self._run.pipeline, self._run.valid.source)
                 self._at_once, self._machines = self._slots(spark), machines(spark)
@@ -136,7 +137,7 @@ class Trials:
             self._mirror.push()
         best = self.study.best()
         if best is None:
-            reasons = sorted({str(one.attributes.get("reason", one.state)) for one in self.study.trials()})
+            reasons = sorted({str(one.attributes.get("reason", one.state)).rstrip(".") for one in self.study.trials()})
             raise LakefitError(f"no trial came to its end: {'; '.join(reasons[:5])}. Look at tune.search.")
         return best
 
@@ -165,7 +166,8 @@ class Trials:
             elif message["event"] == "failed":
                 failed.append(message["message"])
 
-        with spark_session() as spark, self._run.stop.listening(), self._run.stop.deferred():
+        stop = self._run.stop
+        with _with_spark(stop), spark_session() as spark, stop.listening(), stop.deferred():
             gpus = gpus_of_tasks(spark, self._run.pipeline, self._run.valid.source)
             self._run_once(spark, gpus, job, hear, self._run.stop)
         remove_tree(job.run_dir)
@@ -229,7 +231,13 @@ class Trials:
     def _try(self, spark: "SparkSession", gpus: bool, running: _Running) -> None:
         number, began = running.trial.number, time.monotonic()
         self.check()
-        job = self.job(running.trial)
+        try:
+            job = self.job(running.trial)
+        except ConfigError as error:
+            # Values that can be set one by one, but not together.
+            self.study.finish(number, "failed", reason="; ".join(problem.message for problem in error.problems))
+            self._say(self.study.trials()[number])
+            return
         self.study.note(number, seed=job.pipeline.train.seed, overrides=list(running.trial.overrides))
         # Before it has checkpoints: whoever goes on is to give it the same values.
         self._mirror.push()
@@ -267,6 +275,8 @@ class Trials:
         elif running.failed is not None or history is None:
             self.study.finish(number, "failed", reason=running.failed or "left no history", **about)
         else:
+            if self.tune.objective not in history:
+                raise self._unmeasured(list(history))
             epoch = restored_epoch(history, job.pipeline.train.callbacks)
             value = float(history[self.tune.objective][epoch])
             if math.isfinite(value):
@@ -292,12 +302,15 @@ class Trials:
             self._left_bytes = message["memory_left_bytes"]
             if self.tune.objective not in message:
                 known = [name for name, value in message.items() if isinstance(value, float) and name != "rows_per_s"]
-                problem = f"{self.tune.objective!r} is not measured; there are {', '.join(known)}"
-                self._fault = self._run.valid.source.error(Problem(("tune", "objective"), problem))
+                self._fault = self._unmeasured(known)
                 return
             value = message[self.tune.objective]
             if math.isfinite(value) and self.study.report(number, message["epoch"], value) and not running.pruned:
                 running.pruned = running.stop.asked = True
+
+    def _unmeasured(self, known: Sequence[str]) -> LakefitError:
+        problem = f"{self.tune.objective!r} is not measured; there are {', '.join(known)}"
+        return self._run.valid.source.error(Problem(("tune", "objective"), problem))
 
     def _stopping(self) -> bool:
         return self._run.stop.asked or self._fault is not None
@@ -315,19 +328,6 @@ class Trials:
             run_dir=self.folder / "trials" / f"{trial.number:04d}",
             fingerprint=fingerprints(of_trial).run,
         )
-
-    def _check_model(self) -> None:
-        """Raise ConfigError, at the place in `tune.search`, where the model can't be built with the first values."""
-        valid = self._run.valid
-        some = overrides_of({key: ends[0] for key, ends in self.tune.ends.items()})
-        try:
-            check_model(valid.source.path, (*valid.overrides, *some), self._run.dataset_dir)
-        except InputError as error:
-            set_, _, message = str(error).partition(": ")
-            named = next((key for key in self.tune.search if set_.startswith(f"--set {key}=")), None)
-            if named is None:
-                raise
-            raise valid.source.error(Problem(("tune", "search", named), message)) from None
 
     def _slots(self, spark: "SparkSession") -> int:
         from lakefit.launch.barrier import workers_at_once
@@ -370,6 +370,17 @@ class Trials:
         else:
             text += f"; {fields['running']} running, {fields['pruned']} pruned, {fields['failed']} failed"
         return len(trials) - fields["running"], text, fields
+
+
+@contextmanager
+def _with_spark(stop: Stop) -> Iterator[None]:
+    """Within the block Spark's process may be stopped with this one, as by Ctrl-C: what then fails is the stop."""
+    try:
+        yield
+    except Exception as error:
+        if stop.asked and not isinstance(error, LakefitError):
+            raise StoppedError("Stopped, as asked; the study goes on with the trials that ran.") from error
+        raise
 
 
 def _code(ended: "Sequence[Ended]") -> int:

@@ -22,22 +22,28 @@ def load_tuned(
     path: "str | AnyPath", overrides: tuple[str, ...]
 ) -> tuple[Pipeline, PipelineSource, tuple[str, ...], dict[str, Any] | None]:
     """Return a pipeline file as `load_pipeline` does, with the values that its study has found, all that was set, and
-    what `tuned.json` says of the study; None where there is no study of these settings.
+    what `tuned.json` says of the study, with `used`: false where that is of other settings; None where there is none.
 
     Raises:
         ConfigError: as `load_pipeline`.
     """
     pipeline, source = load_pipeline(path, overrides)
     found = read_json(Layout.of(pipeline).root / TUNED) if pipeline.tune is not None else None
-    if found is None or found.get("of") != tuned_of(pipeline):
+    if found is None:
         return pipeline, source, overrides, None
+    if found.get("of") != tuned_of(pipeline):
+        return pipeline, source, overrides, {**found, "used": False}
     overrides = (*overrides, *found["overrides"])
-    return *load_pipeline(path, overrides), overrides, found
+    return *load_pipeline(path, overrides), overrides, {**found, "used": True}
 
 
 def say_tuned(tuned: dict[str, Any] | None, console: Console) -> None:
     """Say that training uses the values that a study has found, where it does."""
     if tuned is None:
+        return
+    if not tuned["used"]:
+        text = f"{TUNED} is of other settings of train or tune, and not used: `lakefit tune` makes one of these"
+        console.event("warning", text)
         return
     text = (
         f"train uses what a study has found ({TUNED}): trial {tuned['trial']}, with {tuned['value']:.6g} on dataset "

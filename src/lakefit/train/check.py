@@ -6,21 +6,31 @@ holds a `Question` as JSON, and the `Answer` goes into a file, for the code may 
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
+from lakefit.config import ConfigError, PipelineSource, Problem, load_pipeline
+from lakefit.config.tune import Tune
 from lakefit.dataset.manifest import read_manifest
 from lakefit.dataset.object_path import any_path
 from lakefit.errors import LakefitError
 from lakefit.launch.quiet import import_tensorflow_quietly
 
+if TYPE_CHECKING:
+    from lakefit.train.inputs import DatasetDescription
+
 
 class Question(TypedDict):
-    """Which model to build, and for which dataset (None: as far as the pipeline file tells)."""
+    """Which model to build, and for which dataset (None: as far as the pipeline file tells).
+
+    search: with each value that `tune` searches as well, the ends of ranges, and its objective is looked for.
+    """
 
     path: str
     overrides: list[str]
     dataset: str | None
+    search: bool
 
 
 class Answer(TypedDict):
@@ -33,7 +43,6 @@ class Answer(TypedDict):
 def check_model(question: Question) -> Answer:
     """Build the model and its callbacks and look for the devices; return what is wrong."""
     import_tensorflow_quietly()
-    from lakefit.config import load_pipeline
     from lakefit.train.compiled import build_callbacks
     from lakefit.train.devices import check_share, strategy
     from lakefit.train.inputs import DatasetDescription, NotLearnedError, describe
@@ -56,11 +65,39 @@ def check_model(question: Question) -> Answer:
         build_callbacks(pipeline.train, built.logged, source)
         if pipeline.train.warm_start is not None:
             artifact_description(any_path(pipeline.train.warm_start), data, source)
+        if question["search"] and pipeline.tune is not None:
+            _try_search(pipeline.tune, built.logged, data, question, source)
     except NotLearnedError as error:
         return Answer(problem=None, put_off=str(error))
     except LakefitError as error:
         return Answer(problem=str(error), put_off=None)
     return Answer(problem=None, put_off=None)
+
+
+def _try_search(
+    tune: "Tune",
+    logged: "Sequence[str] | None",
+    data: "DatasetDescription",
+    question: Question,
+    source: "PipelineSource",
+) -> None:
+    """Build the model once with each value of each key, all others as the file has them; raise ConfigError."""
+    from lakefit.train.compiled import build_callbacks
+    from lakefit.train.model import build_model
+
+    if logged is not None and tune.objective not in logged:
+        message = f"{tune.objective!r} is not measured; there are {', '.join(logged)}"
+        raise source.error(Problem(("tune", "objective"), message))
+    for key, values in tune.ends.items():
+        for value in values:
+            text = f"{key}={json.dumps(value)}"
+            try:
+                pipeline, of_trial = load_pipeline(question["path"], (*question["overrides"], text))
+                built = build_model(data, pipeline.train, of_trial)
+                build_callbacks(pipeline.train, built.logged, of_trial)
+            except ConfigError as error:
+                said = f"{json.dumps(value)}: {error.problems[0].message}"
+                raise source.error(Problem(("tune", "search", key), said)) from None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import optuna
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 from optuna.visualization import matplotlib as drawing
 
 from lakefit.config.tune import Tune
@@ -25,7 +25,10 @@ def draw(study: optuna.Study, tune: Tune, folder: Path) -> list[str]:
     the names of the files. What can't be told of so few trials is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     shown = optuna.create_study(direction=study.direction)
-    shown.add_trials([_renamed(one, short_names(tune.search)) for one in study.get_trials() if one.params])
+    given = [one for one in study.get_trials() if one.params]
+    if not any(one.state == optuna.trial.TrialState.COMPLETE for one in given):
+        return []
+    shown.add_trials([_renamed(one, short_names(tune.search)) for one in given])
     drawings: dict[str, Callable[..., Any]] = {
         "history": drawing.plot_optimization_history,
         "importance": drawing.plot_param_importances,
@@ -40,8 +43,7 @@ def draw(study: optuna.Study, tune: Tune, folder: Path) -> list[str]:
             try:
                 function(shown, target_name=tune.objective)
                 for axes in plt.gcf().axes:
-                    # Those of a short logarithmic range would lie upon each other.
-                    axes.xaxis.set_minor_formatter(NullFormatter())
+                    _mend(axes, name)
                 plt.savefig(folder / f"{name}.png", dpi=100, bbox_inches="tight")
             except (RuntimeError, ValueError):
                 # Importance needs trials that differ, and more than one.
@@ -50,6 +52,21 @@ def draw(study: optuna.Study, tune: Tune, folder: Path) -> list[str]:
                 plt.close("all")
             names.append(f"{name}.png")
     return names
+
+
+def _mend(axes: Any, name: str) -> None:
+    """Make an axis of Optuna's readable: ticks of whole trials and of short logarithmic ranges, steps, pale lines."""
+    if axes.get_xlabel() == "Trial":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    elif axes.get_xscale() == "log":
+        axes.xaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1.5, 0.5)))
+        axes.tick_params(axis="x", which="both", labelrotation=45)
+    if name == "history":
+        for line in axes.lines:
+            line.set_drawstyle("steps-post")
+    if name == "parallel":
+        axes.set_facecolor("0.6")
+        axes.grid(visible=False)
 
 
 def _renamed(trial: optuna.trial.FrozenTrial, names: Mapping[str, str]) -> optuna.trial.FrozenTrial:

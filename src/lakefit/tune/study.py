@@ -96,14 +96,14 @@ class Study:
             return dict(self._study.get_trials(deepcopy=False)[number].intermediate_values)
 
     def ask(self) -> Trial:
-        """Return a new trial, which is running from now on. Of one that has the values of an earlier one that has come
-        to its end or was pruned, that one's result is taken: it would be the same."""
+        """Return a new trial, which is running from now on. Of one that has the values of an earlier one that runs no
+        more, that one's result is taken: it would be the same."""
         with self._lock:
             number = len(self._study.get_trials(deepcopy=False))
             trial = self._study.ask()
             values = self._drawn(number)
             for other in self.trials()[:number]:
-                if other.values == values and other.state in ("complete", "pruned"):
+                if other.values == values and other.state != "running":
                     trial.set_user_attr("same_as", other.number)
                     self._tell(number, other.state, other.value)
                     break
