@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.fs import FileSelector
 
 from faulty import PLAIN
 from lakefit.cli import main
 from lakefit.console import Console
 from lakefit.run.trials import _Running
 from lakefit.run.tune import _study_of
+from object_store import object_store
 from shop import events, write_shop
 from standalone import children, kill_tree, standalone
 
@@ -185,6 +187,30 @@ def test_trials_are_tasks_of_a_cluster_and_go_on_where_an_executor_is_killed(pre
     rate = "train.compile.optimizer.Adam.learning_rate"
     for one in ended.values():
         assert one["state"] == ("complete" if one["values"][rate] < 1 else "failed"), one
+
+
+@pytest.mark.slow
+def test_a_study_of_a_dataset_in_a_store_lies_there_and_goes_on(tmp_path: Path, lakefit: Callable[..., Any]) -> None:
+    write_shop(tmp_path, 1500)
+    head, _, _ = PLAIN.partition("train: {")
+    (tmp_path / "shop.yaml").write_text(head + TUNE, encoding="utf-8")
+    with object_store() as store:
+        store.make("lakes")
+        there = ("--set", "output.path=s3://lakes/out", "--exit-code")
+        codes = [
+            lakefit(*command, *there, cwd=tmp_path, env=store.environment).returncode
+            for command in (
+                ("prepare", "shop.yaml"),
+                ("tune", "shop.yaml"),
+                ("tune", "shop.yaml"),
+                ("run", "shop.yaml"),
+            )
+        ]
+        files, base = store.make("lakes")
+        found = [file.path for file in files.get_file_info(FileSelector(base, recursive=True))]
+    assert codes == [0, 0, 10, 10]
+    assert any(path.endswith("/study/journal.log") for path in found)
+    assert any(path.endswith("/study/plots/history.png") for path in found)
 
 
 @pytest.mark.slow

@@ -84,7 +84,8 @@ def tune_command(path: str, overrides: tuple[str, ...], console: Console) -> Tun
             best = trials.run()
             trials.check()
             _write_tuned(run, best)
-        tune, tried = trials.tune, trials.study.trials()
+            # Of a store the journal is here within the block alone.
+            tune, tried = trials.tune, trials.study.trials()
         pipeline, source, all_overrides, _ = load_tuned(path, overrides)
         tuned = Run(replace(check_inputs(pipeline, source), overrides=all_overrides), console)
         was_current = not due and all(step.current for step in tuned.plan())
