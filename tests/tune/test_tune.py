@@ -41,13 +41,17 @@ tune:
 """
 
 
+def write_tuned_shop(folder: Path) -> None:
+    write_shop(folder, 1500)
+    head, _, _ = PLAIN.partition("train: {")
+    (folder / "shop.yaml").write_text(head + TUNE, encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, lakefit: Callable[..., Any]) -> Path:
     """A folder with a prepared dataset."""
     folder = tmp_path_factory.mktemp("prepared")
-    write_shop(folder, 1500)
-    head, _, _ = PLAIN.partition("train: {")
-    (folder / "shop.yaml").write_text(head + TUNE, encoding="utf-8")
+    write_tuned_shop(folder)
     done = lakefit("prepare", "shop.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -191,9 +195,7 @@ def test_trials_are_tasks_of_a_cluster_and_go_on_where_an_executor_is_killed(pre
 
 @pytest.mark.slow
 def test_a_study_of_a_dataset_in_a_store_lies_there_and_goes_on(tmp_path: Path, lakefit: Callable[..., Any]) -> None:
-    write_shop(tmp_path, 1500)
-    head, _, _ = PLAIN.partition("train: {")
-    (tmp_path / "shop.yaml").write_text(head + TUNE, encoding="utf-8")
+    write_tuned_shop(tmp_path)
     with object_store() as store:
         store.make("lakes")
         there = ("--set", "output.path=s3://lakes/out", "--exit-code")

@@ -40,6 +40,7 @@ _LEAVES = 0.9
 """Of the memory that is left, what more trials may take: those to come may take more than the first."""
 _STATES_SHOWN = ("running", "complete", "pruned", "failed")
 _SHOWN = 12
+_STOPPED = "Stopped, as asked; the study goes on with the trials that ran."
 
 
 def check_prepared(run: Run) -> None:
@@ -132,7 +133,7 @@ class Trials:
             if self._fault is not None:
                 raise self._fault
             if stop.asked:
-                raise StoppedError("Stopped, as asked; the study goes on with the trials that ran.")
+                raise StoppedError(_STOPPED)
             self.study.figures(self._mirror.local / "plots")
             self._mirror.push()
         best = self.study.best()
@@ -379,7 +380,7 @@ def _with_spark(stop: Stop) -> Iterator[None]:
         yield
     except Exception as error:
         if stop.asked and not isinstance(error, LakefitError):
-            raise StoppedError("Stopped, as asked; the study goes on with the trials that ran.") from error
+            raise StoppedError(_STOPPED) from error
         raise
 
 

@@ -38,7 +38,7 @@ def load_tuned(
 
 
 def say_tuned(tuned: dict[str, Any] | None, console: Console) -> None:
-    """Say that training uses the values that a study has found, where it does."""
+    """Say that training uses the values that a study has found, or that these are of other settings."""
     if tuned is None:
         return
     if not tuned["used"]:

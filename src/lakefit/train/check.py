@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from lakefit.config import ConfigError, PipelineSource, Problem, load_pipeline
+from lakefit.config import ConfigError, PipelineSource, Problem, load_pipeline, validate_pipeline
+from lakefit.config.file import with_values
 from lakefit.config.tune import Tune
 from lakefit.dataset.manifest import read_manifest
 from lakefit.dataset.object_path import any_path
@@ -66,7 +67,7 @@ def check_model(question: Question) -> Answer:
         if pipeline.train.warm_start is not None:
             artifact_description(any_path(pipeline.train.warm_start), data, source)
         if question["search"] and pipeline.tune is not None:
-            _try_search(pipeline.tune, built.logged, data, question, source)
+            _try_search(pipeline.tune, built.logged, data, source)
     except NotLearnedError as error:
         return Answer(problem=None, put_off=str(error))
     except LakefitError as error:
@@ -74,13 +75,7 @@ def check_model(question: Question) -> Answer:
     return Answer(problem=None, put_off=None)
 
 
-def _try_search(
-    tune: "Tune",
-    logged: "Sequence[str] | None",
-    data: "DatasetDescription",
-    question: Question,
-    source: "PipelineSource",
-) -> None:
+def _try_search(tune: Tune, logged: Sequence[str] | None, data: "DatasetDescription", source: PipelineSource) -> None:
     """Build the model once with each value of each key, all others as the file has them; raise ConfigError."""
     from lakefit.train.compiled import build_callbacks
     from lakefit.train.model import build_model
@@ -90,11 +85,11 @@ def _try_search(
         raise source.error(Problem(("tune", "objective"), message))
     for key, values in tune.ends.items():
         for value in values:
-            text = f"{key}={json.dumps(value)}"
+            of_trial = with_values(source, {key: value})
             try:
-                pipeline, of_trial = load_pipeline(question["path"], (*question["overrides"], text))
-                built = build_model(data, pipeline.train, of_trial)
-                build_callbacks(pipeline.train, built.logged, of_trial)
+                train = validate_pipeline(of_trial).train
+                built = build_model(data, train, of_trial)
+                build_callbacks(train, built.logged, of_trial)
             except ConfigError as error:
                 said = f"{json.dumps(value)}: {error.problems[0].message}"
                 raise source.error(Problem(("tune", "search", key), said)) from None
