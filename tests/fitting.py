@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -234,4 +235,12 @@ def weight_arrays(file: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     if sys.argv[4:]:
         kill_at(sys.argv[4], int(sys.argv[5]))
-    fit(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
+    code = 0
+    try:
+        fit(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    # As the product's workers end: at times the interpreter waits for ever for TensorFlow's threads, that call it.
+    os._exit(code)
