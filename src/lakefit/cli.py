@@ -306,12 +306,19 @@ def _init(options: argparse.Namespace, console: Console) -> int:
 
 
 def _example(options: argparse.Namespace, console: Console) -> int:
-    from lakefit.example import flights, tables
+    from lakefit.example import digits, flights, tables
     from lakefit.example.pipeline import write_pipeline
 
     if options.name in tables.TABLES:
         file, rows = tables.write(options.name, options.directory)
         lines = [f"{rows:,} rows in {file}"]
+    elif options.name == "digits":
+        written = digits.write(options.directory)
+        lines = [
+            f"{written.files:,} files below {options.directory}/raw:",
+            f"  {written.images:,} images, {written.copies} copies of them in another format",
+            f"  {written.damaged} that are damaged, empty or no images",
+        ]
     else:
         lines = list(flights.summary_lines(flights.write(options.directory)))
     path = write_pipeline(options.name, options.directory)
@@ -416,7 +423,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(command=_doctor)
 
     example = commands.add_parser("example", help="write an example's raw data and its pipeline file")
-    example.add_argument("name", choices=["flights", "classification", "multiclass", "regression"])
+    example.add_argument("name", choices=["flights", "classification", "multiclass", "regression", "digits"])
     example.add_argument("directory", metavar="DIR")
     _common(example)
     example.set_defaults(command=_example)

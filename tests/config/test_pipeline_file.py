@@ -281,7 +281,7 @@ def test_what_could_not_be_learned_is_refused_before_anything_starts(
         ("ARRAY<ARRAY<STRING>>", "other"),
         ("STRUCT<a: INT>", "other"),
         ("MAP<STRING, INT>", "other"),
-        ("BINARY", "other"),
+        ("BINARY", "bytes"),
     ],
 )
 def test_lists_are_told_from_nested_values(sql_type: str, kind: str) -> None:

@@ -8,6 +8,7 @@ from lakefit.config.features import (
     Categorical,
     Dates,
     Features,
+    Images,
     LearnedClip,
     MultiValued,
     Numeric,
@@ -16,6 +17,7 @@ from lakefit.config.features import (
 )
 from lakefit.config.file import ConfigError, PipelineSource, Problem, nearest
 from lakefit.config.hooks import Hooks
+from lakefit.config.images import Image
 from lakefit.config.pipeline import Output, Pipeline, Score, load_pipeline, validate_pipeline
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split, TimeSplit
 from lakefit.config.source import Source, Table
@@ -40,6 +42,8 @@ __all__ = [
     "Fit",
     "Functional",
     "Hooks",
+    "Image",
+    "Images",
     "Label",
     "Layer",
     "LearnedClip",

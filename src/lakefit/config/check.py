@@ -9,6 +9,7 @@ from lakefit.config.evaluate import VS_CURRENT, metric_names
 from lakefit.config.features import Numeric
 from lakefit.config.file import Key, Problem, nearest
 from lakefit.config.functions import function_problem
+from lakefit.config.images import made_columns
 from lakefit.config.pipeline import Pipeline
 from lakefit.config.rows import Split
 from lakefit.config.sql import Kind, SqlError, expression_columns, kind_of, no_predicate, query_columns
@@ -165,6 +166,8 @@ def _check_step(check: _Check, key: Key, step: Clean) -> None:
             check.problem(at, f"the column name {name!r} is Lakefit's own")
         elif step.text or step.parse or step.correct:
             check.must_be(at, name, ("text",), "text")
+        elif step.image:
+            check.must_be(at, name, ("bytes",), "image files as bytes (BINARY)")
         elif step.clip:
             check.must_be(at, name, ("number",), "numbers")
         elif step.null_if:
@@ -176,6 +179,8 @@ def _check_step(check: _Check, key: Key, step: Clean) -> None:
                 check.problem(at, f"the column {name!r} holds {_KIND_WORDS[kind]}; expected text or numbers")
         if step.parse:
             check.changed(name, _PARSED[step.parse.as_])
+        for made, kind in made_columns(name).items() if step.image else ():
+            check.changed(made, kind)
     if step.derive is not None:
         check.sql((*key, "derive"), step.derive)
         check.changed(step.columns[0], "unknown")
@@ -255,6 +260,7 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
         "multi_valued": (features.multi_valued, ("list",), "lists of text (clean: parse: {as: list} makes them)"),
         "dates": (features.dates, ("time",), "dates or times"),
         "tensors": (features.tensors, ("list",), "lists of numbers"),
+        "images": (features.images, ("bytes",), "image files as bytes (BINARY)"),
     }
     for group, (sections, kinds, wanted) in groups.items():
         for number, section in enumerate(cast(Sequence[Numeric], sections)):
@@ -267,7 +273,7 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
                         f"{name!r} can't name an input of the model: letters, digits and _ alone; give the column an "
                         "alias in source.query",
                     )
-                if group == "tensors" and name.lower() in ("numeric", "categorical"):
+                if group in ("tensors", "images") and name.lower() in ("numeric", "categorical"):
                     check.problem(key, f"{name!r} is the name of another array of a batch; give the column an alias")
                 if name.lower() in in_label:
                     check.problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
@@ -297,6 +303,7 @@ _KIND_WORDS: Mapping[Kind, str] = {
     "text": "text",
     "time": "dates or times",
     "list": "lists",
-    "other": "nested or binary values",
+    "bytes": "bytes",
+    "other": "nested values",
     "unknown": "values of an unknown type",
 }

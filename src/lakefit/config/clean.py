@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from lakefit.config.images import FAULTS, Image
 from lakefit.config.sections import Section
 
 Column = Annotated[str, Field(min_length=1)]
@@ -163,7 +164,7 @@ class Clip(Section):
 
 
 TextVerb = Literal["trim", "collapse", "upper", "lower", "nfkc", "strip_control"]
-VERBS = ("text", "null_if", "parse", "correct", "clip", "derive", "drop", "custom")
+VERBS = ("text", "null_if", "parse", "correct", "clip", "image", "derive", "drop", "custom")
 
 
 class Clean(Section):
@@ -173,9 +174,9 @@ class Clean(Section):
     space at both ends), collapse (runs of white space to one space), upper, lower, nfkc (Unicode normal form),
     strip_control (control characters removed); in the order of the list. null_if: these values are NULL. parse: text
     becomes dates, times, numbers, booleans or lists. correct: misspelt values become what was meant. clip: numbers
-    beyond a bound become the bound. derive: a Spark SQL expression for a new or an old column. drop: columns that
-    nothing further needs. custom: `module:function`, a function DataFrame -> DataFrame that keeps every row and the
-    columns whose names begin with `_`.
+    beyond a bound become the bound. image: bytes of image files become what the model is to see. derive: a Spark SQL
+    expression for a new or an old column. drop: columns that nothing further needs. custom: `module:function`, a
+    function DataFrame -> DataFrame that keeps every row and the columns whose names begin with `_`.
     """
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [verb]} for verb in VERBS]})
@@ -186,6 +187,7 @@ class Clean(Section):
     parse: Parse | None = None
     correct: Correct | None = None
     clip: Clip | None = None
+    image: Image | None = None
     derive: Annotated[str, Field(min_length=1)] | None = None
     drop: Columns | None = None
     custom: FunctionName | None = None
@@ -206,6 +208,13 @@ class Clean(Section):
         elif verbs[0] == "derive" and "." in str(self.column):
             raise ValueError(f"the column name {self.column!r} holds a dot, which SQL takes for a field of a struct")
         return self
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Why the step rejects rows, as what is said of one of its columns."""
+        if self.image is not None:
+            return tuple(f": {fault}" for fault in FAULTS)
+        return (f" does not parse as {self.parse.as_}",) if self.parse is not None and self.parse.rejects else ()
 
     @property
     def columns(self) -> tuple[str, ...]:

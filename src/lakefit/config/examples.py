@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from lakefit.config.clean import Clean
 from lakefit.config.evaluate import Evaluate
 from lakefit.config.expect import Expect
-from lakefit.config.features import Bucketize, Categorical, Dates, Features, MultiValued, Numeric, Statistics, Tensors
+from lakefit.config.features import (
+    Bucketize,
+    Categorical,
+    Dates,
+    Features,
+    Images,
+    MultiValued,
+    Numeric,
+    Statistics,
+    Tensors,
+)
 from lakefit.config.hooks import Hooks
 from lakefit.config.pipeline import Output, Score
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
@@ -34,6 +44,7 @@ EXAMPLES: Mapping[type[Explained], tuple[Example, ...]] = {
         ),
     ),
     Table: (
+        Example("{path: photos, format: images}", 'Table(path="photos", format="images")'),
         Example(
             '{path: raw/*.csv.gz, format: csv, options: {encoding: ISO-8859-1}, schema: "id INT, city STRING"}',
             'Table(path="raw/*.csv.gz", format="csv", options={"encoding": "ISO-8859-1"}, schema="id INT, city STRING")',
@@ -75,6 +86,10 @@ EXAMPLES: Mapping[type[Explained], tuple[Example, ...]] = {
             'Clean(column="city", correct=Correct(mapping={"HH": "Hamburg", "Bln": "Berlin"}))',
         ),
         Example("{column: age, clip: {min: 0, max: 120}}", 'Clean(column="age", clip=Clip(min=0, max=120))'),
+        Example(
+            "{column: image, image: {channels: 3, resize: [224, 224], fit: crop}}",
+            'Clean(column="image", image=Image(channels=3, resize=[224, 224], fit="crop"))',
+        ),
         Example("{column: speed, derive: distance / hours}", 'Clean(column="speed", derive="distance / hours")'),
         Example("{drop: [comment]}", 'Clean(drop=["comment"])'),
         Example('{custom: "own.steps:geocode"}', 'Clean(custom="own.steps:geocode")'),
@@ -145,6 +160,11 @@ EXAMPLES: Mapping[type[Explained], tuple[Example, ...]] = {
         Example("{columns: [ordered_at], parts: [month, weekday, hour], cyclical: true}", 'Dates(columns=["ordered_at"], parts=["month", "weekday", "hour"], cyclical=True)'),
     ),
     Tensors: (Example("{columns: [pixels], shape: [8, 8]}", 'Tensors(columns=["pixels"], shape=[8, 8])'),),
+    Images: (
+        Example(
+            "{columns: [image], size: [224, 224], channels: 3}", 'Images(columns=["image"], size=[224, 224], channels=3)'
+        ),
+    ),
     Statistics: (Example("{from: 0123456789abcdef}", 'Statistics(fingerprint="0123456789abcdef")'),),
     Label: (
         Example("{expression: delay > 15, class_weights: balanced}", 'Label(expression="delay > 15", class_weights="balanced")'),

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from lakefit.config.clean import Columns
+from lakefit.config.images import Channels, Side
 from lakefit.config.sections import Section
 
-GROUPS = ("numeric", "categorical", "bucketize", "multi_valued", "dates", "tensors")
+GROUPS = ("numeric", "categorical", "bucketize", "multi_valued", "dates", "tensors", "images")
 
 
 def with_groups_listed(features: Any) -> Any:
@@ -161,6 +162,25 @@ class Tensors(Section):
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=6)]
 
 
+class Images(Section):
+    """Image files as bytes, which are decoded as they are read: float32 of (height, width, channels), 0 to 255.
+
+    `clean: image` rejects what is none before; without it a file that can't be decoded ends the training.
+
+    columns: of bytes. size: [height, width]; images of another size are resized as they are read. channels: 1 (grey), 3
+    (RGB) or 4 (RGBA; of PNG alone). interpolation: of resizing; smaller images are made without aliasing.
+    """
+
+    columns: Columns
+    size: tuple[Side, Side]
+    channels: Channels
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (*self.size, self.channels)
+
+
 def _quoted(value: Any) -> Any:
     if isinstance(value, int | float):
         raise ValueError("quote the fingerprint: YAML takes it for a number")
@@ -182,9 +202,9 @@ class Features(Section):
 
     numeric: numbers, filled and normalized. categorical: indices into a vocabulary or hash buckets, which the model
     embeds. bucketize: numbers as categories, cut at boundaries. multi_valued: lists of text, which the model embeds and
-    adds up. dates: parts of dates and times. tensors: lists of numbers as they are. quantiles: `exact`, or
-    `approximate` (fewer passes over the rows; the error stands in the manifest). statistics: takes over what an earlier
-    dataset learned.
+    adds up. dates: parts of dates and times. tensors: lists of numbers as they are. images: of files, as pixels.
+    quantiles: `exact`, or `approximate` (fewer passes over the rows; the error stands in the manifest). statistics:
+    takes over what an earlier dataset learned.
     """
 
     numeric: tuple[Numeric, ...] = ()
@@ -193,6 +213,7 @@ class Features(Section):
     multi_valued: tuple[MultiValued, ...] = ()
     dates: tuple[Dates, ...] = ()
     tensors: tuple[Tensors, ...] = ()
+    images: tuple[Images, ...] = ()
     quantiles: Literal["exact", "approximate"] = "exact"
     statistics: Statistics | None = None
 
@@ -209,7 +230,7 @@ class Features(Section):
                 raise ValueError(f"the prepared column {column!r} would come twice; give one an alias in the query")
             made.add(column)
         if not made:
-            raise ValueError("expected numeric, categorical, bucketize, multi_valued, dates or tensors")
+            raise ValueError("expected numeric, categorical, bucketize, multi_valued, dates, tensors or images")
         kinds: dict[str, str] = {}
         for column, kind in self.inputs():
             if kinds.setdefault(column, kind) != kind:
@@ -239,9 +260,11 @@ class Features(Section):
                     yield from (f"{name}_{part}_{f}" for f in ("sin", "cos")) if circle else (f"{name}_{part}",)
         for tensors in self.tensors:
             yield from tensors.columns
+        for images in self.images:
+            yield from images.columns
 
     def inputs(self) -> Iterator[tuple[str, str]]:
-        """Yield (column, number | text | texts | time | tensor) of each use of a cleaned column, in order."""
+        """Yield (column, number | text | texts | time | tensor | image) of each use of a cleaned column, in order."""
         groups = (("number", self.numeric), ("text", self.categorical), ("number", self.bucketize))
         for kind, sections in groups:
             for section in sections:
@@ -249,6 +272,7 @@ class Features(Section):
         yield from ((name, "texts") for section in self.multi_valued for name in section.columns)
         yield from ((name, "time") for section in self.dates for name in section.columns)
         yield from ((name, "tensor") for section in self.tensors for name in section.columns)
+        yield from ((name, "image") for section in self.images for name in section.columns)
 
     @property
     def embeddings(self) -> dict[str, int]:

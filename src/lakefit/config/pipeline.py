@@ -63,12 +63,14 @@ class Score(Section):
 class Rule:
     """A reason to reject a row, and the predicate (None for a mark that `clean` has set) that is true where it holds.
 
-    null: what a predicate that is NULL means for the row.
+    null: what a predicate that is NULL means for the row. unscorable: without what is missing then, no model can say
+    anything of the row.
     """
 
     reason: str
     predicate: str | None
     null: Literal["keep", "reject"]
+    unscorable: bool = False
 
 
 class Pipeline(Section):
@@ -112,12 +114,12 @@ class Pipeline(Section):
 
     @property
     def marks(self) -> tuple[Rule, ...]:
-        """The rules that `clean` breaks itself: values that do not parse."""
-        steps = [(step, step.parse) for step in self.clean if step.parse is not None and step.parse.rejects]
+        """The rules that `clean` breaks itself: values that do not parse, images that can't be read."""
         return tuple(
-            Rule(f"{column} does not parse as {parse.as_}", None, "keep")
-            for step, parse in steps
+            Rule(f"{column}{fault}", None, "keep", unscorable=step.image is not None)
+            for step in self.clean
             for column in step.columns
+            for fault in step.faults
         )
 
     @property

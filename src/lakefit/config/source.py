@@ -41,6 +41,7 @@ _OPTIONS = {
     "json": JSON_OPTIONS,
     "parquet": ("datetimeRebaseMode", "int96RebaseMode"),
     "orc": (),
+    "images": (),
 }
 # Of any source: rows that they leave out stand in no ledger.
 _LOSING = {
@@ -52,7 +53,7 @@ _LOSING = {
     "recursivefilelookup": "folders are read with all that is below them",
     "mergeschema": "schema_drift: allow reads files whose columns differ",
 }
-FILE_FORMATS = ("csv", "json", "parquet", "orc")
+FILE_FORMATS = ("csv", "json", "parquet", "orc", "images")
 """The formats whose files are looked into before Spark starts; others are read as the session's Spark reads them."""
 
 
@@ -71,15 +72,16 @@ class Table(Section):
 
     path: a file, a folder or a glob, or a list of them; relative to the working directory. `${NAME}` is replaced.
     table: the name in Spark's catalog, such as `sales.orders`, in place of path, format and schema. format: csv, json
-    (a record a line), parquet, orc, or any that the session's Spark has; of files it must be given. options: Spark's
-    options of the format; `${NAME}` in them is replaced when the table is read and never written down. A quote inside
-    quotes is doubled in CSV (RFC 4180) unless `escape` is given. schema: column names and Spark SQL types, `"year INT,
-    carrier STRING"`; needed for csv and json. partitions: columns that folders below `path` give (`day=2020-01-01/`),
-    as in `schema`. schema_drift: files whose columns differ, in names, types or order, are refused, or (allow) read
-    with NULL where a column is missing and the widest of integer, float or decimal types; columns that no schema
-    declares are left out. A declared type may be wider than the files', not narrower. on_corrupt_file: a file that is
-    damaged as a whole ends the run, or is left out and written down. version: of a source that has no files; without
-    one it is read again in every run.
+    (a record a line), parquet, orc, images (a row a file, of any kind: `path` below the table's, `class`, the name of
+    the folder it lies in, and `image`, its bytes), or any that the session's Spark has; of files it must be given.
+    options: Spark's options of the format; `${NAME}` in them is replaced when the table is read and never written
+    down. A quote inside quotes is doubled in CSV (RFC 4180) unless `escape` is given. schema: column names and Spark
+    SQL types, `"year INT, carrier STRING"`; needed for csv and json. partitions: columns that folders below `path`
+    give (`day=2020-01-01/`), as in `schema`. schema_drift: files whose columns differ, in names, types or order, are
+    refused, or (allow) read with NULL where a column is missing and the widest of integer, float or decimal types;
+    columns that no schema declares are left out. A declared type may be wider than the files', not narrower.
+    on_corrupt_file: a file that is damaged as a whole ends the run, or is left out and written down. version: of a
+    source that has no files; without one it is read again in every run.
     """
 
     path: PathText | Annotated[tuple[PathText, ...], Field(min_length=1)] | None = None
@@ -100,6 +102,8 @@ class Table(Section):
                 raise ValueError(f"a table of the catalog takes no {given[0].replace('columns', 'schema')}")
         elif self.format is None:
             raise ValueError("expected format (csv, json, parquet, orc, …) or table: a name in Spark's catalog")
+        elif self.format == "images" and (self.columns is not None or self.partitions is not None):
+            raise ValueError("images have the columns path, class and image: no schema, no partitions")
         elif self.path is None and self.format in FILE_FORMATS:
             raise ValueError("expected path: a file, a folder or a glob")
         if self.partitions is not None and self.path is None:

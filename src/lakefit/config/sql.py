@@ -12,7 +12,7 @@ from sqlglot.optimizer.qualify import qualify
 
 from lakefit.config.file import nearest
 
-Kind = Literal["number", "boolean", "text", "time", "list", "other", "unknown"]
+Kind = Literal["number", "boolean", "text", "time", "list", "bytes", "other", "unknown"]
 """What sort of values a column holds; list: of any of those before it."""
 ROW = "_row"
 """The hidden column that follows each row of the table `rows` through the query: identity and provenance."""
@@ -79,7 +79,9 @@ def _kind(data_type: exp.DataType | None) -> Kind:
         return "text"
     if data_type.is_type(exp.DataType.Type.ARRAY):
         inner = _kind(data_type.expressions[0] if data_type.expressions else None)
-        return "other" if inner in ("list", "other") else "unknown" if inner == "unknown" else "list"
+        return "other" if inner in ("list", "bytes", "other") else "unknown" if inner == "unknown" else "list"
+    if data_type.is_type(exp.DataType.Type.BINARY, exp.DataType.Type.VARBINARY):
+        return "bytes"
     return "time" if data_type.is_type(*exp.DataType.TEMPORAL_TYPES) else "other"
 
 

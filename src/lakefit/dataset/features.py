@@ -133,6 +133,17 @@ class TensorFeature(Section):
         return math.prod(self.shape)
 
 
+class ImageFeature(Section):
+    """An image file's bytes, decoded to float32 of `shape`, 0 to 255.
+
+    name: of the column. shape: height, width, channels. interpolation: of images of another size.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+
+
 PARTS = {"quarter": 4, "month": 12, "day": 31, "weekday": 7, "day_of_year": 366, "hour": 24, "minute": 60}
 """How many values each part of a date has, `year` apart."""
 
@@ -188,8 +199,8 @@ class Features(Section):
     """The features in the order of the model's inputs.
 
     numeric: numbers. categorical: indices into vocabularies or hash buckets. bucketized: numbers as indices.
-    multi_valued: lists of text as indices. dates: parts of dates and times. tensors: lists of numbers, each an array of
-    its own.
+    multi_valued: lists of text as indices. dates: parts of dates and times. tensors: lists of numbers, images: of
+    files, each an array of its own.
     """
 
     numeric: tuple[NumericFeature, ...] = ()
@@ -198,6 +209,7 @@ class Features(Section):
     multi_valued: tuple[MultiValuedFeature, ...] = ()
     dates: tuple[DateFeature, ...] = ()
     tensors: tuple[TensorFeature, ...] = ()
+    images: tuple[ImageFeature, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -210,10 +222,15 @@ class Features(Section):
                     *(feature.name for feature in self.bucketized),
                     *(feature.name for feature in self.multi_valued),
                     *(feature.name for feature in self.dates),
-                    *(feature.name for feature in self.tensors),
+                    *(feature.name for feature in self.arrays),
                 )
             )
         )
+
+    @property
+    def arrays(self) -> tuple["TensorFeature | ImageFeature", ...]:
+        """What the model takes as arrays of their own, by name."""
+        return (*self.tensors, *self.images)
 
     @property
     def numeric_columns(self) -> tuple[str, ...]:
@@ -259,5 +276,10 @@ def fixed_features(section: FeaturesSection) -> Features:
         ),
         tensors=tuple(
             TensorFeature(name=name, shape=group.shape) for group in section.tensors for name in group.columns
+        ),
+        images=tuple(
+            ImageFeature(name=name, shape=group.shape, interpolation=group.interpolation)
+            for group in section.images
+            for name in group.columns
         ),
     )

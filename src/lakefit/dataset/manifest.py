@@ -12,7 +12,7 @@ from lakefit.dataset.object_path import AnyPath, any_path
 from lakefit.dataset.statistics import ColumnStatistics
 from lakefit.errors import InputError
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 """Raised with every change of the files' layout, order or values: it is a part of the dataset fingerprint."""
 MANIFEST = "manifest.json"
 POSITION = "_position"

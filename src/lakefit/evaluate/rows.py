@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from lakefit.dataset.manifest import POSITION, Manifest
 from lakefit.dataset.object_path import AnyPath, open_input
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
-from lakefit.feed.split import Batch, SplitFeed
+from lakefit.feed.split import Batch, SplitFeed, fields_of
 
 READ_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """inputs: numeric (n, k) float32 and so on, as the model takes them; labels by name; in the order of the files.
+    """inputs: numeric (n, k) float32 and so on, as the model takes them, but for images; labels by name; in the order
+    of
+    the files.
 
     labels: (n,) float32 0 and 1, or places of classes; of several classes a row (n, classes) float32 0 and 1; a
     regression's is (n,) float64, in its own unit.
@@ -31,7 +33,8 @@ class SplitRows:
 
 def read_split(dataset_dir: AnyPath, manifest: Manifest, split: str, max_rows: int | None = None) -> SplitRows:
     """Return the first `max_rows` rows of a split (all where None): files are in hash order, so they are a sample."""
-    feed = SplitFeed(dataset_dir, manifest, split, batch_size=READ_ROWS, shuffle=False)
+    fields = [field for field in fields_of(manifest) if field.image is None and field.name != POSITION]
+    feed = SplitFeed(dataset_dir, manifest, split, batch_size=READ_ROWS, fields=fields, shuffle=False)
     parts: list[Batch] = []
     rows = 0
     for batch in feed:

@@ -17,7 +17,7 @@ def exported_model(trained: keras.Model, features: Features, labels: Sequence[La
     in the label's own unit; of several labels a mapping by their names.
 
     Numbers, and times as seconds since 1970 UTC: (n, 1) float64 with NaN for null. Text: (n, 1) with "" for null. Lists
-    of text: (n, max_values), filled up with "". Lists of numbers: (n, *shape) float32.
+    of text: (n, max_values), filled up with "". Lists of numbers and pixels of images: (n, *shape) float32.
     """
     inputs = _inputs(features)
     marked = [feature for feature in features.numeric if feature.indicator is not None]
@@ -41,7 +41,7 @@ def exported_model(trained: keras.Model, features: Features, labels: Sequence[La
         prepared["numeric"] = _side_by_side(numbers, "lakefit_numbers")
     if indices:
         prepared["categorical"] = _side_by_side(indices, "lakefit_indices")
-    prepared |= {tensor.name: inputs[tensor.name] for tensor in features.tensors}
+    prepared |= {array.name: inputs[array.name] for array in features.arrays}
     outputs = by_label(trained(prepared), labels)
     for label in labels:
         if label.kind == "regression":
@@ -57,7 +57,9 @@ def input_contract(features: Features) -> dict[str, str]:
     contract |= {f.name: f'string (n, {f.max_values}), filled up with ""' for f in features.multi_valued}
     seconds = "float64 (n, 1), seconds since 1970 UTC, NaN for null"
     contract |= {feature.name: seconds for feature in features.dates}
-    return contract | {f.name: f"float32 (n, {', '.join(map(str, f.shape))})" for f in features.tensors}
+    contract |= {f.name: f"float32 (n, {', '.join(map(str, f.shape))})" for f in features.tensors}
+    pixels = "saved_model: string (n,), image files; model.keras: float32 (n, {}, {}, {}), their pixels, 0 to 255"
+    return contract | {image.name: pixels.format(*image.shape) for image in features.images}
 
 
 def _inputs(features: Features) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def _inputs(features: Features) -> dict[str, Any]:
     shapes: dict[str, tuple[tuple[int, ...], str]] = {feature.name: ((1,), "float64") for feature in numbers}
     shapes |= {feature.name: ((1,), "string") for feature in features.categorical}
     shapes |= {feature.name: ((feature.max_values,), "string") for feature in features.multi_valued}
-    shapes |= {feature.name: (feature.shape, "float32") for feature in features.tensors}
+    shapes |= {feature.name: (feature.shape, "float32") for feature in features.arrays}
     return {name: keras.Input(shapes[name][0], dtype=shapes[name][1], name=name) for name in features.inputs}
 
 

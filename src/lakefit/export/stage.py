@@ -12,6 +12,7 @@ from lakefit import __version__
 from lakefit.config import Pipeline
 from lakefit.config.functions import load_function
 from lakefit.config.render import rendered
+from lakefit.dataset.features import Features
 from lakefit.dataset.layout import ARTIFACT, METRICS, MODEL, PIPELINE, SAVED_MODEL, WEIGHTS
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.object_path import AnyPath
@@ -53,7 +54,7 @@ def export(job: ExportJob, trained: keras.Model) -> None:
     remove_unfinished(job.target.parent, ARTIFACT)
     model = exported_model(trained, job.manifest.features, job.manifest.labels)
     with built_folder(job.target, ARTIFACT) as folder:
-        model.export(folder / SAVED_MODEL, verbose=False)
+        _export(model, job.manifest.features, folder / SAVED_MODEL)
         why_not = _save(model, folder / MODEL, [name for _, name in job.pipeline.train.own_code()])
         write_atomically(folder / PIPELINE, rendered(job.pipeline))
         with local_file(job.run_dir / WEIGHTS) as weights:
@@ -74,6 +75,30 @@ def export(job: ExportJob, trained: keras.Model) -> None:
         }
         write_json(folder / ARTIFACT, description)
         job.check()
+
+
+def _export(model: keras.Model, features: Features, path: Path) -> None:
+    """Write the SavedModel; of images it takes the files, which it decodes as the feed does."""
+    if not features.images:
+        model.export(path, verbose=False)
+        return
+    import tensorflow as tf
+
+    from lakefit.feed.images import decode_batch
+
+    files = {image.name: tf.TensorSpec((None,), tf.string, image.name) for image in features.images}
+    taken = {
+        tensor.name: files.get(tensor.name, tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name))
+        for tensor in model.inputs
+    }
+
+    def serve(given: dict[str, Any]) -> Any:
+        return model({**given, **{image.name: decode_batch(given[image.name], image) for image in features.images}})
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", serve, [taken])
+    archive.write_out(path, verbose=False)
 
 
 def _save(model: keras.Model, path: Path, own_code: Sequence[str]) -> str | None:

@@ -21,6 +21,7 @@ from lakefit.errors import FeedError
 from lakefit.feed.buffers import Buffers
 
 if TYPE_CHECKING:
+    from lakefit.dataset.features import ImageFeature
     from lakefit.dataset.object_path import AnyPath
     from lakefit.dataset.store import Store
     from lakefit.feed.cache import Cache
@@ -88,8 +89,9 @@ class Field:
     columns: none for numbers that count the rows from the row group's first position on. dtype: of the columns, as
     numpy writes it ("float32"), or "str" or "bytes". flat: the one column alone, (rows,) in place of (rows, 1). shape:
     of the values that the one column holds of each row, as a list of fixed size or as their bytes (dataset/packed.py).
-    variable: the bytes of a row, on average, of one column whose rows differ in length (feed/variable.py). nulls: NaN
-    stands for NULL, which is refused otherwise. mixed: it comes as `receipt.mix` makes it.
+    variable: the bytes of a row, on average, of one column whose rows differ in length (feed/variable.py). image: what
+    its bytes are decoded to in TensorFlow. nulls: NaN stands for NULL, which is refused otherwise. mixed: it comes as
+    `receipt.mix` makes it.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Field:
     flat: bool = False
     shape: tuple[int, ...] | None = None
     variable: float | None = None
+    image: ImageFeature | None = None
     nulls: bool = False
     mixed: bool = False
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 Batch = dict[str, NDArray[Any]]
 """Rows as the model takes them, arrays by name. Of a prepared split: numeric (n, k) float32, categorical (n, m) int32,
-label (n, 1) float32 (or each label by its name; (n, classes) where a row may have several), weight (n,) float32 where
-rows are weighed; of other Parquet files: the columns that were asked for, text, bytes and lists as objects, (n,). And
-_position (n,) int64, which tells the row."""
+the bytes of image files as objects, (n,), label (n, 1) float32 (or each label by its name; (n, classes) where a row may
+have several), weight (n,) float32 where rows are weighed; of other Parquet files: the columns that were asked for,
+text, bytes and lists as objects, (n,). And _position (n,) int64, which tells the row."""
 Rows = dict[str, Any]
 """The same, with Arrow arrays for text, bytes and lists."""
 
@@ -381,11 +381,18 @@ def fields_of(manifest: Manifest | Index) -> tuple[Field, ...]:
         side_by_side(NUMERIC, features.numeric_columns, "float32"),
         side_by_side(CATEGORICAL, features.categorical_columns, "int32"),
         *(Field(tensor.name, (tensor.name,), "float32", shape=tensor.shape) for tensor in features.tensors),
+        *(Field(i.name, (i.name,), "bytes", variable=_bytes_a_row(manifest), image=i) for i in features.images),
         *labels,
         *weights,
         Field(POSITION, (POSITION,), "int64", flat=True, mixed=True),
     )
     return tuple(field for field in fields if field.columns)
+
+
+def _bytes_a_row(manifest: Manifest) -> float:
+    """Return what a row takes in the files, more or less all of it of its images."""
+    splits = manifest.splits.values()
+    return sum(file.bytes for split in splits for file in split.files) / max(1, sum(split.rows for split in splits))
 
 
 def field_of(column: IndexedColumn) -> Field:

@@ -1,5 +1,6 @@
 """A split's batches as a tf.data.Dataset: many at a time go in, one at a time comes out and is compared."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from tensorflow.python.framework.config import disable_op_determinism, is_op_det
 
 from lakefit.dataset.manifest import POSITION
 from lakefit.errors import FeedError
+from lakefit.feed.images import decode_batch
 from lakefit.feed.reader import Field, RowGroup
 from lakefit.feed.receipt import unmix
 
@@ -60,6 +62,7 @@ def dataset(
     """
     specs = {name: spec for field in feed.fields for name, spec in _specs(field).items()}
     lists = [field.name for field in feed.fields if _is_list(field)]
+    images = {field.name: field.image for field in feed.fields if field.image is not None}
     checks_itself = next_epochs or epochs is not None
 
     def generate() -> Iterator[dict[str, Any]]:
@@ -94,6 +97,12 @@ def dataset(
         batches = many.flat_map(lambda rows: _cut(rows, lists, feed.rows_of_a_batch))
     else:
         batches = many.rebatch(feed.rows_of_a_batch)
+    if images:
+        # Each batch by one thread, several batches at once.
+        batches = batches.map(
+            lambda values: {**values, **{name: decode_batch(values[name], image) for name, image in images.items()}},
+            num_parallel_calls=len(os.sched_getaffinity(0)),
+        )
     # On the thread that asks: handing the few small operations to other threads takes longer than they do.
     batches = _MapDataset(batches.enumerate(), received, use_inter_op_parallelism=False)
     if not feed.rows_of_the_last_batch:
@@ -189,6 +198,8 @@ def _no_rows(fields: Sequence[Field]) -> dict[str, Any]:
         nothing[field.name] = tf.zeros((0, *specs[field.name].shape[1:]), specs[field.name].dtype)
         if _is_list(field):
             nothing[field.name] = tf.RaggedTensor.from_row_splits(nothing[field.name], np.zeros(1, np.int64))
+        if field.image is not None:
+            nothing[field.name] = tf.zeros((0, *field.image.shape))
     return nothing
 
 

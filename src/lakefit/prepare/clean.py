@@ -10,6 +10,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
+from pyspark.sql.pandas.types import from_arrow_type
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
@@ -26,10 +27,13 @@ from lakefit.config.check import is_reserved
 from lakefit.config.clean import Clean, Clip, Correct, Parse
 from lakefit.config.file import Key, Problem
 from lakefit.config.functions import load_function
+from lakefit.config.images import FAULTS, Image, made_columns
 from lakefit.config.pipeline import Pipeline, Rule
 from lakefit.config.rows import Label
 from lakefit.config.sql import FIELD, MARKS, RECORD_END, ROW, quoted
 from lakefit.errors import InputError
+from lakefit.prepare.images import SCHEMA as IMAGE
+from lakefit.prepare.images import prepare_images
 
 RULE = "_rule"
 _NOTE = "_lakefit_note_"
@@ -76,6 +80,9 @@ def clean(frame: DataFrame, steps: Sequence[Clean]) -> DataFrame:
             rejects = step.parse.rejects
             frame = _parsed(frame, place, columns, step.parse, rules if rejects else None)
             rules += len(columns) if rejects else 0
+        elif step.image is not None:
+            frame = _prepared(frame, place, columns, step.image, rules)
+            rules += len(columns) * len(step.faults)
         elif step.correct is not None:
             frame = _corrected(frame, place, columns, step.correct)
         else:
@@ -281,6 +288,28 @@ def _parsed(frame: DataFrame, place: int, names: Sequence[str], parse: Parse, ru
             broken = F.coalesce(F.col(f"{MARKS}.rule"), F.when(failed, F.lit(rule + offset)))
             columns[MARKS] = F.col(MARKS).withField("rule", broken)
         frame = frame.withColumns(columns)
+    return frame
+
+
+def _prepared(frame: DataFrame, place: int, names: Sequence[str], image: Image, rule: int) -> DataFrame:
+    def prepared(images: pa.Array) -> pa.Array:
+        return prepare_images(images, image)
+
+    # PySpark warns at the function type that its own stubs ask for.
+    prepare = arrow_udf(prepared, from_arrow_type(IMAGE))  # type: ignore[call-overload]
+    for offset, name in enumerate(names):
+        held = f"{_NOTE}image"
+        frame = frame.withColumn(held, prepare(_column(name)))
+        said, fault = F.col(f"{held}.said"), F.col(f"{held}.fault")
+        note = F.when(fault.isNotNull(), F.concat_ws(FIELD, F.lit(str(place)), F.lit(name), _in_note(said)))
+        broken = F.coalesce(F.col(f"{MARKS}.rule"), fault + F.lit(rule + offset * len(FAULTS)))
+        columns = {
+            f"{_NOTE}unparsable_{place}_{offset}": note,
+            MARKS: F.col(MARKS).withField("rule", broken),
+            **{made: F.col(f"{held}.{made.removeprefix(f'{name}_')}") for made in made_columns(name)},
+            name: F.col(f"{held}.content"),
+        }
+        frame = frame.withColumns(columns).drop(held)
     return frame
 
 

@@ -56,7 +56,7 @@ def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray
 
     Numbers, and times as seconds since 1970 UTC (whole ones, rounded down, before 1697 and after 2242): (n, 1) float64
     with NaN for null. Text: (n, 1) with "" for null. Lists of text: (n, max_values), the first values of each, filled
-    up with "". Lists of numbers: (n, *shape) float32.
+    up with "". Lists of numbers: (n, *shape) float32. Images: (n,) bytes.
     """
     tensors = {name: group.shape for group in section.tensors for name in group.columns}
     widths = {name: multi.max_values for multi in section.multi_valued for name in multi.columns}
@@ -70,6 +70,8 @@ def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray
             rows = [[value or "" for value in values or ()] for values in as_lists(table[name]).to_pylist()]
             padded = [(values + [""] * widths[name])[: widths[name]] for values in rows]
             inputs[name] = np.array(padded, object).reshape(len(padded), widths[name])
+        elif kind == "image":
+            inputs[name] = np.array(as_images(table[name], name).to_pylist(), object)
         elif kind == "tensor":
             feature = TensorFeature(name=name, shape=tensors[name])
             values = as_tensors(table[name], feature).flatten().to_numpy()
@@ -103,6 +105,21 @@ def as_tensors(column: Column, feature: TensorFeature) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(numbers), feature.size)
 
 
+def as_images(column: Column, name: str) -> pa.BinaryArray:
+    """Return bytes of image files.
+
+    Raises:
+        InputError: there are none in a row.
+    """
+    images = one_array(column)
+    if images.null_count:
+        raise InputError(
+            f"features.images: {name!r} is NULL in {images.null_count:,} rows of a block: reject such rows, as "
+            "`clean: image` does."
+        )
+    return images.cast(pa.binary())
+
+
 def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
     """Return the prepared columns of cleaned rows: float32 numbers, int32 indices; no nulls."""
     columns: dict[str, pa.Array] = {}
@@ -129,7 +146,9 @@ def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
         columns |= {name: pa.array(np.ascontiguousarray(places[:, i])) for i, name in enumerate(multi.columns)}
     for tensor in features.tensors:
         columns[tensor.name] = as_tensors(table[tensor.name], tensor)
-    order = (*features.numeric_columns, *features.categorical_columns, *(tensor.name for tensor in features.tensors))
+    for image in features.images:
+        columns[image.name] = as_images(table[image.name], image.name)
+    order = (*features.numeric_columns, *features.categorical_columns, *(array.name for array in features.arrays))
     return {name: columns[name] for name in order}
 
 

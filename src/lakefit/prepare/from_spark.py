@@ -64,7 +64,7 @@ def _flat(rows: DataFrame, pipeline: Pipeline) -> DataFrame:
         hidden |= {RECORD: f"{ROW}.record", HEADER: f"{ROW}.header"}
     # A function of the user's may mark rows too.
     custom = any(step.custom is not None for step in pipeline.clean)
-    if custom or any(step.parse is not None for step in pipeline.clean):
+    if custom or any(step.faults or step.parse is not None for step in pipeline.clean):
         hidden[UNPARSABLE] = f"{MARKS}.unparsable"
     if custom or any(step.correct is not None for step in pipeline.clean):
         hidden[CORRECTED] = f"{MARKS}.corrected"

@@ -88,6 +88,7 @@ class Learner:
             ),
             dates=fixed.dates,
             tensors=fixed.tensors,
+            images=fixed.images,
         )
 
     def statistics(self, columns: Sequence[str], types: Mapping[str, str]) -> dict[str, ColumnStatistics]:

@@ -28,7 +28,9 @@ from lakefit.dataset.inputs import (
     spark_path,
 )
 from lakefit.dataset.object_path import is_address
+from lakefit.prepare.cluster import cores
 from lakefit.prepare.identity import identity_columns
+from lakefit.prepare.image_files import IMAGES_SCHEMA, read_images
 from lakefit.prepare.records import RECORDS_SCHEMA, Dialect, needs_reader, read_records
 
 _CORRUPT, _RECORD, _HEADER, _FILE = "_lakefit_corrupt", "_lakefit_record", "_lakefit_header", "_lakefit_file"
@@ -44,6 +46,8 @@ _LONE_SURROGATE = (
 )
 # How Hadoop says that it has no class for `s3a:`, or knows no such scheme.
 NO_CONNECTOR = re.compile(r"ClassNotFoundException: Class (\S+FileSystem) not found|No FileSystem for scheme \"?(\w+)")
+# Of image files, of which each is opened by itself.
+_TASK_BYTES = 64 << 20
 # 22-bit limbs: their sums stay below 2^63 up to 2 x 10^12 rows (ANSI mode refuses to overflow).
 _LIMB_BITS = 22
 
@@ -100,6 +104,8 @@ def _read(spark: SparkSession, name: str, table: Table, files: Sequence[InputFil
     """
     if table.format in ("csv", "json"):
         frame = _text(spark, name, table, files, refused)
+    elif table.format == "images":
+        frame = _images(spark, files)
     elif table.format in FILE_FORMATS:
         frame = _columnar(spark, table, files)
     else:
@@ -317,6 +323,14 @@ def _time_of_nanoseconds(name: str) -> Column:
     return F.expr(f"timestamp_micros(({quoted(name)} - pmod({quoted(name)}, 1000)) div 1000)")
 
 
+def _images(spark: SparkSession, files: Sequence[InputFile]) -> DataFrame:
+    """Return a row a file: where it lies, and its bytes."""
+    tasks = max(cores(spark), sum(file.size for file in files) // _TASK_BYTES)
+    numbers = spark.range(0, len(files), 1, numPartitions=min(len(files), int(tasks)))
+    listed = tuple((file.name, file.path) for file in files)
+    return _with_hidden(numbers.mapInArrow(partial(read_images, files=listed), IMAGES_SCHEMA), F.col(_FILE))
+
+
 def _other(spark: SparkSession, name: str, table: Table, files: Sequence[InputFile]) -> DataFrame:
     """Return a table of the catalog, or what another format of the session's Spark reads."""
     # Where Spark parses text, a record that does not parse would be a row of NULLs.
@@ -337,11 +351,15 @@ def _loaded(reader: DataFrameReader, format_name: str, files: Sequence[InputFile
 
 
 def _with_file(frame: DataFrame, known_as: str | None = None) -> DataFrame:
+    return _with_hidden(frame, F.col("_metadata.file_path") if known_as is None else F.lit(known_as))
+
+
+def _with_hidden(frame: DataFrame, file: Column) -> DataFrame:
     return frame.select(
-        *map(quoted, frame.columns),
+        *(quoted(name) for name in frame.columns if name != _FILE),
         F.lit(None).cast("string").alias(_RECORD),
         F.lit(False).alias(_HEADER),
-        (F.col("_metadata.file_path") if known_as is None else F.lit(known_as)).alias(_FILE),
+        file.alias(_FILE),
     )
 
 

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
+    BinaryType,
     BooleanType,
     CalendarIntervalType,
     DataType,
@@ -307,5 +308,7 @@ def kind_of_type(data_type: DataType) -> Kind:
     if isinstance(data_type, StringType):
         return "text"
     if isinstance(data_type, ArrayType):
-        return "other" if kind_of_type(data_type.elementType) in ("list", "other") else "list"
+        return "other" if kind_of_type(data_type.elementType) in ("list", "bytes", "other") else "list"
+    if isinstance(data_type, BinaryType):
+        return "bytes"
     return "time" if isinstance(data_type, (DateType, TimestampType, TimestampNTZType)) else "other"

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from lakefit.config.rows import SPLITS, Label
 from lakefit.dataset.features import Features, LabelFeature
@@ -23,6 +25,9 @@ from lakefit.prepare.clean import label_column, weight_column
 from lakefit.prepare.deduplicate import OCCURRENCE
 from lakefit.prepare.features import encode, encode_label, label_numbers
 from lakefit.prepare.staged import read_staged
+
+GROUP_BYTES = 64 << 20
+"""So many bytes of images make a row group: what a reader holds some times over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def _encoded(rows: pa.Table, plan: WritePlan, beyond: dict[str, tuple[int, float
     if plan.packed:
         groups = {NUMERIC: plan.features.numeric_columns, CATEGORICAL: plan.features.categorical_columns}
         packed = {name: pack([features[column] for column in group]) for name, group in groups.items() if group}
-        features = packed | {tensor.name: features[tensor.name] for tensor in plan.features.tensors}
+        features = packed | {array.name: features[array.name] for array in plan.features.arrays}
     return pa.table({**columns, **features, **labels})
 
 
@@ -118,7 +123,9 @@ def files_of_range(staged: Sequence[tuple[int, str]], number: int, bucket_bits: 
 
 
 class _Output:
-    """One file being written: row groups of exactly `rows_per_group` rows, whatever the pieces that come in."""
+    """One file being written: row groups of exactly `rows_per_group` rows, or of fewer where those hold `GROUP_BYTES`
+    of
+    images and the like, whatever the pieces that come in."""
 
     def __init__(self, plan: WritePlan, folder: str, number: int) -> None:
         self._plan = plan
@@ -131,6 +138,7 @@ class _Output:
         self._first_position = (SPLITS.index(folder) << 56) + (number << 40) if folder in SPLITS else None
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
+        self._pending_bytes = np.zeros(0, np.int64)
         self._groups: list[int] = []
         self._writer: pq.ParquetWriter | None = None
 
@@ -139,8 +147,9 @@ class _Output:
             return
         self._pending.append(rows)
         self._pending_rows += len(rows)
-        while self._pending_rows >= self._plan.rows_per_group:
-            self._write_group(self._plan.rows_per_group)
+        self._pending_bytes = np.concatenate([self._pending_bytes, bytes_of_rows(rows)])
+        while due := self._due():
+            self._write_group(due)
 
     def close(self) -> dict[str, Any] | None:
         if self._pending_rows:
@@ -160,6 +169,12 @@ class _Output:
             "first_position": self._first_position,
         }
 
+    def _due(self) -> int | None:
+        """Return how many of the pending rows make a row group; None where they do not yet."""
+        full = int(np.searchsorted(np.cumsum(self._pending_bytes), GROUP_BYTES)) + 1
+        due = min(full, self._plan.rows_per_group)
+        return due if due <= self._pending_rows else None
+
     def _write_group(self, rows: int) -> None:
         table = pa.concat_tables(self._pending)
         # One chunk a column: the writer's pages follow the chunks, and the chunks follow the partitioning.
@@ -167,19 +182,20 @@ class _Output:
         if self._first_position is not None:
             first = self._first_position + sum(self._groups)
             group = group.add_column(2, POSITION, pa.array(np.arange(first, first + rows, dtype=np.int64)))
-        rest = table.slice(rows)
+        rest, self._pending_bytes = table.slice(rows), self._pending_bytes[rows:]
         self._pending, self._pending_rows = ([rest] if len(rest) else []), len(rest)
         if self._writer is None:
             # Not its parents: an attempt that comes too late would make the staging folder again.
             self._path.parent.mkdir(parents=False, exist_ok=True)
             self._temporary = self._open.enter_context(new_file(self._path))
+            as_it_is = (NUMERIC, CATEGORICAL) if self._plan.packed else ()
             self._writer = pq.ParquetWriter(
                 self._temporary,
                 group.schema,
-                # Packed values hardly become smaller, and are read several times faster as they are.
+                # Packed values and images hardly become smaller, and are read several times faster as they are.
                 compression={
-                    name: "none" if name in (NUMERIC, CATEGORICAL) and self._plan.packed else "snappy"
-                    for name in group.column_names
+                    field.name: "none" if field.name in as_it_is or pa.types.is_binary(field.type) else "snappy"
+                    for field in group.schema
                 },
                 use_dictionary=_dictionary_columns(group.schema),
                 # Numbers that count up by one take no space in this form.
@@ -189,6 +205,15 @@ class _Output:
             )
         self._writer.write_table(group, row_group_size=rows)
         self._groups.append(rows)
+
+
+def bytes_of_rows(rows: pa.Table) -> NDArray[np.int64]:
+    """Return (rows,) what each row takes in columns of bytes."""
+    total = np.zeros(len(rows), np.int64)
+    for field in rows.schema:
+        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+            total += pc.fill_null(pc.binary_length(rows[field.name]), 0).to_numpy().astype(np.int64)
+    return total
 
 
 def _one_chunk(table: pa.Table) -> pa.Table:

@@ -9,6 +9,7 @@ from lakefit.config import ConfigError, Pipeline, PipelineSource, Problem, load_
 from lakefit.config.check import check_pipeline
 from lakefit.config.file import Key, with_values
 from lakefit.config.functions import function_problem
+from lakefit.config.images import COLUMNS as IMAGE_COLUMNS
 from lakefit.config.pipeline import Score
 from lakefit.config.source import FILE_FORMATS, Table
 from lakefit.config.sql import SqlError, parse_schema
@@ -153,6 +154,8 @@ def _table_columns(
             missing = f'a {table.format} table needs a schema: schema: "year INT, carrier STRING, …"'
             return None, [Problem(key, missing)], ()
         problems += _text_problems(key, table, files, declared, damaged)
+    elif table.format == "images":
+        found = dict(IMAGE_COLUMNS)
     elif table.format in FILE_FORMATS:
         found, wrong = _footer_columns(key, table, files, declared, damaged)
         problems += wrong

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pyspark.sql import functions as F
 
 from lakefit import __version__
 from lakefit.config import Pipeline, PipelineSource
-from lakefit.config.sql import ROW
+from lakefit.config.sql import MARKS, ROW
 from lakefit.dataset.disk import full_disk_named
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.inputs import InputFile, check_unchanged
@@ -21,6 +22,7 @@ from lakefit.dataset.layout import ARTIFACT, SAVED_MODEL, SCORE, SCORE_LOCK
 from lakefit.dataset.object_path import STORE_ERRORS, AnyPath, ObjectPath, address_of
 from lakefit.dataset.publish import ensure_ours, read_json, remove_staging, staged_folder, write_json
 from lakefit.errors import InputError, LakefitError
+from lakefit.prepare.clean import RULE
 from lakefit.prepare.cluster import local_folder
 from lakefit.prepare.rows import SPARK_ERRORS, check_identities, cleaned_rows, reading_problem
 from lakefit.score.predict import RESULT_SCHEMA, ScorePlan, score_partition
@@ -69,6 +71,9 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
     observation = Observation("lakefit_score")
     rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
     needed = [F.col(f"`{name}`") for name in dict.fromkeys((ROW, *features.columns, *keys))]
+    unscorable = {number: rule.reason for number, rule in enumerate(job.pipeline.marks) if rule.unscorable}
+    if unscorable:
+        needed.append(F.col(f"{MARKS}.rule").alias(RULE))
     local = local_folder(spark)
     suffix = f"-{uuid.uuid4().hex[:8]}" if isinstance(job.output, ObjectPath) else ""
     with _scored_folder(job.output, suffix) as folder, full_disk_named(job.output.parent, local):
@@ -79,6 +84,7 @@ def score(spark: SparkSession, job: ScoreJob) -> dict[str, Any]:
             features=features,
             labels=labels,
             keys=keys,
+            unscorable=unscorable,
             versions={
                 "_artifact": description["fingerprint"],
                 "_dataset": description["dataset"],
@@ -126,11 +132,12 @@ def _account(job: ScoreJob, counts: Sequence[Mapping[str, Any]]) -> dict[str, An
     table = job.pipeline.source.tables[job.pipeline.source.rows]
     headers = len(job.inputs[job.pipeline.source.rows]) if table.header else 0
     lines, found = (sum(count["arrived"][0] for count in counts), sum(count["headers"] for count in counts))
-    scored, broken = (sum(count[name] for count in counts) for name in ("scored", "rejected"))
-    if found < headers or lines != scored + broken + found:
+    scored, rejects = (sum(count[name] for count in counts) for name in ("scored", "rejected"))
+    if found < headers or lines != scored + rejects + found:
         raise LakefitError(
-            f"score: {lines:,} lines were read, {scored:,} scored, {broken:,} do not parse, {found:,} are headers of "
+            f"score: {lines:,} lines were read, {scored:,} scored, {rejects:,} rejected, {found:,} are headers of "
             f"{headers} files: the rows do not add up, so nothing was published."
         )
-    rejected = {"the line does not fit the schema": broken, "a header line inside the file": found - headers}
+    reasons: Counter[str] = sum((Counter(count["reasons"]) for count in counts), Counter())
+    rejected = {**dict(sorted(reasons.items())), "a header line inside the file": found - headers}
     return {"rows_in": lines - headers, "scored": scored, "rejected": {k: v for k, v in rejected.items() if v}}

@@ -81,7 +81,7 @@ def describe(pipeline: Pipeline, manifest: Manifest) -> DatasetDescription:
 class Inputs:
     """The inputs of one model.
 
-    tensors: `numeric` (n, k) float32, `categorical` (n, m) int32 and each of `features.tensors` (n, *shape) float32 by
+    tensors: `numeric` (n, k) float32, `categorical` (n, m) int32 and each of `features.arrays` (n, *shape) float32 by
     name, those that the dataset has: what `keras.Model(inputs.tensors, …)` takes.
     """
 
@@ -94,11 +94,11 @@ class Inputs:
         if features.categorical_columns:
             width = len(features.categorical_columns)
             self.tensors[CATEGORICAL] = keras.Input((width,), dtype="int32", name=CATEGORICAL)
-        for feature in features.tensors:
+        for feature in features.arrays:
             self.tensors[feature.name] = keras.Input(feature.shape, dtype="float32", name=feature.name)
         self._embedded: dict[str, Any] = {}
         self._parts = _parts(features)
-        self._everything = [name for name in ("numeric", "categories", "tensors") if name in self._parts]
+        self._everything = [name for name in ("numeric", "categories", "tensors", "images") if name in self._parts]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -205,6 +205,7 @@ def _parts(features: Features) -> dict[str, tuple[_Part, ...]]:
         "multi_valued": tuple(indices[feature.name] for feature in features.multi_valued),
         "dates": tuple(part for parts in of_dates.values() for part in parts),
         "tensors": tuple(feature.name for feature in features.tensors),
+        "images": tuple(feature.name for feature in features.images),
     }
     columns: dict[str, tuple[_Part, ...]] = {
         **{name: (part,) for name, part in indices.items()},
@@ -216,7 +217,7 @@ def _parts(features: Features) -> dict[str, tuple[_Part, ...]]:
         columns[name] = columns.get(name, ()) + parts
     for bucket in features.bucketized:
         columns[bucket.name] = (*columns.get(bucket.name, ()), indices[bucket.column])
-    columns |= {feature.name: (feature.name,) for feature in features.tensors}
+    columns |= {feature.name: (feature.name,) for feature in features.arrays}
     return {**columns, **{name: parts for name, parts in groups.items() if parts}}
 
 

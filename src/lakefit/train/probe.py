@@ -32,10 +32,10 @@ class Probe:
     """
 
     def __init__(self, built: BuiltModel, feed: SplitFeed) -> None:
-        arrays = next(iter(feed))
+        arrays = next(iter(feed.to_tf(targets={})))
         labels = built.description.labels
-        inputs = {name: tf.constant(arrays[name]) for name in built.description.inputs().tensors}
-        target = as_given({label.name: tf.constant(arrays[label.name]) for label in labels}, labels)
+        inputs = {name: arrays[name] for name in built.description.inputs().tensors}
+        target = as_given({label.name: arrays[label.name] for label in labels}, labels)
         self.inputs, self._target = built.batch(inputs, target)[:2]
         self._model = built.model
         self._units = _behind_relu(built.model)

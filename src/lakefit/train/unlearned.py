@@ -43,6 +43,7 @@ def unlearned_features(pipeline: Pipeline) -> Features:
         ),
         dates=fixed.dates,
         tensors=fixed.tensors,
+        images=fixed.images,
     )
 
 

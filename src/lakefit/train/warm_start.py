@@ -38,9 +38,9 @@ def warm_start(built: BuiltModel, train: Train, source: PipelineSource) -> int:
         ("numeric columns", old.numeric_columns, new.numeric_columns),
         ("categorical columns", old.categorical_columns, new.categorical_columns),
         (
-            "tensors",
-            [tensor.name for tensor in old.features.tensors],
-            [tensor.name for tensor in new.features.tensors],
+            "tensors and images",
+            [array.name for array in old.features.arrays],
+            [array.name for array in new.features.arrays],
         ),
     ):
         if list(before) != list(now):
