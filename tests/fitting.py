@@ -103,13 +103,18 @@ def fit(folder: Path, run_dir: Path, section: dict[str, Any], fingerprint: str =
     import_tensorflow_quietly()
     from lakefit.train.stage import TrainJob, train
 
+    manifest = read_manifest(folder)
+    features: dict[str, Any] = {"numeric": {"columns": FEATURES}}
+    if manifest.features.images:
+        (image,) = manifest.features.images
+        features = {"images": {"columns": [image.name], "size": image.shape[:2], "channels": image.shape[2]}}
     pipeline = Pipeline.model_validate_json(
         json.dumps(
             {
                 "name": "fitting",
                 "source": {"tables": {"t": {"path": "-", "format": "parquet"}}, "rows": "t"},
-                "features": {"numeric": {"columns": FEATURES}},
-                "label": {"expression": "y > 0"},
+                "features": features,
+                "label": {"expression": "answer > 0"},
                 "output": {"path": "-"},
                 "train": section,
             }
@@ -117,7 +122,6 @@ def fit(folder: Path, run_dir: Path, section: dict[str, Any], fingerprint: str =
         strict=True,
     )
     run_dir.mkdir(parents=True, exist_ok=True)
-    manifest = read_manifest(folder)
     job = TrainJob(pipeline, PipelineSource("p.yaml", {}, {}, ""), manifest, folder, run_dir, fingerprint)
     stop = Stop()
     with stop.listening():

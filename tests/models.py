@@ -1,6 +1,7 @@
 """Models of pipeline files without a pipeline: a train section, a description of a dataset, and where errors stand."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from lakefit.config.file import PipelineSource
@@ -26,4 +27,5 @@ def describe(features: Features, *labels: LabelFeature, **embeddings: int) -> Da
 
 def build(features: Features, *labels: LabelFeature, **changes: Any) -> BuiltModel:
     """Return the model of a train section with these changes."""
-    return build_model(describe(features, *labels), train(**changes), SOURCE)
+    section = train(**changes)
+    return build_model(replace(describe(features, *labels), images=section.images), section, SOURCE)

@@ -38,6 +38,7 @@ train:
     sequential: [{Rescaling: {scale: 0.004}}, {Conv2D: {filters: 4, kernel_size: 3, activation: relu}}, Flatten,
                  {Dense: {units: 2, activation: softmax}}]
   compile: {loss: sparse_categorical_crossentropy, metrics: [accuracy]}
+  images: {normalize: standard, augment: [{RandomFlip: {mode: horizontal}}, {RandomRotation: {factor: 0.05}}]}
   fit: {epochs: 2, batch_size: 16}
 score: {input: raw, output: scored, keys: [path]}
 """

@@ -18,6 +18,18 @@ def on_inputs(data: DatasetDescription) -> keras.Model:
     return keras.Model(inputs.tensors, keras.layers.Dense(data.label.outputs, activation="sigmoid")(hidden))
 
 
+def on_flat_images(data: DatasetDescription) -> keras.Model:
+    inputs = data.inputs()
+    flat = keras.layers.Flatten()(inputs.encoded("image"))
+    return keras.Model(inputs.tensors, keras.layers.Dense(1, activation="sigmoid")(flat))
+
+
+def on_raw_images(data: DatasetDescription) -> keras.Model:
+    inputs = data.inputs()
+    flat = keras.layers.Flatten()(inputs.tensors["image"])
+    return keras.Model(inputs.tensors, keras.layers.Dense(1, activation="sigmoid")(flat))
+
+
 def compiled(data: DatasetDescription) -> keras.Model:
     model = on_inputs(data)
     model.compile(optimizer="sgd", loss="binary_crossentropy", metrics=["accuracy"])

@@ -60,17 +60,53 @@ class Model(Section):
     """The layers of the model, by the names and arguments of `keras.layers`; `module:Name` is a layer of one's own.
 
     sequential: what follows the inputs (numbers concatenated, categories embedded), in order: `Dense`, or `{Dense:
-    {units: 128}}`. functional: layers that say what they take, of several inputs, to several outputs.
+    {units: 128}}`. functional: layers that say what they take, of several inputs, to several outputs. application: one
+    of `keras.applications`, such as `MobileNetV2` or `{MobileNetV2: {alpha: 0.35}}`, without its top and with its
+    preprocessing, on the column of images; what it gives, averaged over the image, and all other inputs beside it are
+    what `sequential` takes; without that, a Dense layer as the label asks for. weights: a file of the application's
+    weights without top (`..._no_top.h5`, or what `save_weights` writes), or `none`: nothing is downloaded. trainable:
+    of the application's weights, `all` or none (`top`: what follows alone).
     """
 
     sequential: Annotated[tuple[OneKerasObject, ...], Field(min_length=1)] | None = None
     functional: Functional | None = None
+    application: OneKerasObject | None = None
+    weights: PathText | None = None
+    trainable: Literal["top", "all"] | None = None
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> "Model":
-        if (self.sequential is None) == (self.functional is None):
-            raise ValueError("expected either sequential: [layers] or functional: {layers: ...}")
+        if self.application is None:
+            if (self.sequential is None) == (self.functional is None):
+                raise ValueError("expected either sequential: [layers], functional: {layers: ...} or application")
+            if self.weights is not None or self.trainable is not None:
+                raise ValueError("weights and trainable are of an application")
+            return self
+        if self.functional is not None:
+            raise ValueError("what follows an application is sequential: [layers]; functional has no place for one")
+        if self.weights is None or self.trainable is None:
+            raise ValueError("an application needs weights (a file, or none) and trainable (top or all)")
         return self
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file of an application's weights, where there is one."""
+        return None if self.weights == "none" else self.weights
+
+
+class Images(Section):
+    """What becomes of images between the file and the model's own layers.
+
+    normalize: by the training split's pixels, in the model itself: `center` takes from each channel its mean,
+    `standard` divides by its deviation as well, `zca` whitens (of small images: it learns a matrix of all pixels'
+    covariances). zca_epsilon: what is added to each variance there. augment: layers of `keras.layers`, or
+    `module:Name`, that change images of training batches at random, from 0 to 255, before all else: `RandomFlip`,
+    `{RandomRotation: {factor: 0.1, fill_mode: nearest}}`, `{MixUp: {alpha: 0.2}}` (docs/images.md).
+    """
+
+    normalize: Literal["none", "center", "standard", "zca"] = "none"
+    zca_epsilon: Annotated[float, Field(gt=0)] = 1e-6
+    augment: tuple[OneKerasObject, ...] = ()
 
 
 class Compile(Section):
@@ -176,7 +212,8 @@ class Train(Section):
     (docs/train.md). dtype_policy: mixed_float16
     or mixed_bfloat16 compute in 16 bits and keep weights in 32. model: the layers, or `module:function`, which takes a
     description of the dataset and returns a keras.Model (docs/train.md). compile: optimizer, loss and metrics; a model
-    that the function has compiled needs none. fit: epochs and batch size. feed: the order of rows. callbacks: of
+    that the function has compiled needs none. fit: epochs and batch size. images: how images are normalized and
+    augmented. feed: the order of rows. callbacks: of
     `keras.callbacks`, or `module:Name`, such as `{EarlyStopping: {patience: 3}}`. checkpoint: what a run goes on from.
     tensorboard: what is shown of it. warm_start: the folder of an artifact, whose weights the model begins with.
     """
@@ -190,6 +227,7 @@ class Train(Section):
     model: Model | FunctionName
     compile: Compile | None = None
     fit: Fit
+    images: Images = Field(default_factory=Images)
     feed: Feed = Field(default_factory=Feed)
     callbacks: tuple[OneKerasObject, ...] = ()
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)
@@ -233,12 +271,23 @@ class Train(Section):
             raise ValueError("checkpoint.resume: exact needs deterministic: true")
         return self
 
+    @model_validator(mode="after")
+    def _is_preprocessed_once(self) -> "Train":
+        if self.images.normalize != "none" and isinstance(self.model, Model) and self.model.application is not None:
+            raise ValueError("images.normalize: an application has its own preprocessing; leave it out")
+        return self
+
+    @property
+    def application_weights(self) -> str | None:
+        """The file of weights that an application begins with, where there is one."""
+        return self.model.weights_file if isinstance(self.model, Model) else None
+
     def own_code(self) -> Iterator[tuple[Key, str]]:
         """Yield (key in the file, `module:Name`) of all code of the user's."""
         if isinstance(self.model, str):
             yield ("train", "model"), self.model
         data = self.model_dump(mode="json", by_alias=True)
-        for name in ("model", "compile", "callbacks"):
+        for name in ("model", "compile", "images", "callbacks"):
             if not isinstance(data[name], str):
                 yield from _named(data[name], ("train", name))
 

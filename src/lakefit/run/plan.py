@@ -1,5 +1,6 @@
 """Which stages of a pipeline are current, by fingerprints and what stands on disk; pure reading."""
 
+import hashlib
 import importlib.metadata
 import os
 import uuid
@@ -14,7 +15,7 @@ from lakefit.dataset.inputs import InputFile, list_inputs
 from lakefit.dataset.layout import ARTIFACT, METRICS, RUN, SCORE, WEIGHTS, Layout
 from lakefit.dataset.manifest import MANIFEST
 from lakefit.dataset.object_path import AnyPath, ObjectPath, any_path
-from lakefit.dataset.publish import ensure_writable, has_others, read_json, write_json
+from lakefit.dataset.publish import ensure_writable, has_others, local_file, read_json, write_json
 from lakefit.run.validate import Validated
 
 StageName = Literal["prepare", "train", "evaluate", "export", "score"]
@@ -54,6 +55,7 @@ def fingerprints(valid: Validated) -> Fingerprints:
                 exclude={"checkpoint": True, "tensorboard": True, "step_timeout": True, "feed": {"in_memory_mb"}},
             ),
             "warm_start": _artifact(pipeline.train.warm_start),
+            "weights": _content(pipeline.train.application_weights),
             "embeddings": pipeline.features.embeddings,
             "code": [function_source(name) for _, name in pipeline.train.own_code()],
             "versions": _versions(),
@@ -160,6 +162,14 @@ def _print_of(path: AnyPath) -> str | None:
 def _artifact(folder: str | None) -> str | None:
     """Return the fingerprint of an artifact; None where there is none, which training will say."""
     return _print_of(any_path(folder) / ARTIFACT) if folder is not None else None
+
+
+def _content(path: str | None) -> str | None:
+    """Return a digest of a file; None where there is none, which training will say."""
+    if path is None or not any_path(path).is_file():
+        return None
+    with local_file(any_path(path)) as file, file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _versions() -> dict[str, str]:

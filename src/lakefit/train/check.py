@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from lakefit.config import ConfigError, PipelineSource, Problem, load_pipeline, validate_pipeline
 from lakefit.config.file import with_values
+from lakefit.config.train import Model
 from lakefit.config.tune import Tune
 from lakefit.dataset.manifest import read_manifest
 from lakefit.dataset.object_path import any_path
@@ -44,6 +45,8 @@ class Answer(TypedDict):
 def check_model(question: Question) -> Answer:
     """Build the model and its callbacks and look for the devices; return what is wrong."""
     import_tensorflow_quietly()
+    from lakefit.train.application import load_application
+    from lakefit.train.augment import build_augmentation
     from lakefit.train.compiled import build_callbacks
     from lakefit.train.devices import check_share, strategy
     from lakefit.train.inputs import DatasetDescription, NotLearnedError, describe
@@ -56,7 +59,9 @@ def check_model(question: Question) -> Answer:
         data = describe(pipeline, read_manifest(question["dataset"]))
     else:
         features, labels = unlearned_features(pipeline), unlearned_labels(pipeline)
-        data = DatasetDescription(features, labels, pipeline.features.embeddings, learned=False)
+        data = DatasetDescription(
+            features, labels, pipeline.features.embeddings, learned=False, images=pipeline.train.images
+        )
     try:
         # Of several workers each has at least one device, on a machine that is not this one.
         several = pipeline.train.workers
@@ -64,6 +69,9 @@ def check_model(question: Question) -> Answer:
         check_share(pipeline.train, replicas, None, source)
         built = build_model(data, pipeline.train, source)
         build_callbacks(pipeline.train, built.logged, source)
+        build_augmentation(built, pipeline.train, source)
+        if isinstance(pipeline.train.model, Model):
+            load_application(built.model, pipeline.train.model, source)
         if pipeline.train.warm_start is not None:
             artifact_description(any_path(pipeline.train.warm_start), data, source)
         if question["search"] and pipeline.tune is not None:
@@ -77,6 +85,7 @@ def check_model(question: Question) -> Answer:
 
 def _try_search(tune: Tune, logged: Sequence[str] | None, data: "DatasetDescription", source: PipelineSource) -> None:
     """Build the model once with each value of each key, all others as the file has them; raise ConfigError."""
+    from lakefit.train.augment import build_augmentation
     from lakefit.train.compiled import build_callbacks
     from lakefit.train.model import build_model
 
@@ -90,6 +99,7 @@ def _try_search(tune: Tune, logged: Sequence[str] | None, data: "DatasetDescript
                 train = validate_pipeline(of_trial).train
                 built = build_model(data, train, of_trial)
                 build_callbacks(train, built.logged, of_trial)
+                build_augmentation(built, train, of_trial)
             except ConfigError as error:
                 said = f"{json.dumps(value)}: {error.problems[0].message}"
                 raise source.error(Problem(("tune", "search", key), said)) from None

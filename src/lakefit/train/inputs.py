@@ -8,10 +8,12 @@ from typing import Any
 import keras
 
 from lakefit.config import Pipeline
+from lakefit.config.train import Images
 from lakefit.dataset.features import Features, LabelFeature, Lookup
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
 from lakefit.errors import LakefitError
+from lakefit.train.normalize import normalized
 
 
 class NotLearnedError(LakefitError):
@@ -24,13 +26,15 @@ class DatasetDescription:
 
     labels: what is predicted, in the order of the pipeline file: name, kind, classes, outputs (how many numbers the
     model gives). learned: false before preparation has run, when the model is only looked at: then vocabularies can't
-    be had (asking for one puts the check off), and the number of categories is a guess.
+    be had (asking for one puts the check off), and the number of categories is a guess. images: how they are
+    normalized.
     """
 
     features: Features = field(repr=False)
     labels: tuple[LabelFeature, ...]
     embeddings: Mapping[str, int]
     learned: bool = True
+    images: Images = field(default_factory=Images)
 
     @property
     def label(self) -> LabelFeature:
@@ -75,7 +79,9 @@ class DatasetDescription:
 
 def describe(pipeline: Pipeline, manifest: Manifest) -> DatasetDescription:
     """Return what a model is told of a dataset."""
-    return DatasetDescription(manifest.features, manifest.labels, pipeline.features.embeddings)
+    return DatasetDescription(
+        manifest.features, manifest.labels, pipeline.features.embeddings, images=pipeline.train.images
+    )
 
 
 class Inputs:
@@ -97,8 +103,10 @@ class Inputs:
         for feature in features.arrays:
             self.tensors[feature.name] = keras.Input(feature.shape, dtype="float32", name=feature.name)
         self._embedded: dict[str, Any] = {}
+        self._normalized: dict[str, Any] = {}
+        self._images = {feature.name: feature for feature in features.images}
         self._parts = _parts(features)
-        self._everything = [name for name in ("numeric", "categories", "tensors", "images") if name in self._parts]
+        self.everything = [name for name in ("numeric", "categories", "tensors", "images") if name in self._parts]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,17 +117,17 @@ class Inputs:
         """Return columns or groups side by side, (n, width) float32; everything where none is named.
 
         Numbers as they are, each category embedded (`embedding_size`, or the file's `embedding: N`), a list's
-        embeddings added up, a tensor as it is: one of several dimensions can't lie beside others. A column that is
-        asked for twice has one embedding.
+        embeddings added up, an image normalized as `train.images` says, a tensor as it is: one of several dimensions
+        can't lie beside others. A column that is asked for twice has one embedding.
 
         Raises:
             KeyError: there is no such column or group. ValueError: several, and one has several dimensions.
         """
-        wanted = _once(part for name in names or self._everything for part in self._parts[name])
+        wanted = _once(part for name in names or self.everything for part in self._parts[name])
         numbers = [part for part in wanted if isinstance(part, int)]
         tensors = [self._numbers(numbers)] if numbers else []
         tensors += [self._embedding(part) for part in wanted if isinstance(part, _Indices)]
-        whole = [self.tensors[part] for part in wanted if isinstance(part, str)]
+        whole = [self._whole(part) for part in wanted if isinstance(part, str)]
         if len(tensors) + len(whole) > 1:
             tall = next((tensor for tensor in whole if len(tensor.shape) > 2), None)
             if tall is not None:
@@ -146,6 +154,14 @@ class Inputs:
         """Return how many indices each column of categories among these has."""
         wanted = _once(part for name in names for part in self._parts[name])
         return {part.lookup.name: part.lookup.size for part in wanted if isinstance(part, _Indices)}
+
+    def _whole(self, name: str) -> Any:
+        if name not in self._images:
+            return self.tensors[name]
+        if name not in self._normalized:
+            normalize = self._description.images.normalize
+            self._normalized[name] = normalized(self.tensors[name], self._images[name], normalize)
+        return self._normalized[name]
 
     def _numbers(self, places: Sequence[int]) -> Any:
         whole = self.tensors[NUMERIC]

@@ -1,5 +1,6 @@
 """The model of a pipeline file: its layers on the dataset's inputs, or what a function of the user's makes of them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ import keras
 
 from lakefit.config import PipelineSource, Problem, nearest
 from lakefit.config.file import Key
-from lakefit.config.train import Compile, Functional, KerasObject, Train, keras_name_and_arguments
+from lakefit.config.train import Compile, Functional, Images, KerasObject, Model, Train, keras_name_and_arguments
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.predictions import as_given, by_label
+from lakefit.train.application import application_output, top_of
 from lakefit.train.compiled import compile_model, losses_of
 from lakefit.train.inputs import DatasetDescription, Inputs
+from lakefit.train.normalize import MOST_WHITENED, is_normalized
 from lakefit.train.objects import make, refusal
 from lakefit.train.own_model import (
     MODEL,
@@ -61,12 +64,16 @@ class BuiltModel:
 
     def batch(self, arrays: Mapping[str, Any], target: Any, *weight: Any) -> tuple[Any, ...]:
         """Return a batch of the feed as the model takes it, with one-hot labels for losses that compare with them."""
+        return (self.of_arrays(arrays), self.target(target), *weight)
+
+    def target(self, target: Any) -> Any:
+        """Return labels of the feed as the loss compares with them."""
         labels = self.description.labels
         targets = by_label(target, labels)
         for label in labels:
             if self._is_one_hot(label):
                 targets[label.name] = one_hot(targets[label.name], len(label.classes))
-        return (self.of_arrays(arrays), as_given(targets, labels), *weight)
+        return as_given(targets, labels)
 
     def predictor(self) -> keras.Model:
         """Return the model of the dataset's arrays by name that gives probabilities or numbers, by label if several."""
@@ -93,11 +100,11 @@ def build_model(description: DatasetDescription, train: Train, source: PipelineS
         section = train.compile or Compile()
         losses = losses_of(section, description.labels, source)
         inputs = description.inputs()
+        _check_whitening(train.images, description, source)
         if train.model.functional is not None:
             outputs = _functional(train.model.functional, inputs, description.labels, source)
         else:
-            assert train.model.sequential is not None
-            outputs = _sequential(train.model.sequential, inputs, description.labels, source)
+            outputs = _sequential(train.model, inputs, description, source)
         for label in description.labels:
             tensor, layer, key = outputs[label.name]
             activation = getattr(getattr(layer, "activation", None), "__name__", None)
@@ -110,6 +117,14 @@ def build_model(description: DatasetDescription, train: Train, source: PipelineS
     return BuiltModel(model, description, losses, logged, dict)
 
 
+def _check_whitening(images: Images, description: DatasetDescription, source: PipelineSource) -> None:
+    for feature in description.features.images if images.normalize == "zca" else ():
+        size = math.prod(feature.shape)
+        if size > MOST_WHITENED:
+            message = f"zca learns a matrix of {size:,} x {size:,} numbers for {feature.name!r}, and the most is "
+            raise source.error(Problem(("train", "images", "normalize"), f"{message}{MOST_WHITENED:,}: standard"))
+
+
 def _of_function(name: str, description: DatasetDescription, train: Train, source: PipelineSource) -> BuiltModel:
     model, labels = call_function(name, description, source), description.labels
     of_arrays = inputs_of(name, model, description, source)
@@ -117,6 +132,10 @@ def _of_function(name: str, description: DatasetDescription, train: Train, sourc
     compiled = bool(model.compiled) and train.compile is None
     section = train.compile or Compile()
     losses = losses_compiled(model, labels) if compiled else losses_of(section, labels, source)
+    _check_whitening(train.images, description, source)
+    if train.images.normalize != "none" and not is_normalized(model, description.features.images):
+        message = f"{name} takes images as they are: description.inputs().encoded('<column>') are the normalized ones"
+        raise source.error(Problem(("train", "images", "normalize"), message))
     outputs = try_model(model, of_arrays, description, source)
     for label in labels:
         shape, activation = (None, *outputs[label.name].shape[1:]), last_activation(model, label)
@@ -140,20 +159,25 @@ _Output = tuple[Any, Any, Key]
 
 
 def _sequential(
-    specs: Sequence[KerasObject], inputs: Inputs, labels: Sequence[LabelFeature], source: PipelineSource
+    section: Model, inputs: Inputs, description: DatasetDescription, source: PipelineSource
 ) -> dict[str, _Output]:
-    key: Key = (*MODEL, "sequential")
+    labels = description.labels
+    key: Key = (*MODEL, "application" if section.sequential is None else "sequential")
     if len(labels) > 1:
         names = ", ".join(label.name for label in labels)
         raise source.error(Problem(key, f"one layer after the other gives one prediction, and the labels are {names}: "
                                         "write a functional model, with a layer for each"))  # fmt: skip
-    try:
-        x = inputs.encoded()
-    except ValueError as error:
-        raise source.error(Problem(key, str(error))) from error
+    if section.application is not None:
+        x = application_output(section, description.features.images, inputs, source)
+    else:
+        try:
+            x = inputs.encoded()
+        except ValueError as error:
+            raise source.error(Problem(key, str(error))) from error
     layer: Any = None
+    specs = section.sequential or (top_of(labels[0]),)
     for place, spec in enumerate(specs):
-        at: Key = (*key, place)
+        at: Key = (*key, place) if section.sequential is not None else key
         layer = _layer(spec, at, source, last=place == len(specs) - 1)
         x = _applied(layer, x, at, source)
     return {labels[0].name: (x, layer, at)}

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from lakefit.config import Pipeline, PipelineSource, Problem
 from lakefit.config.file import Position
-from lakefit.config.train import seconds_of
+from lakefit.config.train import Model, seconds_of
 from lakefit.console import Console
 from lakefit.dataset.disk import FULL
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, TENSORBOARD, WEIGHTS
@@ -29,6 +29,8 @@ from lakefit.feed.tf_data import ReadAhead
 from lakefit.launch.meeting import connecting, meet
 from lakefit.launch.place import Place
 from lakefit.launch.stop import Stop
+from lakefit.train.application import load_application
+from lakefit.train.augment import Augmentation, augmented, build_augmentation
 from lakefit.train.checkpoint import Checkpoint, CheckpointFolder, described_variables
 from lakefit.train.compiled import build_callbacks
 from lakefit.train.devices import check_share, strategy, weighted_by_rows
@@ -37,6 +39,7 @@ from lakefit.train.inputs import describe
 from lakefit.train.keeper import Keeper
 from lakefit.train.meter import Meter
 from lakefit.train.model import BuiltModel, build_model
+from lakefit.train.normalize import learn_normalization
 from lakefit.train.probe import Probe
 from lakefit.train.steps import Callbacks, Steps, profiled
 from lakefit.train.tensorboard import Curves, flat
@@ -158,6 +161,7 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
         callbacks = build_callbacks(section, built.logged, job.source)
     if not workers.is_chief:
         write_elsewhere(callbacks, logs.local)
+    augmentation = build_augmentation(built, section, job.source, workers.worker)
     training, validation = _feeds(job, workers)
     check_share(section, devices.num_replicas_in_sync, training.rows, job.source)
     profile_of = section.tensorboard.profile
@@ -184,11 +188,16 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
     with devices.scope():
         # Metrics have variables, too, which a checkpoint holds.
         build_without_data(model, validation_batches)
+    if found is None and isinstance(section.model, Model):
+        load_application(model, section.model, job.source)
     if found is None and section.warm_start is not None:
         unknown = warm_start(built, section, job.source)
         text = f"the weights of {section.warm_start} are what this run begins with"
         text += f"; {unknown:,} categories are new" if unknown else ""
         console.event("warm_start", text, artifact=section.warm_start, new_categories=unknown)
+    if found is None and section.images.normalize != "none":
+        first = SplitFeed(job.dataset_dir, job.manifest, "train", batch_size=section.fit.batch_size, shuffle=False)
+        learn_normalization(model, section.images, first)
     if found is not None:
         check_about(found, {**about, "variables": described_variables(model)}, section.checkpoint.resume, console)
         training.epoch, training.first_batch = found.epoch, found.batch
@@ -228,7 +237,7 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
     keeper.steps = steps = Steps(model, training.batches)
     steps.done = found.batch if found is not None else 0
     curves.meter = keeper.meter = meter = Meter(model, training, steps)
-    batches = batches_for(built, training, devices, workers, epochs=epochs - training.epoch)
+    batches = batches_for(built, training, devices, workers, epochs=epochs - training.epoch, augmentation=augmentation)
     all_callbacks = Callbacks(
         [*callbacks, keeper.best, curves, keeper],
         model,
@@ -362,12 +371,19 @@ def _variable(described: Sequence[Any]) -> str:
 
 
 def batches_for(
-    built: BuiltModel, feed: SplitFeed, devices: tf.distribute.Strategy, workers: Workers, epochs: int = 1
+    built: BuiltModel,
+    feed: SplitFeed,
+    devices: tf.distribute.Strategy,
+    workers: Workers,
+    epochs: int = 1,
+    augmentation: Augmentation | None = None,
 ) -> tf.data.Dataset:
     """Return a feed's batches of so many epochs as the model takes them, some ahead of it, on its device where that is
     one GPU. Of several workers they are this one's share of each, in pieces for its devices."""
     data = feed.to_tf(epochs=epochs)
-    if not built.takes_batches_as_they_are:
+    if augmentation is not None:
+        data = augmented(data, feed, built, augmentation)
+    elif not built.takes_batches_as_they_are:
         data = data.map(built.batch)
     if workers.count > 1:
         return shares(data, feed, workers).prefetch(AHEAD)

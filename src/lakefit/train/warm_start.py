@@ -94,7 +94,7 @@ def artifact_description(folder: AnyPath, new: DatasetDescription, source: Pipel
     except (KeyError, ValidationError) as error:
         message = f"{folder / ARTIFACT}: was written by another version of Lakefit; export it again"
         raise source.error(Problem(_KEY, message)) from error
-    return DatasetDescription(features, labels, new.embeddings)
+    return DatasetDescription(features, labels, new.embeddings, images=new.images)
 
 
 def _labels(description: DatasetDescription) -> list[str]:
