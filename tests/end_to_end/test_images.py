@@ -29,7 +29,7 @@ reject:
   - {when: class IS NULL, because: no folder}
 split: {stratify: [class], train: 0.6, validation: 0.2, test: 0.2, seed: 1}
 features:
-  images: {columns: [image], size: [12, 16], channels: 3}
+  images: {columns: [image], size: [12, 16], channels: 3, interpolation: bilinear}
 label: {expression: class, type: classes}
 output: {path: lake}
 train:

@@ -179,7 +179,7 @@ def _check_step(check: _Check, key: Key, step: Clean) -> None:
                 check.problem(at, f"the column {name!r} holds {_KIND_WORDS[kind]}; expected text or numbers")
         if step.parse:
             check.changed(name, _PARSED[step.parse.as_])
-        for made, kind in made_columns(name).items() if step.image else ():
+        for made, kind in made_columns(name, step.image).items() if step.image else ():
             check.changed(made, kind)
     if step.derive is not None:
         check.sql((*key, "derive"), step.derive)
@@ -262,6 +262,7 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
         "tensors": (features.tensors, ("list",), "lists of numbers"),
         "images": (features.images, ("bytes",), "image files as bytes (BINARY)"),
     }
+    near = {f"{name}_near".lower() for step in pipeline.clean if step.image for name in step.columns}
     for group, (sections, kinds, wanted) in groups.items():
         for number, section in enumerate(cast(Sequence[Numeric], sections)):
             for i, name in enumerate(section.columns):
@@ -275,6 +276,10 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
                     )
                 if group in ("tensors", "images") and name.lower() in ("numeric", "categorical"):
                     check.problem(key, f"{name!r} is the name of another array of a batch; give the column an alias")
+                if name.lower() in near:
+                    check.problem(
+                        key, f"{name!r} depends on which other images there are: it groups rows, and is no feature"
+                    )
                 if name.lower() in in_label:
                     check.problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
     made = {name.lower() for name in features.prepared_columns()}

@@ -165,16 +165,17 @@ class Tensors(Section):
 class Images(Section):
     """Image files as bytes, which are decoded as they are read: float32 of (height, width, channels), 0 to 255.
 
-    `clean: image` rejects what is none before; without it a file that can't be decoded ends the training.
+    `clean: image` rejects what is none, and brings images to one size and mode; those that are of another one end the
+    preparation.
 
-    columns: of bytes. size: [height, width]; images of another size are resized as they are read. channels: 1 (grey), 3
-    (RGB) or 4 (RGBA; of PNG alone). interpolation: of resizing; smaller images are made without aliasing.
+    columns: of bytes. size: [height, width]. channels: 1 (grey), 3 (RGB) or 4 (RGBA; of PNG alone). interpolation:
+    images of another size are resized, in this way, each time they are read; smaller ones are made without aliasing.
     """
 
     columns: Columns
     size: tuple[Side, Side]
     channels: Channels
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -37,6 +37,11 @@ class Image(Section):
     size, mode and pixels, so that `deduplicate` finds copies in other files and formats) and `<column>_look` (integer:
     a perceptual hash of 64 bits, of which few differ where images look alike).
 
+    near: images whose perceptual hashes differ in at most so many bits of 64 are near each other, and a group is what
+    is near through others as well. One more column, `<column>_near`, is the least hash of the group: `split: {by:
+    [image_near]}` keeps a group in one split, `deduplicate: {key: [image_near]}` leaves one image of it. Up to 3 are
+    copies that were resized or saved anew, from 10 on different images meet. All images are read once more before.
+
     resize: [height, width]; without it images keep their size. fit: `stretch` to it, `crop` what is over at both ends
     of the longer side, or `pad` the shorter one with black. interpolation: of resizing. channels: 1 (grey), 3 (RGB) or
     4 (RGBA), to which images are converted; without it they stay what they are. store: `as_is` keeps the bytes of what
@@ -51,6 +56,7 @@ class Image(Section):
     store: Literal["as_is", "png", "jpeg"] = "as_is"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     max_pixels: Annotated[int, Field(ge=1, le=MOST_PIXELS)] = 100_000_000
+    near: Annotated[int, Field(ge=1, le=12)] | None = None
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> "Image":
@@ -61,9 +67,11 @@ class Image(Section):
         return self
 
 
-def made_columns(name: str) -> dict[str, Kind]:
+def made_columns(name: str, image: Image) -> dict[str, Kind]:
     """Return the columns that the step makes beside an image's own, and what they hold."""
     made: dict[str, Kind] = {
         "width": "number", "height": "number", "channels": "number", "pixels": "text", "look": "number"
     }  # fmt: skip
+    if image.near is not None:
+        made["near"] = "number"
     return {f"{name}_{what}": kind for what, kind in made.items()}

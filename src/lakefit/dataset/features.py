@@ -136,12 +136,13 @@ class TensorFeature(Section):
 class ImageFeature(Section):
     """An image file's bytes, decoded to float32 of `shape`, 0 to 255.
 
-    name: of the column. shape: height, width, channels. interpolation: of images of another size.
+    name: of the column. shape: height, width, channels. interpolation: of images of another size; None where there are
+    none.
     """
 
     name: str
     shape: tuple[int, int, int]
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
 
 
 PARTS = {"quarter": 4, "month": 12, "day": 31, "weekday": 7, "day_of_year": 366, "hour": 24, "minute": 60}

@@ -1,10 +1,14 @@
 """Image files decoded and resized in TensorFlow: the same operations in the feed and in the exported model."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 
 from lakefit.dataset.features import ImageFeature
+from lakefit.dataset.manifest import Manifest
+from lakefit.dataset.object_path import AnyPath
+from lakefit.errors import FeedError
 
 # Images that are decoded side by side inside a batch: TensorFlow's threads share them.
 _AT_ONCE = 16
@@ -28,13 +32,49 @@ def decode(content: Any, feature: ImageFeature) -> Any:
         lambda: tf.io.decode_jpeg(content, channels=channels % 4, dct_method="INTEGER_ACCURATE"),
         lambda: tf.io.decode_image(content, channels=channels, expand_animations=False),
     )
-    size = tf.shape(image)[:2]
-    image = tf.cond(
-        tf.reduce_all(size == (height, width)),
-        lambda: tf.cast(image, tf.float32),
-        lambda: _resized(image, feature),
-    )
+    if feature.interpolation is None:
+        image = tf.cast(image, tf.float32)
+    else:
+        image = tf.cond(
+            tf.reduce_all(tf.shape(image)[:2] == (height, width)),
+            lambda: tf.cast(image, tf.float32),
+            lambda: _resized(image, feature),
+        )
     return tf.ensure_shape(image, feature.shape)
+
+
+def damaged_image(dataset: AnyPath, manifest: Manifest, splits: Iterable[str]) -> FeedError | None:
+    """Return an error that names the first row of these splits whose image can't be decoded; None where all can."""
+    from lakefit.feed.split import SplitFeed
+
+    for split in splits:
+        feed = SplitFeed(dataset, manifest, split, batch_size=64, shuffle=False)
+        images = [field for field in feed.fields if field.image is not None]
+        number = 0
+        for batch in feed if images else ():
+            for place in range(len(batch[images[0].name])):
+                for field in images:
+                    assert field.image is not None
+                    try:
+                        decode(tf.constant(batch[field.name][place]), field.image)
+                    except (tf.errors.OpError, ValueError) as error:
+                        return _damaged(f"{dataset}", manifest, split, number + place, field.name, error)
+            number += len(batch[images[0].name])
+    return None
+
+
+def _damaged(dataset: str, manifest: Manifest, split: str, row: int, name: str, error: Exception) -> FeedError:
+    for file in manifest.splits[split].files:
+        for group, rows in enumerate(file.row_groups):
+            if row < rows:
+                said = str(getattr(error, "message", error)).splitlines()[0]
+                return FeedError(
+                    f"{dataset}/{file.path}, row group {group}, row {row}: {name!r} is no whole image any more: {said} "
+                    "It was one when the file was prepared: the file has been damaged since. Remove the dataset's "
+                    "folder and run again."
+                )
+            row -= rows
+    raise AssertionError("the split has fewer rows")
 
 
 def _resized(image: Any, feature: ImageFeature) -> Any:

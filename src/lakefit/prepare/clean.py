@@ -1,7 +1,7 @@
 """`clean` and the rules of `reject` and `require`, as Spark SQL expressions over one row."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 import pyarrow as pa
@@ -34,6 +34,7 @@ from lakefit.config.sql import FIELD, MARKS, RECORD_END, ROW, quoted
 from lakefit.errors import InputError
 from lakefit.prepare.images import SCHEMA as IMAGE
 from lakefit.prepare.images import prepare_images
+from lakefit.prepare.near import Groups
 
 RULE = "_rule"
 _NOTE = "_lakefit_note_"
@@ -49,8 +50,10 @@ def weight_column(label: Label) -> str:
     return f"_lakefit_weight_{label.name}"
 
 
-def clean(frame: DataFrame, steps: Sequence[Clean]) -> DataFrame:
+def clean(frame: DataFrame, steps: Sequence[Clean], near: Mapping[str, Groups] | None = None) -> DataFrame:
     """Return the frame after the steps, with `_marks` beside its columns; columns whose names begin with `_` stay.
+
+    near: the groups of a column's images that look alike; without them each image is a group.
 
     Before the first step and after the last, in every column: "", NaN and infinities are NULL, -0.0 is 0.0.
 
@@ -81,7 +84,7 @@ def clean(frame: DataFrame, steps: Sequence[Clean]) -> DataFrame:
             frame = _parsed(frame, place, columns, step.parse, rules if rejects else None)
             rules += len(columns) if rejects else 0
         elif step.image is not None:
-            frame = _prepared(frame, place, columns, step.image, rules)
+            frame = _prepared(frame, place, columns, step.image, rules, near or {})
             rules += len(columns) * len(step.faults)
         elif step.correct is not None:
             frame = _corrected(frame, place, columns, step.correct)
@@ -291,26 +294,31 @@ def _parsed(frame: DataFrame, place: int, names: Sequence[str], parse: Parse, ru
     return frame
 
 
-def _prepared(frame: DataFrame, place: int, names: Sequence[str], image: Image, rule: int) -> DataFrame:
-    def prepared(images: pa.Array) -> pa.Array:
-        return prepare_images(images, image)
-
-    # PySpark warns at the function type that its own stubs ask for.
-    prepare = arrow_udf(prepared, from_arrow_type(IMAGE))  # type: ignore[call-overload]
+def _prepared(
+    frame: DataFrame, place: int, names: Sequence[str], image: Image, rule: int, near: Mapping[str, Groups]
+) -> DataFrame:
     for offset, name in enumerate(names):
         held = f"{_NOTE}image"
-        frame = frame.withColumn(held, prepare(_column(name)))
+        frame = frame.withColumn(held, _image_udf(image, near.get(name))(_column(name)))
         said, fault = F.col(f"{held}.said"), F.col(f"{held}.fault")
         note = F.when(fault.isNotNull(), F.concat_ws(FIELD, F.lit(str(place)), F.lit(name), _in_note(said)))
         broken = F.coalesce(F.col(f"{MARKS}.rule"), fault + F.lit(rule + offset * len(FAULTS)))
         columns = {
             f"{_NOTE}unparsable_{place}_{offset}": note,
             MARKS: F.col(MARKS).withField("rule", broken),
-            **{made: F.col(f"{held}.{made.removeprefix(f'{name}_')}") for made in made_columns(name)},
+            **{made: F.col(f"{held}.{made.removeprefix(f'{name}_')}") for made in made_columns(name, image)},
             name: F.col(f"{held}.content"),
         }
         frame = frame.withColumns(columns).drop(held)
     return frame
+
+
+def _image_udf(image: Image, groups: Groups | None) -> Callable[[Column], Column]:
+    def prepared(images: pa.Array) -> pa.Array:
+        return prepare_images(images, image, groups)
+
+    # PySpark warns at the function type that its own stubs ask for.
+    return arrow_udf(prepared, from_arrow_type(IMAGE))  # type: ignore[call-overload, no-any-return]
 
 
 def _in_note(text: Column) -> Column:

@@ -14,13 +14,16 @@ from lakefit.config.features import Features as FeaturesSection
 from lakefit.dataset.features import (
     CategoricalFeature,
     Features,
+    ImageFeature,
     LabelFeature,
     MultiValuedFeature,
     TensorFeature,
+    fixed_features,
 )
 from lakefit.dataset.transform import LARGEST, bucket_index, date_columns, normalized
 from lakefit.errors import InputError
 from lakefit.prepare.arrays import one_array
+from lakefit.prepare.images import shape_of
 from lakefit.prepare.staged import as_numbers
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -59,6 +62,7 @@ def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray
     up with "". Lists of numbers: (n, *shape) float32. Images: (n,) bytes.
     """
     tensors = {name: group.shape for group in section.tensors for name in group.columns}
+    images = {feature.name: feature for feature in fixed_features(section).images}
     widths = {name: multi.max_values for multi in section.multi_valued for name in multi.columns}
     inputs: dict[str, NDArray[Any]] = {}
     for name, kind in section.inputs():
@@ -71,7 +75,7 @@ def model_inputs(table: pa.Table, section: FeaturesSection) -> dict[str, NDArray
             padded = [(values + [""] * widths[name])[: widths[name]] for values in rows]
             inputs[name] = np.array(padded, object).reshape(len(padded), widths[name])
         elif kind == "image":
-            inputs[name] = np.array(as_images(table[name], name).to_pylist(), object)
+            inputs[name] = np.array(as_images(table[name], images[name]).to_pylist(), object)
         elif kind == "tensor":
             feature = TensorFeature(name=name, shape=tensors[name])
             values = as_tensors(table[name], feature).flatten().to_numpy()
@@ -105,19 +109,40 @@ def as_tensors(column: Column, feature: TensorFeature) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(numbers), feature.size)
 
 
-def as_images(column: Column, name: str) -> pa.BinaryArray:
+def as_images(column: Column, feature: ImageFeature) -> pa.BinaryArray:
     """Return bytes of image files.
 
     Raises:
-        InputError: there are none in a row.
+        InputError: there are none in a row, they can't be read, or are of another size or mode.
     """
-    images = one_array(column)
+    images, (height, width, channels) = one_array(column).cast(pa.binary()), feature.shape
+    name = f"features.images: {feature.name!r}"
     if images.null_count:
         raise InputError(
-            f"features.images: {name!r} is NULL in {images.null_count:,} rows of a block: reject such rows, as "
-            "`clean: image` does."
+            f"{name} is NULL in {images.null_count:,} rows of a block: reject such rows, as `clean: image` does."
         )
-    return images.cast(pa.binary())
+    shapes = [shape_of(image.as_buffer()) for image in images]
+    if None in shapes:
+        raise InputError(
+            f"{name}: {shapes.count(None):,} of {len(images):,} files of a block are no images of 8 bits in grey, RGB "
+            f"or RGBA that TensorFlow reads: clean, {{column: {feature.name}, image: {{channels: {channels}}}}}, makes "
+            "them such images and rejects the others."
+        )
+    any_size = feature.interpolation is not None
+    others = [
+        shape for shape in shapes if shape and (shape[2] != channels or not (any_size or shape[:2] == (height, width)))
+    ]
+    if others:
+        at, of = others[0][:2], others[0][2]
+        resizing = f"resize: [{height}, {width}], " if feature.interpolation is None else ""
+        raise InputError(
+            f"{name}: {len(others):,} of {len(images):,} images of a block are not {height} x {width} (height x width) "
+            f"with {channels} channels; the first of them is {at[0]} x {at[1]} with {of}. Bring them to one size and "
+            f"mode in clean, {{column: {feature.name}, image: {{{resizing}channels: {channels}}}}}, or reject them "
+            f"by {feature.name}_width, {feature.name}_height and {feature.name}_channels, which that makes"
+            f"{'; features.images.interpolation resizes them as they are read' if resizing else ''}."
+        )
+    return images
 
 
 def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
@@ -147,7 +172,7 @@ def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:
     for tensor in features.tensors:
         columns[tensor.name] = as_tensors(table[tensor.name], tensor)
     for image in features.images:
-        columns[image.name] = as_images(table[image.name], image.name)
+        columns[image.name] = as_images(table[image.name], image)
     order = (*features.numeric_columns, *features.categorical_columns, *(array.name for array in features.arrays))
     return {name: columns[name] for name in order}
 

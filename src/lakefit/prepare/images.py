@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps, UnidentifiedImageError
 
 from lakefit.config.images import DAMAGED, EMPTY, TOO_LARGE, UNREADABLE, WRONG_MODE, Image
+from lakefit.prepare.near import Groups
 
 SCHEMA = pa.struct(
     [
@@ -24,6 +25,7 @@ SCHEMA = pa.struct(
         ("channels", pa.int32()),
         ("pixels", pa.string()),
         ("look", pa.int64()),
+        ("near", pa.int64()),
         ("fault", pa.int32()),
         ("said", pa.string()),
     ]
@@ -31,6 +33,8 @@ SCHEMA = pa.struct(
 """What becomes of an image. `fault` is a place in `config.images.FAULTS`, `said` what the decoder says of it."""
 
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+# What TensorFlow decodes.
+_READ = ("JPEG", "PNG", "GIF", "BMP")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHANNELS = {mode: channels for channels, mode in _MODES.items()}
 # What other modes mean; those that are not here hold no brightness of 8 or 16 bits, or nobody knows which.
@@ -68,8 +72,11 @@ class Prepared:
     look: int
 
 
-def prepare_images(images: pa.Array, step: Image) -> pa.Array:
-    """Return `SCHEMA` of encoded images; what is rejected keeps its bytes, for people to look at."""
+def prepare_images(images: pa.Array, step: Image, groups: Groups | None = None) -> pa.Array:
+    """Return `SCHEMA` of encoded images; what is rejected keeps its bytes, for people to look at.
+
+    groups: of what looks alike; without them each image is a group.
+    """
     found: list[dict[str, Any]] = []
     for image in images:
         content = image.as_buffer() if image.is_valid else None
@@ -79,7 +86,10 @@ def prepare_images(images: pa.Array, step: Image) -> pa.Array:
             found.append({"content": image.as_py(), "fault": error.fault, "said": str(error)})
         else:
             found.append({name: getattr(made, name) for name in Prepared.__slots__})
-    return pa.array(found, SCHEMA)
+    made = pa.array(found, SCHEMA)
+    columns = dict(zip(SCHEMA.names, made.flatten(), strict=True))
+    columns["near"] = columns["look"] if groups is None else groups.of(columns["look"])
+    return pa.StructArray.from_arrays(list(columns.values()), fields=list(SCHEMA))
 
 
 def prepared(content: bytes, step: Image) -> Prepared:
@@ -167,6 +177,18 @@ def _encoded(image: Pillow.Image, step: Image) -> bytes:
     else:
         image.save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def shape_of(content: pa.Buffer) -> tuple[int, int, int] | None:
+    """Return height, width and channels of an image of 8 bits that stands as it is seen, by its header alone; None of
+    what is no such image."""
+    try:
+        image = Pillow.open(pa.BufferReader(content), formats=_READ)
+    except Exception:
+        # Whatever a decoder trips over: it is of the image.
+        return None
+    channels = _CHANNELS.get(image.mode)
+    return None if channels is None else (image.height, image.width, channels)
 
 
 def pixel_hash(image: Pillow.Image) -> str:

@@ -27,10 +27,11 @@ from pyspark.sql.types import (
 from lakefit.config import Pipeline, PipelineSource
 from lakefit.config.check import check_cleaned_columns, check_columns
 from lakefit.config.file import ConfigError, Key, Problem
-from lakefit.config.sql import MARKS, ROW, Kind
+from lakefit.config.sql import MARKS, ROW, Kind, quoted
 from lakefit.dataset.inputs import Damaged, InputFile, check_unchanged, local_path
 from lakefit.errors import InputError, LakefitError
 from lakefit.prepare.clean import clean
+from lakefit.prepare.near import Groups, near_groups
 from lakefit.prepare.read import NO_CONNECTOR, identity_of, observe_identity, read_rows, read_side_table
 
 # What has no place in a row of Parquet and Arrow.
@@ -93,10 +94,12 @@ def cleaned_rows(
     observation: Observation,
     *,
     until: Literal["read", "query", "clean"] = "clean",
+    near: Mapping[str, Groups] | None = None,
 ) -> DataFrame:
     """Return the rows after source and clean: the value columns, `_row` and `_marks`.
 
-    Rows and identities are observed as they are read. until: "read" and "query" stop after that.
+    Rows and identities are observed as they are read. until: "read" and "query" stop after that. near: the groups of a
+    column's images that look alike, as `near_images` finds them.
 
     Raises:
         InputError: the query does not run, or a column that the pipeline file names is missing or of a wrong type.
@@ -129,7 +132,7 @@ def cleaned_rows(
     if problems:
         raise source.error(*problems)
     try:
-        rows = clean(rows, pipeline.clean)
+        rows = clean(rows, pipeline.clean, near)
     except PySparkException as error:
         raise spark_problem(error, f"{source.path}: clean") from error
     problems = check_cleaned_columns(pipeline, _kinds(rows))
@@ -141,6 +144,28 @@ def cleaned_rows(
     if problems:
         raise source.error(*problems)
     return rows
+
+
+def near_images(
+    spark: SparkSession, pipeline: Pipeline, source: PipelineSource, inputs: Mapping[str, Sequence[InputFile]]
+) -> dict[str, Groups]:
+    """Return the groups of images that look alike, of each column for which `clean: image` asks for them.
+
+    All rows are read for it, and their images decoded. Raises as `cleaned_rows`.
+    """
+    asked = {name: step.image for step in pipeline.clean for name in step.columns if step.image and step.image.near}
+    if not asked:
+        return {}
+    rows = cleaned_rows(spark, pipeline, source, inputs, Observation("lakefit_near"))
+    found: dict[str, Groups] = {}
+    for name, image in asked.items():
+        looks = rows.select(F.col(quoted(f"{name}_look")).alias("look")).where("look IS NOT NULL").distinct()
+        try:
+            hashes = looks.toArrow()["look"].to_numpy()
+        except SPARK_ERRORS as error:
+            raise reading_problem(error, f"{source.path}: clean: image", inputs) from error
+        found[name] = near_groups(hashes, image.near or 0)
+    return found
 
 
 def check_identities(
@@ -272,15 +297,17 @@ def spark_problem(error: Exception, where: str) -> LakefitError:
     ours = re.search(r"LAKEFIT: (.*?)(?: SQLSTATE: \w+)?$", text, re.MULTILINE)
     if ours:
         return InputError(ours.group(1).strip())
-    raised = re.findall(r"^(?:lakefit\.errors\.\w+|\w*Error): (.*)$", text, re.MULTILINE)
+    raised = re.findall(r"^(lakefit\.errors\.\w+|\w*Error): (.*)$", text, re.MULTILINE)
     if raised:
         # The innermost code of the user's own, such as a function in a custom step.
         frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', text)
         own = [frame for frame in frames if not re.search(r"site-packages|/pyspark|/lakefit/|<frozen", frame[0])]
         at = f" ({own[-1][0]}, line {own[-1][1]}, in {own[-1][2]})" if own else ""
-        if raised[-1].startswith("No module named"):
+        name, said = raised[-1]
+        if said.startswith("No module named"):
             at += "; `lakefit doctor --master` says what executors lack, `make package` makes what they need"
-        return LakefitError(f"{where}: {raised[-1]}{at}")
+        kind_of = InputError if name == "lakefit.errors.InputError" else LakefitError
+        return kind_of(f"{where}: {said}{at}")
     first = next(
         (line for line in text.splitlines() if re.match(r"^(?:.*\.)?\[?[A-Z_.]+\]? ", line)), text.split("\n")[0]
     )

@@ -80,6 +80,7 @@ from lakefit.prepare.rows import (
     block_session,
     check_identities,
     cleaned_rows,
+    near_images,
     reading_problem,
     spark_problem,
     value_columns,
@@ -326,7 +327,8 @@ class _Read:
 
 def _read_by_spark(spark: SparkSession, job: Job, bits: int) -> _Read:
     observation = Observation("lakefit_rows")
-    rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation)
+    near = near_images(spark, job.pipeline, job.source, job.inputs)
+    rows = cleaned_rows(spark, job.pipeline, job.source, job.inputs, observation, near=near)
     columns = value_columns(rows)
     types = {field.name: field.dataType for field in rows.schema if field.name in columns}
     keying = _keying(job, columns, bits)

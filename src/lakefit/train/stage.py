@@ -24,6 +24,7 @@ from lakefit.dataset.mirror import Mirror, mirrored
 from lakefit.dataset.object_path import AnyPath, address_of, any_path
 from lakefit.dataset.publish import local_file, new_file, write_json
 from lakefit.errors import InputError, StoppedError
+from lakefit.feed.images import damaged_image
 from lakefit.feed.split import SplitFeed
 from lakefit.feed.tf_data import ReadAhead
 from lakefit.launch.meeting import connecting, meet
@@ -130,6 +131,10 @@ def train(job: TrainJob, console: Console, stop: Stop, at: Place | None = None) 
         try:
             return _train(job, console, stop, logs, at, watch)
         except tf.errors.OpError as error:
+            if isinstance(error, tf.errors.InvalidArgumentError):
+                damaged = damaged_image(job.dataset_dir, job.manifest, ("train", "validation"))
+                if damaged is not None:
+                    raise damaged from None
             if at is None or at.workers == 1 or not is_lost(error):
                 raise
             raise LostError(
