@@ -169,13 +169,16 @@ class Images(Section):
     preparation.
 
     columns: of bytes. size: [height, width]. channels: 1 (grey), 3 (RGB) or 4 (RGBA; of PNG alone). interpolation:
-    images of another size are resized, in this way, each time they are read; smaller ones are made without aliasing.
+    images of another size are resized, in this way, each time they are read. antialias: where they become smaller, all
+    their pixels count, as when `clean: image` resizes them; false takes the nearest ones only, as Keras's loaders do,
+    in a fifth of the time.
     """
 
     columns: Columns
     size: tuple[Side, Side]
     channels: Channels
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    antialias: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -45,7 +45,8 @@ class Image(Section):
     resize: [height, width]; without it images keep their size. fit: `stretch` to it, `crop` what is over at both ends
     of the longer side, or `pad` the shorter one with black. interpolation: of resizing. channels: 1 (grey), 3 (RGB) or
     4 (RGBA), to which images are converted; without it they stay what they are. store: `as_is` keeps the bytes of what
-    need not be changed and is JPEG or PNG, and writes PNG of the rest; `png`, `jpeg`: all of them. quality: of jpeg.
+    need not be changed and is JPEG or PNG, and writes PNG of the rest; `png`, `jpeg`: all of them; `array`: pixels as
+    NumPy's `.npy`, which take more space and no time to decode. quality: of jpeg.
     max_pixels: a larger image is not decoded: some are made to fill the memory.
     """
 
@@ -53,7 +54,7 @@ class Image(Section):
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     interpolation: Interpolation = "bilinear"
     channels: Channels | None = None
-    store: Literal["as_is", "png", "jpeg"] = "as_is"
+    store: Literal["as_is", "png", "jpeg", "array"] = "as_is"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     max_pixels: Annotated[int, Field(ge=1, le=MOST_PIXELS)] = 100_000_000
     near: Annotated[int, Field(ge=1, le=12)] | None = None

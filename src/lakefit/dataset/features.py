@@ -137,12 +137,13 @@ class ImageFeature(Section):
     """An image file's bytes, decoded to float32 of `shape`, 0 to 255.
 
     name: of the column. shape: height, width, channels. interpolation: of images of another size; None where there are
-    none.
+    none. antialias: where they become smaller, all their pixels count.
     """
 
     name: str
     shape: tuple[int, int, int]
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    antialias: bool = True
 
 
 PARTS = {"quarter": 4, "month": 12, "day": 31, "weekday": 7, "day_of_year": 366, "hour": 24, "minute": 60}
@@ -279,7 +280,7 @@ def fixed_features(section: FeaturesSection) -> Features:
             TensorFeature(name=name, shape=group.shape) for group in section.tensors for name in group.columns
         ),
         images=tuple(
-            ImageFeature(name=name, shape=group.shape, interpolation=group.interpolation)
+            ImageFeature(name=name, shape=group.shape, interpolation=group.interpolation, antialias=group.antialias)
             for group in section.images
             for name in group.columns
         ),

@@ -12,6 +12,9 @@ from lakefit.errors import FeedError
 
 # Images that are decoded side by side inside a batch: TensorFlow's threads share them.
 _AT_ONCE = 16
+# What `.npy` begins with, of version 1.
+_NPY = b"\x93NUMPY\x01"
+_ALL = 2**31 - 1
 
 
 def decode_batch(contents: Any, feature: ImageFeature) -> Any:
@@ -24,7 +27,23 @@ def decode_batch(contents: Any, feature: ImageFeature) -> Any:
 
 
 def decode(content: Any, feature: ImageFeature) -> Any:
-    """Return (height, width, channels) float32, 0 to 255, of an image file: of a GIF the first frame."""
+    """Return (height, width, channels) float32, 0 to 255, of an image file: of a GIF the first frame; or of pixels of 8
+    bits as NumPy's `.npy`."""
+    return tf.cond(
+        tf.strings.substr(content, 0, len(_NPY)) == _NPY,
+        lambda: _of_array(content, feature),
+        lambda: _of_file(content, feature),
+    )
+
+
+def _of_array(content: Any, feature: ImageFeature) -> Any:
+    # The header's length stands behind six bytes of magic and two of the version.
+    header = tf.io.decode_raw(tf.strings.substr(content, 8, 2), tf.uint16, little_endian=True)[0]
+    pixels = tf.io.decode_raw(tf.strings.substr(content, 10 + tf.cast(header, tf.int32), _ALL), tf.uint8)
+    return tf.reshape(tf.cast(pixels, tf.float32), feature.shape)
+
+
+def _of_file(content: Any, feature: ImageFeature) -> Any:
     height, width, channels = feature.shape
     image = tf.cond(
         tf.io.is_jpeg(content),
@@ -78,7 +97,7 @@ def _damaged(dataset: str, manifest: Manifest, split: str, row: int, name: str, 
 
 
 def _resized(image: Any, feature: ImageFeature) -> Any:
-    smooth = feature.interpolation != "nearest"
+    smooth = feature.antialias and feature.interpolation != "nearest"
     resized = tf.image.resize(image, feature.shape[:2], method=feature.interpolation, antialias=smooth)
     # Bicubic goes beyond.
     return tf.clip_by_value(tf.cast(resized, tf.float32), 0.0, 255.0)

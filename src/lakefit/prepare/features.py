@@ -23,7 +23,7 @@ from lakefit.dataset.features import (
 from lakefit.dataset.transform import LARGEST, bucket_index, date_columns, normalized
 from lakefit.errors import InputError
 from lakefit.prepare.arrays import one_array
-from lakefit.prepare.images import shape_of
+from lakefit.prepare.images import is_array, shape_of
 from lakefit.prepare.staged import as_numbers
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -128,9 +128,10 @@ def as_images(column: Column, feature: ImageFeature) -> pa.BinaryArray:
             f"or RGBA that TensorFlow reads: clean, {{column: {feature.name}, image: {{channels: {channels}}}}}, makes "
             "them such images and rejects the others."
         )
-    any_size = feature.interpolation is not None
     others = [
-        shape for shape in shapes if shape and (shape[2] != channels or not (any_size or shape[:2] == (height, width)))
+        shape
+        for image, shape in zip(images, shapes, strict=True)
+        if shape and (shape[2] != channels or not (_resizable(image, feature) or shape[:2] == (height, width)))
     ]
     if others:
         at, of = others[0][:2], others[0][2]
@@ -143,6 +144,11 @@ def as_images(column: Column, feature: ImageFeature) -> pa.BinaryArray:
             f"{'; features.images.interpolation resizes them as they are read' if resizing else ''}."
         )
     return images
+
+
+def _resizable(image: pa.BinaryScalar, feature: ImageFeature) -> bool:
+    """Say whether an image of another size is resized as it is read."""
+    return feature.interpolation is not None and not is_array(image.as_buffer())
 
 
 def encode(table: pa.Table, features: Features) -> dict[str, pa.Array]:

@@ -35,6 +35,7 @@ SCHEMA = pa.struct(
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 # What TensorFlow decodes.
 _READ = ("JPEG", "PNG", "GIF", "BMP")
+_NPY = np.lib.format.MAGIC_PREFIX
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CHANNELS = {mode: channels for channels, mode in _MODES.items()}
 # What other modes mean; those that are not here hold no brightness of 8 or 16 bits, or nobody knows which.
@@ -171,7 +172,9 @@ def _resized(image: Pillow.Image, step: Image) -> Pillow.Image:
 
 def _encoded(image: Pillow.Image, step: Image) -> bytes:
     file = io.BytesIO()
-    if step.store == "jpeg":
+    if step.store == "array":
+        np.lib.format.write_array(file, np.asarray(image).reshape(image.height, image.width, -1), version=(1, 0))
+    elif step.store == "jpeg":
         image = image.convert("RGB") if image.mode == "RGBA" else image
         image.save(file, "JPEG", quality=step.quality)
     else:
@@ -179,16 +182,31 @@ def _encoded(image: Pillow.Image, step: Image) -> bytes:
     return file.getvalue()
 
 
+def is_array(content: pa.Buffer) -> bool:
+    """Say whether an image is stored as pixels."""
+    return bytes(content[: len(_NPY)]) == _NPY
+
+
 def shape_of(content: pa.Buffer) -> tuple[int, int, int] | None:
     """Return height, width and channels of an image of 8 bits that stands as it is seen, by its header alone; None of
     what is no such image."""
     try:
+        if is_array(content):
+            return _shape_of_array(content)
         image = Pillow.open(pa.BufferReader(content), formats=_READ)
     except Exception:
         # Whatever a decoder trips over: it is of the image.
         return None
     channels = _CHANNELS.get(image.mode)
     return None if channels is None else (image.height, image.width, channels)
+
+
+def _shape_of_array(content: pa.Buffer) -> tuple[int, int, int] | None:
+    file = pa.BufferReader(content)
+    np.lib.format.read_magic(file)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    whole = file.tell() + np.prod(shape) == content.size
+    return shape if len(shape) == 3 and not fortran and dtype == np.uint8 and whole else None
 
 
 def pixel_hash(image: Pillow.Image) -> str:

@@ -176,6 +176,10 @@ def _attempt(spark: SparkSession, job: Job) -> Manifest:
             raise
         remove_tree(scratch)
         _remove_unlisted(folder, manifest)
+        if manifest.features.images:
+            from lakefit.prepare.unischema import write_unischema
+
+            write_unischema(folder, manifest, job.pipeline)
         job.check()
         write_json(folder / MANIFEST, manifest.model_dump(mode="json", by_alias=True))
     return manifest

@@ -15,6 +15,7 @@ from lakefit.config.file import Key
 from lakefit.config.train import KerasObject, Train, keras_name_and_arguments
 from lakefit.dataset.features import ImageFeature
 from lakefit.feed.split import SplitFeed
+from lakefit.train.geometry import moved, runs
 from lakefit.train.model import BuiltModel
 from lakefit.train.objects import make, refusal
 from lakefit.train.task import wants_one_hot
@@ -45,11 +46,14 @@ class Augmentation:
             images = changed[column]
             for place, layer in enumerate(layers):
                 _draw_by(layer, number, f"{self.seed} {column} {place}")
-                if isinstance(layer, _MIXING):
-                    mixed = layer({"images": images, "labels": target}, training=True)
+            for run in runs(layers):
+                if len(run) > 1:
+                    images = moved(images, run)
+                elif isinstance(run[0], _MIXING):
+                    mixed = run[0]({"images": images, "labels": target}, training=True)
                     images, target = mixed["images"], mixed["labels"]
                 else:
-                    images = layer(images, training=True)
+                    images = run[0](images, training=True)
             changed[column] = tf.ensure_shape(images, arrays[column].shape)
         return changed, target
 
