@@ -40,13 +40,14 @@ class Image(Section):
     near: images whose perceptual hashes differ in at most so many bits of 64 are near each other, and a group is what
     is near through others as well. One more column, `<column>_near`, is the least hash of the group: `split: {by:
     [image_near]}` keeps a group in one split, `deduplicate: {key: [image_near]}` leaves one image of it. Up to 3 are
-    copies that were resized or saved anew, from 10 on different images meet. All images are read once more before.
+    copies that were resized or saved anew, up to 6 such as were changed a little as well; from 10 on different images
+    meet. All images are read once more before.
 
     resize: [height, width]; without it images keep their size. fit: `stretch` to it, `crop` what is over at both ends
     of the longer side, or `pad` the shorter one with black. interpolation: of resizing. channels: 1 (grey), 3 (RGB) or
     4 (RGBA), to which images are converted; without it they stay what they are. store: `as_is` keeps the bytes of what
     need not be changed and is JPEG or PNG, and writes PNG of the rest; `png`, `jpeg`: all of them; `array`: pixels as
-    NumPy's `.npy`, which take more space and no time to decode. quality: of jpeg.
+    NumPy's `.npy`, which take ten times the space and more (Petastorm's NdarrayCodec). quality: of jpeg.
     max_pixels: a larger image is not decoded: some are made to fill the memory.
     """
 
