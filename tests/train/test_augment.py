@@ -137,6 +137,15 @@ def test_a_killed_training_goes_on_to_the_same_weights(written: tuple[Path, Any]
     assert result_of(tmp_path / "killed") == result_of(tmp_path / "whole")
 
 
+def test_a_workers_share_may_be_empty() -> None:
+    built = build(FEATURES, model=MODEL)
+    augmentation = build_augmentation(built, train(model=MODEL, images={"augment": RANDOM}), SOURCE, worker=1)
+    assert augmentation is not None
+    nothing = {"image": tf.zeros((0, *SHAPE))}
+    arrays, target = augmentation.apply(tf.constant(3, tf.int64), nothing, tf.zeros((0, 1)))
+    assert (arrays["image"].shape, target.shape) == ((0, *SHAPE), (0, 1))
+
+
 CLASSES = LabelFeature(kind="classes", classes=("a", "b"))
 SOFTMAX = {"sequential": ["Flatten", {"Dense": {"units": 2, "activation": "softmax"}}]}
 

@@ -10,7 +10,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from fitting import fit, section_of
 from lakefit.config import ConfigError
-from lakefit.config.train import Images
+from lakefit.config.train import TrainImages
 from lakefit.dataset.features import Features, ImageFeature
 from lakefit.dataset.manifest import Manifest
 from lakefit.feed.split import SplitFeed
@@ -38,7 +38,7 @@ def normalizing(normalize: str, written: tuple[Path, Manifest]) -> keras.Model:
     """Return the model from pixels to normalized pixels, as it learns from the training split."""
     built = build(FEATURES, model=MODEL, images={"normalize": normalize, "zca_epsilon": 1e-2})
     feed = SplitFeed(*written, "train", batch_size=64, shuffle=False)
-    learn_normalization(built.model, Images(normalize=normalize, zca_epsilon=1e-2), feed)  # type: ignore[arg-type]
+    learn_normalization(built.model, TrainImages(normalize=normalize, zca_epsilon=1e-2), feed)  # type: ignore[arg-type]
     flatten = next(layer for layer in built.model.layers if layer.name.startswith("flatten"))
     return keras.Model(built.model.inputs, flatten.input)
 

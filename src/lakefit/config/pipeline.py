@@ -16,7 +16,7 @@ from lakefit.config.hooks import Hooks
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Name, PathText, Source
-from lakefit.config.train import Images, Model, Train
+from lakefit.config.train import Model, Train, TrainImages
 from lakefit.config.tune import Tune
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Pipeline(Section):
     def _has_the_images_it_trains_on(self) -> "Pipeline":
         model = self.train.model
         application = isinstance(model, Model) and model.application is not None
-        if (application or self.train.images != Images()) and not self.features.images:
+        if (application or self.train.images != TrainImages()) and not self.features.images:
             at = "model.application" if application else "images"
             raise ValueError(f"train.{at}: there are no images among the features; features.images names their columns")
         return self

@@ -94,7 +94,7 @@ class Model(Section):
         return None if self.weights == "none" else self.weights
 
 
-class Images(Section):
+class TrainImages(Section):
     """What becomes of images between the file and the model's own layers.
 
     normalize: by the training split's pixels, in the model itself: `center` takes from each channel its mean,
@@ -227,7 +227,7 @@ class Train(Section):
     model: Model | FunctionName
     compile: Compile | None = None
     fit: Fit
-    images: Images = Field(default_factory=Images)
+    images: TrainImages = Field(default_factory=TrainImages)
     feed: Feed = Field(default_factory=Feed)
     callbacks: tuple[OneKerasObject, ...] = ()
     checkpoint: Checkpointing = Field(default_factory=Checkpointing)

@@ -99,5 +99,6 @@ def _damaged(dataset: str, manifest: Manifest, split: str, row: int, name: str, 
 def _resized(image: Any, feature: ImageFeature) -> Any:
     smooth = feature.antialias and feature.interpolation != "nearest"
     resized = tf.image.resize(image, feature.shape[:2], method=feature.interpolation, antialias=smooth)
-    # Bicubic goes beyond.
-    return tf.clip_by_value(tf.cast(resized, tf.float32), 0.0, 255.0)
+    resized = tf.cast(resized, tf.float32)
+    # It goes beyond.
+    return tf.clip_by_value(resized, 0.0, 255.0) if feature.interpolation == "bicubic" else resized

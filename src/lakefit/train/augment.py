@@ -41,6 +41,12 @@ class Augmentation:
         number: of the batch, counted from the training's first one on, which a resumed training knows. Every draw of a
         random number is by the seed, the number of the batch and the place of the draw in the layers, and by no state.
         """
+        given = (dict(arrays), target)
+        # A worker's share of a small batch may have no rows, which some layers take for a mistake.
+        some = tf.shape(tf.nest.flatten(target)[0])[0] > 0
+        return tf.cond(some, lambda: self._changed(number, *given), lambda: given)  # type: ignore[no-any-return]
+
+    def _changed(self, number: Any, arrays: Mapping[str, Any], target: Any) -> tuple[dict[str, Any], Any]:
         changed = dict(arrays)
         for column, layers in self.layers.items():
             images = changed[column]

@@ -62,7 +62,8 @@ def _together(run: Sequence[keras.layers.Layer]) -> Iterator[Sequence[keras.laye
 
 
 def _moves(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, (*_MOVING, _FLIP))
+    # Not of a class of the user's, which may move them otherwise.
+    return type(layer) in (*_MOVING, _FLIP)
 
 
 def _how(layer: keras.layers.Layer) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from lakefit.config import Pipeline
-from lakefit.config.train import Images
+from lakefit.config.train import TrainImages
 from lakefit.dataset.features import Features, LabelFeature, Lookup
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.packed import CATEGORICAL, NUMERIC
@@ -34,7 +34,7 @@ class DatasetDescription:
     labels: tuple[LabelFeature, ...]
     embeddings: Mapping[str, int]
     learned: bool = True
-    images: Images = field(default_factory=Images)
+    images: TrainImages = field(default_factory=TrainImages)
 
     @property
     def label(self) -> LabelFeature:

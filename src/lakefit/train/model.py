@@ -10,7 +10,7 @@ import keras
 
 from lakefit.config import PipelineSource, Problem, nearest
 from lakefit.config.file import Key
-from lakefit.config.train import Compile, Functional, Images, KerasObject, Model, Train, keras_name_and_arguments
+from lakefit.config.train import Compile, Functional, KerasObject, Model, Train, TrainImages, keras_name_and_arguments
 from lakefit.dataset.features import LabelFeature
 from lakefit.dataset.predictions import as_given, by_label
 from lakefit.train.application import application_output, top_of
@@ -117,7 +117,7 @@ def build_model(description: DatasetDescription, train: Train, source: PipelineS
     return BuiltModel(model, description, losses, logged, dict)
 
 
-def _check_whitening(images: Images, description: DatasetDescription, source: PipelineSource) -> None:
+def _check_whitening(images: TrainImages, description: DatasetDescription, source: PipelineSource) -> None:
     for feature in description.features.images if images.normalize == "zca" else ():
         size = math.prod(feature.shape)
         if size > MOST_WHITENED:

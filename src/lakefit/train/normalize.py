@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lakefit.config.train import Images
+from lakefit.config.train import TrainImages
 from lakefit.dataset.features import ImageFeature
 from lakefit.feed.split import SplitFeed
 
@@ -42,7 +42,7 @@ def is_normalized(model: keras.Model, features: Sequence[ImageFeature]) -> bool:
     return all(_names(feature.name)[0] in names for feature in features)
 
 
-def learn_normalization(model: keras.Model, images: Images, feed: SplitFeed) -> None:
+def learn_normalization(model: keras.Model, images: TrainImages, feed: SplitFeed) -> None:
     """Give the layers of `normalized` what they do to pixels: means, deviations and, for ZCA, the covariances of a
     split's images.
 

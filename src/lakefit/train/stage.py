@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from lakefit.config import Pipeline, PipelineSource, Problem
 from lakefit.config.file import Position
-from lakefit.config.train import Model, seconds_of
+from lakefit.config.train import seconds_of
 from lakefit.console import Console
 from lakefit.dataset.disk import FULL
 from lakefit.dataset.layout import CHECKPOINTS, HISTORY, TENSORBOARD, WEIGHTS
@@ -30,21 +30,19 @@ from lakefit.feed.tf_data import ReadAhead
 from lakefit.launch.meeting import connecting, meet
 from lakefit.launch.place import Place
 from lakefit.launch.stop import Stop
-from lakefit.train.application import load_application
 from lakefit.train.augment import Augmentation, augmented, build_augmentation
 from lakefit.train.checkpoint import Checkpoint, CheckpointFolder, described_variables
 from lakefit.train.compiled import build_callbacks
 from lakefit.train.devices import check_share, strategy, weighted_by_rows
 from lakefit.train.distributed_fit import build_without_data, reduce_logs_here
+from lakefit.train.first_weights import give_first_weights
 from lakefit.train.inputs import describe
 from lakefit.train.keeper import Keeper
 from lakefit.train.meter import Meter
 from lakefit.train.model import BuiltModel, build_model
-from lakefit.train.normalize import learn_normalization
 from lakefit.train.probe import Probe
 from lakefit.train.steps import Callbacks, Steps, profiled
 from lakefit.train.tensorboard import Curves, flat
-from lakefit.train.warm_start import warm_start
 from lakefit.train.workers import LostError, Watch, Workers, distributed, is_lost, lost_of, shares, write_elsewhere
 
 AHEAD = 2
@@ -193,16 +191,12 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
     with devices.scope():
         # Metrics have variables, too, which a checkpoint holds.
         build_without_data(model, validation_batches)
-    if found is None and isinstance(section.model, Model):
-        load_application(model, section.model, job.source)
-    if found is None and section.warm_start is not None:
-        unknown = warm_start(built, section, job.source)
-        text = f"the weights of {section.warm_start} are what this run begins with"
-        text += f"; {unknown:,} categories are new" if unknown else ""
-        console.event("warm_start", text, artifact=section.warm_start, new_categories=unknown)
-    if found is None and section.images.normalize != "none":
-        first = SplitFeed(job.dataset_dir, job.manifest, "train", batch_size=section.fit.batch_size, shuffle=False)
-        learn_normalization(model, section.images, first)
+    if found is None:
+        unknown = give_first_weights(built, section, job.source, job.dataset_dir, job.manifest)
+        if section.warm_start is not None:
+            text = f"the weights of {section.warm_start} are what this run begins with"
+            text += f"; {unknown:,} categories are new" if unknown else ""
+            console.event("warm_start", text, artifact=section.warm_start, new_categories=unknown)
     if found is not None:
         check_about(found, {**about, "variables": described_variables(model)}, section.checkpoint.resume, console)
         training.epoch, training.first_batch = found.epoch, found.batch

@@ -63,6 +63,8 @@ def _begun(job: "TrainJob") -> "tuple[keras.Model, Iterator[Any]]":
     import tensorflow as tf
 
     from lakefit.feed.split import SplitFeed
+    from lakefit.train.augment import build_augmentation
+    from lakefit.train.first_weights import give_first_weights
     from lakefit.train.inputs import describe
     from lakefit.train.model import build_model
     from lakefit.train.stage import batches_for
@@ -72,12 +74,15 @@ def _begun(job: "TrainJob") -> "tuple[keras.Model, Iterator[Any]]":
     keras.utils.set_random_seed(section.seed)
     strategy = tf.distribute.get_strategy()
     built = build_model(describe(job.pipeline, job.manifest), section, job.source)
+    augmentation = build_augmentation(built, section, job.source)
+    give_first_weights(built, section, job.source, job.dataset_dir, job.manifest)
     feed = SplitFeed(
         job.dataset_dir, job.manifest, "train", batch_size=section.fit.batch_size, seed=section.seed,
         lanes=section.feed.lanes, in_memory_bytes=section.feed.in_memory_mb * 1_000_000,
     )  # fmt: skip
     epochs = 1 + (STEPS + 10_000) // max(1, feed.batches)
-    return built.model, iter(batches_for(built, feed, strategy, Workers(strategy), epochs=epochs))
+    batches = batches_for(built, feed, strategy, Workers(strategy), epochs=epochs, augmentation=augmentation)
+    return built.model, iter(batches)
 
 
 def _rates(model: "keras.Model", batches: Iterator[Any]) -> Answer:
