@@ -21,7 +21,18 @@ from lakefit.config.images import Image
 from lakefit.config.pipeline import Output, Pipeline, Score, load_pipeline, validate_pipeline
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split, TimeSplit
 from lakefit.config.source import Source, Table
-from lakefit.config.train import Checkpointing, Compile, Feed, Fit, Functional, Layer, Model, TensorBoard, Train
+from lakefit.config.train import (
+    Checkpointing,
+    Compile,
+    Feed,
+    Fit,
+    Functional,
+    Layer,
+    Model,
+    TensorBoard,
+    Train,
+    TrainImages,
+)
 from lakefit.config.tune import Tune
 
 __all__ = [
@@ -66,6 +77,7 @@ __all__ = [
     "Tensors",
     "TimeSplit",
     "Train",
+    "TrainImages",
     "Tune",
     "load_pipeline",
     "nearest",

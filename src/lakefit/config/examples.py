@@ -24,7 +24,18 @@ from lakefit.config.pipeline import Output, Score
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Explained
 from lakefit.config.source import Source, Table
-from lakefit.config.train import Checkpointing, Compile, Feed, Fit, Functional, Layer, Model, TensorBoard, Train
+from lakefit.config.train import (
+    Checkpointing,
+    Compile,
+    Feed,
+    Fit,
+    Functional,
+    Layer,
+    Model,
+    TensorBoard,
+    Train,
+    TrainImages,
+)
 from lakefit.config.tune import Tune
 
 
@@ -210,6 +221,10 @@ Model(
     ]
 )""",
         ),
+        Example(
+            "{application: MobileNetV2, weights: mobilenet_v2_no_top.h5, trainable: top}",
+            'Model(application="MobileNetV2", weights="mobilenet_v2_no_top.h5", trainable="top")',
+        ),
     ),
     Functional: (
         Example(
@@ -262,6 +277,12 @@ Compile(
     Feed: (Example("{lanes: 16, remainder: drop}", 'Feed(lanes=16, remainder="drop")'),),
     Checkpointing: (
         Example('{every: 1000 steps, keep: 3, monitor: val_auc, mode: max, resume: exact}', 'Checkpointing(every="1000 steps", keep=3, monitor="val_auc", mode="max", resume="exact")'),
+    ),
+    TrainImages: (
+        Example(
+            "{normalize: standard, augment: [{RandomFlip: {mode: horizontal}}, RandAugment]}",
+            'TrainImages(normalize="standard", augment=[{"RandomFlip": {"mode": "horizontal"}}, "RandAugment"])',
+        ),
     ),
     TensorBoard: (Example("{histograms: true, profile: [10, 20]}", 'TensorBoard(histograms=True, profile=(10, 20))'),),
     Tune: (
