@@ -123,8 +123,8 @@ def test_a_file_that_grows_while_it_is_read_is_refused(
     (tmp_path / "t.csv").write_text("".join(f"{i},{i % 2}\n" for i in range(900)))
     read = getattr(stage, reader)
 
-    def then_grow(*arguments: Any) -> Any:
-        rows = read(*arguments)
+    def then_grow(*arguments: Any, **options: Any) -> Any:
+        rows = read(*arguments, **options)
         with (tmp_path / "t.csv").open("a") as file:
             file.write("1,1\n")
         return rows
@@ -152,9 +152,9 @@ def test_a_file_that_changes_before_it_is_read_is_refused(
     write_parquet(tmp_path, files=2)
     read = getattr(stage, reader)
 
-    def change_first(*arguments: Any) -> Any:
+    def change_first(*arguments: Any, **options: Any) -> Any:
         change(tmp_path / "1.parquet", *([""] if change is Path.write_text else []))
-        return read(*arguments)
+        return read(*arguments, **options)
 
     monkeypatch.setattr(stage, "why_spark", lambda *_: READERS[reader])
     monkeypatch.setattr(stage, reader, change_first)
