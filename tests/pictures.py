@@ -51,7 +51,7 @@ def write_pictures(
         )
         path = folder / split / "part-00000.parquet"
         path.parent.mkdir(parents=True)
-        pq.write_table(table, path, row_group_size=20)
+        pq.write_table(table, path, row_group_size=20, write_page_checksum=True)
         groups = tuple(min(20, count - first) for first in range(0, count, 20))
         file = DataFile(path=f"{split}/{path.name}", row_groups=groups, bytes=0, sha256="", first_position=number << 56)
         splits[split] = SplitFiles(rows=count, classes={"label": {}}, files=(file,))

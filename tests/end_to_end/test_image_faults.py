@@ -109,6 +109,21 @@ def test_what_looks_alike_is_reduced_and_says_to_what(folder: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("clean.0.image.channels=1", "features.images.channels: clean makes 'image' an image of 1 channels, and 3"),
+        ("clean.0.image.resize=[8, 9]", "features.images.size: clean resizes 'image' to [8, 9]; give that, or interp"),
+        ("train.images={zca_epsilon: 1.0}", "zca_epsilon is of normalize: zca, and normalize is none"),
+    ],
+)
+def test_what_the_file_alone_shows_is_said_at_once(
+    folder: Path, change: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", "photos.yaml", "--set", change]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_group_of_an_image_is_no_feature(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ["--set", "clean.0.image.near=3", "--set", "features.numeric={columns: [image_near]}"]
     assert main(["validate", "photos.yaml", *changes]) == 2
@@ -136,6 +151,16 @@ def test_files_are_listed_in_a_table_with_labels_and_splits(folder: Path) -> Non
     assert splits[(folder / "raw/a/004.png").read_bytes()] == "validation"
 
 
+def test_names_that_spark_passes_over_are_files_like_others(folder: Path) -> None:
+    (folder / "raw/a").rename(folder / "raw/_a")
+    photo(7).save(folder / "raw/b/_007.png")
+    (folder / "raw/.thumbnails").mkdir()
+    photo(8).save(folder / "raw/.thumbnails/8.png")
+    manifest = prepared(folder)
+    assert manifest.ledger.rows_in == 61
+    assert [*manifest.labels[0].classes] == ["_a", "b"]
+
+
 def test_images_without_a_label_are_rejected(folder: Path) -> None:
     for number in range(5):
         photo(100 + number).save(folder / f"raw/{number}.png")
@@ -149,8 +174,8 @@ def test_images_without_a_label_are_rejected(folder: Path) -> None:
     [
         # Without the rejection.
         ("loose", r"label.*NULL|no label"),
-        ("sizes", r"features\.images: 'image': \d+ of \d+ images .* not 24 x 32 .*; the first .* is 10 x 12 with 3"),
-        ("channels", r"not 24 x 32 \(height x width\) with 3 channels; the first of them is 24 x 32 with 1\."),
+        ("sizes", r"features\.images: 'image': an image is 10 x 12 \(height x width\) with 3 channels, and 24 x "),
+        ("channels", r"an image is 24 x 32 \(height x width\) with 1 channels, and 24 x 32 with 3 are due \(1 of \d+ "),
         ("class", r"class"),
         ("none", r"source\.tables\.photos\.path: table 'photos': no such file, or an empty folder: 'raw'"),
     ],
@@ -228,7 +253,7 @@ def test_pixels_are_stored_as_they_are_and_resized_by_nobody(folder: Path, capsy
     photo(100, 10, 12).save(folder / "raw/a/small.png")
     changes = ("clean.0.image.store=array", "features.images.interpolation=bilinear")
     assert main(["prepare", "photos.yaml", *(part for change in changes for part in ("--set", change))]) == 2
-    assert "the first of them is 10 x 12 with 3" in capsys.readouterr().err
+    assert "an image is 10 x 12 (height x width) with 3 channels" in capsys.readouterr().err
     manifest = prepared(folder, *changes, "clean.0.image.resize=[24, 32]")
     (dataset,) = (folder / "lake/photos/datasets").iterdir()
     feed = SplitFeed(dataset, manifest, "train", batch_size=100, shuffle=False)

@@ -37,6 +37,18 @@ def test_training_names_it(tmp_path: Path, how: str, normalize: str) -> None:
         fit(tmp_path, tmp_path / "run", section)
 
 
+@pytest.mark.parametrize("normalize", ["none", "standard"])
+def test_a_file_that_can_not_be_read_is_named_as_well(tmp_path: Path, normalize: str) -> None:
+    write_pictures(tmp_path)
+    path = tmp_path / "train/part-00000.parquet"
+    content = bytearray(path.read_bytes())
+    content[600] ^= 255
+    path.write_bytes(content)
+    section = section_of(model=MODEL, fit={"epochs": 1, "batch_size": 16}, images={"normalize": normalize})
+    with pytest.raises(FeedError, match=r"^Row group 0 of .*part-00000\.parquet can't be read"):
+        fit(tmp_path, tmp_path / "run", section)
+
+
 def test_so_does_validation_and_evaluation(tmp_path: Path) -> None:
     manifest = damage(tmp_path, "validation", 21, "cut")
     said = r"validation/part-00000\.parquet, row group 1, row 1: 'image' is no whole image"

@@ -106,7 +106,7 @@ def test_weights_that_are_not_there_or_of_something_else_are_named(tmp_path: Pat
     for path, said in (
         (tmp_path / "none.h5", "none.h5: there is no such file"),
         (other, "other.weights.h5: the weights do not fit mobilenetv2_0.35"),
-        (tmp_path / "text.h5", "text.h5: the weights do not fit mobilenetv2_0.35"),
+        (tmp_path / "text.h5", "text.h5: the weights do not fit mobilenetv2_0.35_32 without its top: it can't be read"),
     ):
         section = model(weights=str(path))
         with pytest.raises(ConfigError) as refused:
@@ -118,6 +118,7 @@ def test_weights_that_are_not_there_or_of_something_else_are_named(tmp_path: Pat
     ("section", "said"),
     [
         ({"application": SMALL}, "an application needs weights"),
+        (model(weights="imagenet"), "weights: imagenet would be downloaded, and nothing is"),
         (model(functional={"layers": {"a": {"layer": "Dense"}}}), "what follows an application is sequential"),
         ({"sequential": ["Flatten"], "weights": "none"}, "weights and trainable are of an application"),
     ],

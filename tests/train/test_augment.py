@@ -153,6 +153,7 @@ SOFTMAX = {"sequential": ["Flatten", {"Dense": {"units": 2, "activation": "softm
     [
         (["RandomFlp"], LabelFeature(), {}, "train.images.augment.0: Keras has no layer 'RandomFlp'"),
         ([{"RandomFlip": {"mod": 1}}], LabelFeature(), {}, "RandomFlip has no argument 'mod'"),
+        ([{"RandomFlip": {"mode": "diagonal"}}], LabelFeature(), {}, "RandomFlip.mode: 'diagonal' is no way to flip"),
         ([{"RandomCrop": {"height": 6, "width": 5}}], LabelFeature(), {},
          r"images of 'image' end as (6, 5, 3), and the model takes (8, 8, 3): end with {Resizing: "),
         (["Flatten", "RandomFlip"], LabelFeature(), {}, "train.images.augment.1: the layer does not fit images of"),

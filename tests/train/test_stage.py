@@ -13,11 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from fitting import fit, section_of, weight_arrays, write_dataset
+from lakefit.config import PipelineSource
+from lakefit.config.pipeline import Pipeline
+from lakefit.dataset.manifest import read_manifest
 from lakefit.errors import FeedError, StoppedError
 from lakefit.feed.split import SplitFeed
 from lakefit.train import keeper
 from lakefit.train.checkpoint import CheckpointFolder
 from lakefit.train.probe import Probe
+from lakefit.train.stage import TrainJob
 from lakefit.train.steps import Steps
 from models import SIGMOID
 
@@ -151,3 +155,29 @@ def test_a_checkpoint_is_due_after_so_much_time_or_so_many_steps(
     monkeypatch.setattr(keeper, "time", SimpleNamespace(**{**vars(time), "monotonic": lambda: now}))
     fit(dataset, tmp_path, section_of(fit={"epochs": 2, "batch_size": 32}, checkpoint={"every": every}))
     assert saved == [(0, 4), (0, 8), (1, 0), (1, 4), (1, 8), (2, 0)]
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {},
+        {"train": 0.5, "validation": 0.25, "test": 0.25},
+        {"column": "part"},
+        {"folds": 4},
+        {"time": {"column": "day", "validation": "2020-02-01", "test": "2020-03-01"}},
+    ],
+)
+def test_a_job_is_the_same_in_another_process(dataset: Path, tmp_path: Path, split: dict[str, Any]) -> None:
+    pipeline = {
+        "name": "job",
+        "source": {"tables": {"t": {"path": "-", "format": "parquet"}}, "rows": "t"},
+        "split": split,
+        "features": {"numeric": {"columns": ["x"]}},
+        "label": {"expression": "answer > 0"},
+        "output": {"path": "-"},
+        "train": section_of(),
+    }
+    given = Pipeline.model_validate_json(json.dumps(pipeline), strict=True)
+    source = PipelineSource("p.yaml", {}, {}, "")
+    job = TrainJob(given, source, read_manifest(dataset), dataset, tmp_path, "1")
+    assert TrainJob.loads(job.dumps()) == job

@@ -282,6 +282,7 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
                     )
                 if name.lower() in in_label:
                     check.problem(key, f"the label is computed from {name!r}: as a feature it gives the answer away")
+    _check_images(check, pipeline)
     made = {name.lower() for name in features.prepared_columns()}
     for i, label in enumerate(pipeline.label):
         of_classes = [name for name in made if re.fullmatch(rf"{label.name.lower()}_\d+", name)]
@@ -295,6 +296,23 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
                     "feature an alias, or the label another name",
                 )
             made.add(name.lower())
+
+
+def _check_images(check: _Check, pipeline: Pipeline) -> None:
+    """Check that images are given the size and mode in which the model takes them, where `clean` says which."""
+    last = {name: step.image for step in pipeline.clean if step.image is not None for name in step.columns}
+    for number, section in enumerate(pipeline.features.images):
+        for name in section.columns:
+            step = last.get(name)
+            if step is None:
+                continue
+            key: Key = ("features", "images", number)
+            if step.channels not in (None, section.channels):
+                message = f"clean makes {name!r} an image of {step.channels} channels, and {section.channels} are due"
+                check.problem((*key, "channels"), message)
+            if section.interpolation is None and step.resize is not None and step.resize != section.size:
+                message = f"clean resizes {name!r} to {list(step.resize)}; give that, or interpolation to resize again"
+                check.problem((*key, "size"), message)
 
 
 def is_reserved(column: str) -> bool:

@@ -39,9 +39,9 @@ class Image(Section):
 
     near: images whose perceptual hashes differ in at most so many bits of 64 are near each other, and a group is what
     is near through others as well. One more column, `<column>_near`, is the least hash of the group: `split: {by:
-    [image_near]}` keeps a group in one split, `deduplicate: {key: [image_near]}` leaves one image of it. Up to 3 are
-    copies that were resized or saved anew, up to 6 such as were changed a little as well; from 10 on different images
-    meet. All images are read once more before.
+    [image_near]}` keeps a group in one split, `deduplicate: {key: [image_near]}` leaves one image of it. How far copies
+    are apart depends on the pictures: of photographs 3 finds most that were resized or saved anew, of noise fewer; the
+    more bits, the more different ones meet. All images are read once more before.
 
     resize: [height, width]; without it images keep their size. fit: `stretch` to it, `crop` what is over at both ends
     of the longer side, or `pad` the shorter one with black. interpolation: of resizing. channels: 1 (grey), 3 (RGB) or
@@ -65,7 +65,7 @@ class Image(Section):
         if self.fit != "stretch" and self.resize is None:
             raise ValueError(f"fit: {self.fit} says how images are resized; give resize: [height, width]")
         if self.store == "jpeg" and self.channels == 4:
-            raise ValueError("JPEG has no fourth channel: store: png, or channels: 3")
+            raise ValueError("store: jpeg has no fourth channel: png, or channels: 3")
         return self
 
 

@@ -84,6 +84,10 @@ class Model(Section):
             return self
         if self.functional is not None:
             raise ValueError("what follows an application is sequential: [layers]; functional has no place for one")
+        if self.weights in ("imagenet", "noisy-student"):
+            raise ValueError(
+                f"weights: {self.weights} would be downloaded, and nothing is: name a file of them, or none"
+            )
         if self.weights is None or self.trainable is None:
             raise ValueError("an application needs weights (a file, or none) and trainable (top or all)")
         return self
@@ -107,6 +111,12 @@ class TrainImages(Section):
     normalize: Literal["none", "center", "standard", "zca"] = "none"
     zca_epsilon: Annotated[float, Field(gt=0)] = 1e-6
     augment: tuple[OneKerasObject, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> "TrainImages":
+        if "zca_epsilon" in self.model_fields_set and self.normalize != "zca":
+            raise ValueError(f"zca_epsilon is of normalize: zca, and normalize is {self.normalize}")
+        return self
 
 
 class Compile(Section):

@@ -65,20 +65,27 @@ class Damaged:
     reason: str
 
 
-def list_inputs(paths: Sequence[str], described_as: str) -> tuple[InputFile, ...]:
+_Hidden = Callable[[str], bool]
+"""Says of the name of a file or folder whether it is passed over."""
+
+
+def list_inputs(paths: Sequence[str], described_as: str, *, images: bool = False) -> tuple[InputFile, ...]:
     """Return the files that paths, folders and globs name, sorted by name; hidden ones (see `_is_hidden`) apart.
+
+    images: Spark is not asked for their files, so that `_x` is one like any other.
 
     Names are relative to the folder that holds all of them: of a folder or a glob its root, of several the one above.
 
     Raises:
         InputError: a path names no file, or one that can't be read by its name.
     """
+    hidden = _is_dotted if images else _is_hidden
     if any(map(_is_remote, paths)):
-        return _list_objects(paths, described_as)
+        return _list_objects(paths, described_as, hidden)
     roots: list[str] = []
     files: list[str] = []
     for pattern in paths:
-        root, matched = _files_of(pattern, described_as)
+        root, matched = _files_of(pattern, described_as, hidden)
         if not matched:
             what = "no file matches" if any(mark in pattern for mark in _GLOB) else "no such file, or an empty folder:"
             raise InputError(f"{described_as}: {what} {pattern!r} (working directory: {Path.cwd()}).")
@@ -88,41 +95,43 @@ def list_inputs(paths: Sequence[str], described_as: str) -> tuple[InputFile, ...
     return tuple(sorted(_input_file(path, root, described_as) for path in set(files)))
 
 
-def _files_of(pattern: str, described_as: str) -> tuple[str, list[str]]:
+def _files_of(pattern: str, described_as: str, hidden: _Hidden) -> tuple[str, list[str]]:
     """Return the root of a path, folder or glob, and the files."""
     pattern = pattern.removeprefix("file://")
     path = os.path.abspath(pattern)
     if os.path.exists(path):
         root = path if os.path.isdir(path) else os.path.dirname(path)
-        if path != root and _is_hidden(os.path.basename(path)):
-            raise InputError(
-                f"{described_as}: {pattern!r} is hidden by its name, and Spark reads no such file; rename it."
-            )
-        return root, _files_below(path)
+        if path != root and hidden(os.path.basename(path)):
+            raise InputError(f"{described_as}: {pattern!r} is hidden by its name: no such file is read; rename it.")
+        return root, _files_below(path, hidden)
     root = pattern
     while any(mark in root for mark in _GLOB):
         root = os.path.dirname(root)
     root = os.path.abspath(root)
     root = root if os.path.isdir(root) else os.path.dirname(root)
     matched = [os.path.abspath(found) for found in glob.glob(pattern, recursive=True)]
-    shown = [path for path in matched if not any(map(_is_hidden, os.path.relpath(path, root).split(os.sep)))]
-    return root, [file for path in shown for file in _files_below(path, (os.path.realpath(root),))]
+    shown = [path for path in matched if not any(map(hidden, os.path.relpath(path, root).split(os.sep)))]
+    return root, [file for path in shown for file in _files_below(path, hidden, (os.path.realpath(root),))]
 
 
-def _files_below(path: str, above: tuple[str, ...] = ()) -> list[str]:
+def _files_below(path: str, hidden: _Hidden, above: tuple[str, ...] = ()) -> list[str]:
     """Return a file, or the files of a folder that are not hidden; links are followed, but none to a folder above."""
     if not os.path.isdir(path):
         return [path] if os.path.isfile(path) or not os.path.exists(path) else []
     real = os.path.realpath(path)
     if real in above:
         return []
-    names = [name for name in os.listdir(path) if not _is_hidden(name)]
-    return [file for name in names for file in _files_below(os.path.join(path, name), (*above, real))]
+    names = [name for name in os.listdir(path) if not hidden(name)]
+    return [file for name in names for file in _files_below(os.path.join(path, name), hidden, (*above, real))]
 
 
 def _is_hidden(name: str) -> bool:
     """Return whether Spark passes over a file or folder without a word: `.x`, `_x` and what Hadoop still copies."""
-    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+    return _is_dotted(name) or (name.startswith("_") and "=" not in name)
+
+
+def _is_dotted(name: str) -> bool:
+    return name.startswith(".") or name.endswith("._COPYING_")
 
 
 def _input_file(path: str, root: str, described_as: str) -> InputFile:
@@ -145,7 +154,7 @@ def _is_remote(pattern: str) -> bool:
     return is_address(pattern) and not pattern.startswith("file:")
 
 
-def _list_objects(patterns: Sequence[str], described_as: str) -> tuple[InputFile, ...]:
+def _list_objects(patterns: Sequence[str], described_as: str, hidden: _Hidden) -> tuple[InputFile, ...]:
     """Return the objects that addresses, their prefixes and globs name, as `list_inputs` does."""
     here = next((pattern for pattern in patterns if not _is_remote(pattern)), None)
     if here is not None:
@@ -153,7 +162,7 @@ def _list_objects(patterns: Sequence[str], described_as: str) -> tuple[InputFile
     roots: list[str] = []
     found: dict[str, Stat] = {}
     for pattern in patterns:
-        root, matched = _objects_of(pattern)
+        root, matched = _objects_of(pattern, hidden)
         if not matched:
             what = "no object matches" if any(mark in pattern for mark in _GLOB) else "no such object, or an empty one:"
             raise InputError(f"{described_as}: {what} {pattern!r}.{_no_bucket(root)}")
@@ -179,7 +188,7 @@ def _no_bucket(root: ObjectPath) -> str:
         return ""
 
 
-def _objects_of(pattern: str) -> tuple[ObjectPath, dict[str, Stat]]:
+def _objects_of(pattern: str, hidden: _Hidden) -> tuple[ObjectPath, dict[str, Stat]]:
     """Return the root of an address, prefix or glob, and the objects by their addresses."""
     parts = pattern.rstrip("/").split("/")
     plain = next((place for place, part in enumerate(parts) if any(mark in part for mark in _GLOB)), len(parts))
@@ -191,7 +200,7 @@ def _objects_of(pattern: str) -> tuple[ObjectPath, dict[str, Stat]]:
         return root, {
             str(path): status
             for path, names, status in below
-            if not any(map(_is_hidden, names)) and _matches(names, wanted)
+            if not any(map(hidden, names)) and _matches(names, wanted)
         }
     except STORE_ERRORS as error:
         if of_the_store(error) and not REFUSED.search(str(error)):

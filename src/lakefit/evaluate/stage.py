@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import numpy as np
 import pyarrow.parquet as pq
-import tensorflow as tf
 
 from lakefit.config.evaluate import Evaluate
 from lakefit.dataset.features import LabelFeature
@@ -20,7 +19,7 @@ from lakefit.evaluate.baselines import gradient_boosting_metrics, prior_metrics
 from lakefit.evaluate.metrics import metrics_of
 from lakefit.evaluate.plots import write_plots
 from lakefit.evaluate.rows import SplitRows, read_identities, read_split
-from lakefit.feed.images import damaged_image
+from lakefit.feed.images import named_errors
 from lakefit.feed.split import SplitFeed
 
 Metrics = dict[str, dict[str, float]]
@@ -109,13 +108,8 @@ def predict(model: keras.Model, dataset_dir: AnyPath, manifest: Manifest, split:
     size = rows_at_once(image.shape for image in manifest.features.images)
     feed = SplitFeed(dataset_dir, manifest, split, batch_size=size, shuffle=False)
     names = [field.name for field in feed.fields if field.name in {tensor.name for tensor in model.inputs}]
-    try:
+    with named_errors(dataset_dir, manifest, feed):
         found = by_label(model.predict(feed.to_tf(names=names, targets={}), verbose=0), manifest.labels)
-    except tf.errors.InvalidArgumentError:
-        damaged = damaged_image(dataset_dir, manifest, (split,))
-        if damaged is not None:
-            raise damaged from None
-        raise
     feed.check()
     for label in manifest.labels:
         if label.kind == "regression":

@@ -1,7 +1,9 @@
 """Image files decoded and resized in TensorFlow: the same operations in the feed and in the exported model."""
 
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -9,6 +11,9 @@ from lakefit.dataset.features import ImageFeature
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.object_path import AnyPath
 from lakefit.errors import FeedError
+
+if TYPE_CHECKING:
+    from lakefit.feed.split import SplitFeed
 
 # Images that are decoded side by side inside a batch: TensorFlow's threads share them.
 _AT_ONCE = 16
@@ -52,7 +57,10 @@ def _of_file(content: Any, feature: ImageFeature) -> Any:
         lambda: tf.io.decode_image(content, channels=channels, expand_animations=False),
     )
     if feature.interpolation is None:
-        image = tf.cast(image, tf.float32)
+        size = f"{height} x {width} (height x width)"
+        said = f"an image is not {size}: resize it first, or give features.images interpolation"
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image)[:2], (height, width), said)]):
+            image = tf.cast(image, tf.float32)
     else:
         image = tf.cond(
             tf.reduce_all(tf.shape(image)[:2] == (height, width)),
@@ -62,23 +70,40 @@ def _of_file(content: Any, feature: ImageFeature) -> Any:
     return tf.ensure_shape(image, feature.shape)
 
 
-def damaged_image(dataset: AnyPath, manifest: Manifest, splits: Iterable[str]) -> FeedError | None:
-    """Return an error that names the first row of these splits whose image can't be decoded; None where all can."""
+@contextmanager
+def named_errors(dataset: AnyPath, manifest: Manifest, *feeds: "SplitFeed") -> Iterator[None]:
+    """Raise what a feed raised below TensorFlow as it was, and name the image that could not be decoded, where one is
+    why TensorFlow ended what read these feeds of a dataset."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        for feed in feeds:
+            if feed.error is not None:
+                raise feed.error from None
+        if isinstance(error, tf.errors.InvalidArgumentError):
+            for feed in feeds:
+                damaged = _damaged_image(dataset, manifest, feed.split)
+                if damaged is not None:
+                    raise damaged from None
+        raise
+
+
+def _damaged_image(dataset: AnyPath, manifest: Manifest, split: str) -> FeedError | None:
+    """Return an error that names the first row of a split whose image can't be decoded; None where all can."""
     from lakefit.feed.split import SplitFeed
 
-    for split in splits:
-        feed = SplitFeed(dataset, manifest, split, batch_size=64, shuffle=False)
-        images = [field for field in feed.fields if field.image is not None]
-        number = 0
-        for batch in feed if images else ():
-            for place in range(len(batch[images[0].name])):
-                for field in images:
-                    assert field.image is not None
-                    try:
-                        decode(tf.constant(batch[field.name][place]), field.image)
-                    except (tf.errors.OpError, ValueError) as error:
-                        return _damaged(f"{dataset}", manifest, split, number + place, field.name, error)
-            number += len(batch[images[0].name])
+    feed = SplitFeed(dataset, manifest, split, batch_size=64, shuffle=False)
+    images = [field for field in feed.fields if field.image is not None]
+    number = 0
+    for batch in feed if images else ():
+        for place in range(len(batch[images[0].name])):
+            for field in images:
+                assert field.image is not None
+                try:
+                    decode(tf.constant(batch[field.name][place]), field.image)
+                except (tf.errors.OpError, ValueError) as error:
+                    return _damaged(f"{dataset}", manifest, split, number + place, field.name, error)
+        number += len(batch[images[0].name])
     return None
 
 
@@ -86,11 +111,12 @@ def _damaged(dataset: str, manifest: Manifest, split: str, row: int, name: str, 
     for file in manifest.splits[split].files:
         for group, rows in enumerate(file.row_groups):
             if row < rows:
-                said = str(getattr(error, "message", error)).splitlines()[0]
+                first = str(getattr(error, "message", error)).splitlines()[0]
+                said = re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", first).strip(" .")
                 return FeedError(
-                    f"{dataset}/{file.path}, row group {group}, row {row}: {name!r} is no whole image any more: {said} "
-                    "It was one when the file was prepared: the file has been damaged since. Remove the dataset's "
-                    "folder and run again."
+                    f"{dataset}/{file.path}, row group {group}, row {row}: {name!r} is no whole image any more: "
+                    f"{said}. It was one when the file was prepared: the file has been damaged since. Remove the "
+                    "dataset's folder and run again."
                 )
             row -= rows
     raise AssertionError("the split has fewer rows")

@@ -134,14 +134,12 @@ def as_images(column: Column, feature: ImageFeature) -> pa.BinaryArray:
         if shape and (shape[2] != channels or not (_resizable(image, feature) or shape[:2] == (height, width)))
     ]
     if others:
-        at, of = others[0][:2], others[0][2]
-        resizing = f"resize: [{height}, {width}], " if feature.interpolation is None else ""
+        (*at, of), resizing = others[0], "" if feature.interpolation is not None else f"resize: [{height}, {width}], "
         raise InputError(
-            f"{name}: {len(others):,} of {len(images):,} images of a block are not {height} x {width} (height x width) "
-            f"with {channels} channels; the first of them is {at[0]} x {at[1]} with {of}. Bring them to one size and "
-            f"mode in clean, {{column: {feature.name}, image: {{{resizing}channels: {channels}}}}}, or reject them "
-            f"by {feature.name}_width, {feature.name}_height and {feature.name}_channels, which that makes"
-            f"{'; features.images.interpolation resizes them as they are read' if resizing else ''}."
+            f"{name}: an image is {at[0]} x {at[1]} (height x width) with {of} channels, and {height} x {width} with "
+            f"{channels} are due ({len(others):,} of {len(images):,} in one block of rows are not). Bring them to that "
+            f"in clean: {{column: {feature.name}, image: {{{resizing}channels: {channels}}}}}"
+            f"{'; of sizes alone, features.images.interpolation resizes them as they are read' if resizing else ''}."
         )
     return images
 

@@ -82,7 +82,9 @@ def prepare_images(images: pa.Array, step: Image, groups: Groups | None = None) 
     for image in images:
         content = image.as_buffer() if image.is_valid else None
         try:
-            made = prepared(content.to_pybytes() if content is not None else b"", step)
+            if content is None:
+                raise FaultError(EMPTY, "NULL")
+            made = prepared(content.to_pybytes(), step)
         except FaultError as error:
             found.append({"content": image.as_py(), "fault": error.fault, "said": str(error)})
         else:
@@ -123,7 +125,7 @@ def _decoded(content: bytes, max_pixels: int) -> tuple[Pillow.Image, bool]:
             raise FaultError(TOO_LARGE, str(error)) from None
         except Exception as error:
             # Whatever a decoder trips over: it is of the image.
-            known = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+            known = f"; {', '.join(_FORMATS)} are read" if isinstance(error, UnidentifiedImageError) else f": {error}"
             raise FaultError(UNREADABLE, f"{len(content):,} bytes{known}") from None
         width, height = image.size
         if width * height > max_pixels:
@@ -193,7 +195,9 @@ def shape_of(content: pa.Buffer) -> tuple[int, int, int] | None:
     try:
         if is_array(content):
             return _shape_of_array(content)
-        image = Pillow.open(pa.BufferReader(content), formats=_READ)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Pillow.open(pa.BufferReader(content), formats=_READ)
     except Exception:
         # Whatever a decoder trips over: it is of the image.
         return None

@@ -94,7 +94,9 @@ def score_fingerprint(artifact: str, inputs: dict[str, tuple[InputFile, ...]]) -
 
 def score_inputs(valid: Validated, path: str) -> dict[str, tuple[InputFile, ...]]:
     """Return the pipeline's input files with those at `path` in place of the followed table's."""
-    return {**valid.inputs, valid.pipeline.source.rows: list_inputs((path,), "score: input")}
+    source = valid.pipeline.source
+    images = source.tables[source.rows].format == "images"
+    return {**valid.inputs, source.rows: list_inputs((path,), "score: input", images=images)}
 
 
 def plan(valid: Validated, prints: Fingerprints, *, kept_out: bool = False) -> tuple[StagePlan, ...]:

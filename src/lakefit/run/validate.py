@@ -68,7 +68,7 @@ def check_inputs(pipeline: Pipeline, source: PipelineSource, *, to_train: bool =
         files: tuple[InputFile, ...] = ()
         if table.path is not None:
             try:
-                files = list_inputs(table.paths, f"table {name!r}")
+                files = list_inputs(table.paths, f"table {name!r}", images=table.format == "images")
             except InputError as error:
                 problems.append(Problem((*key, "path"), str(error)))
         found, wrong, damaged = _table_columns(key, table, files)
@@ -117,7 +117,8 @@ def _score_problems(table: Table, score: Score) -> list[Problem]:
     key: Key = ("score", "input")
     problems: list[Problem] = []
     try:
-        _, problems, damaged = _table_columns(key, table, list_inputs((score.input,), "score"))
+        files = list_inputs((score.input,), "score", images=table.format == "images")
+        _, problems, damaged = _table_columns(key, table, files)
         if table.on_corrupt_file == "exclude":
             problems += [Problem(key, one.reason) for one in damaged[:20]]
     except InputError as error:

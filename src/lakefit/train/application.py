@@ -80,7 +80,10 @@ def load_application(model: keras.Model, section: Model, source: PipelineSource)
     except FileNotFoundError:
         raise source.error(Problem(key, f"{path}: there is no such file")) from None
     except Exception as error:
-        message = f"{path}: the weights do not fit {application.name} without its top: {refusal(error)}"
+        said = "layers or shapes are others: is it of another application, of other arguments, or with its top?"
+        if isinstance(error, OSError):
+            said = "it can't be read as HDF5"
+        message = f"{path}: the weights do not fit {application.name} without its top: {said}"
         raise source.error(Problem(key, message)) from error
 
 

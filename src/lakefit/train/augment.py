@@ -22,6 +22,7 @@ from lakefit.train.task import wants_one_hot
 
 _AUGMENT: Key = ("train", "images", "augment")
 _MIXING = (keras.layers.MixUp, keras.layers.CutMix)
+_FLIPS = ("horizontal", "vertical", "horizontal_and_vertical")
 _MOST = 2**31 - 1
 
 
@@ -110,6 +111,10 @@ def _layers(
         name, _ = keras_name_and_arguments(spec)
         if not isinstance(layer, keras.layers.Layer):
             raise source.error(Problem(at, f"{name} makes a {type(layer).__name__}; expected a keras Layer"))
+        if isinstance(layer, keras.layers.RandomFlip) and layer.mode not in _FLIPS:
+            # Keras takes any word, and does nothing.
+            message = f"{layer.mode!r} is no way to flip; expected {', '.join(_FLIPS)}"
+            raise source.error(Problem((*at, name, "mode"), message))
         before = tuple(images.shape[1:])
         try:
             if isinstance(layer, _MIXING):

@@ -4,6 +4,7 @@ from lakefit.config import PipelineSource
 from lakefit.config.train import Model, Train
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.object_path import AnyPath
+from lakefit.feed.images import named_errors
 from lakefit.feed.split import SplitFeed
 from lakefit.train.application import load_application
 from lakefit.train.model import BuiltModel
@@ -26,5 +27,6 @@ def give_first_weights(
         unknown = warm_start(built, section, source)
     if section.images.normalize != "none":
         training = SplitFeed(dataset, manifest, "train", batch_size=section.fit.batch_size, shuffle=False)
-        learn_normalization(built.model, section.images, training)
+        with named_errors(dataset, manifest, training):
+            learn_normalization(built.model, section.images, training)
     return unknown

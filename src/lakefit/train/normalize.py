@@ -99,6 +99,7 @@ def _sums(feed: SplitFeed, *, whitens: bool) -> Mapping[str, _Sums]:
     for batch in feed.to_tf(targets={}):
         for name in names:
             sums[name].add(np.rint(batch[name].numpy()).astype(np.float64), whitens=whitens)
+    feed.check()
     return sums
 
 

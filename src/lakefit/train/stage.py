@@ -24,7 +24,7 @@ from lakefit.dataset.mirror import Mirror, mirrored
 from lakefit.dataset.object_path import AnyPath, address_of, any_path
 from lakefit.dataset.publish import local_file, new_file, write_json
 from lakefit.errors import InputError, StoppedError
-from lakefit.feed.images import damaged_image
+from lakefit.feed.images import named_errors
 from lakefit.feed.split import SplitFeed
 from lakefit.feed.tf_data import ReadAhead
 from lakefit.launch.meeting import connecting, meet
@@ -71,7 +71,8 @@ class TrainJob:
         source = self.source
         return json.dumps(
             {
-                "pipeline": self.pipeline.model_dump_json(by_alias=True),
+                # A default that was not given is not given there either: some sections tell the two apart.
+                "pipeline": self.pipeline.model_dump_json(by_alias=True, exclude_unset=True),
                 "source": [
                     source.path,
                     source.text,
@@ -129,10 +130,6 @@ def train(job: TrainJob, console: Console, stop: Stop, at: Place | None = None) 
         try:
             return _train(job, console, stop, logs, at, watch)
         except tf.errors.OpError as error:
-            if isinstance(error, tf.errors.InvalidArgumentError):
-                damaged = damaged_image(job.dataset_dir, job.manifest, ("train", "validation"))
-                if damaged is not None:
-                    raise damaged from None
             if at is None or at.workers == 1 or not is_lost(error):
                 raise
             raise LostError(
@@ -208,9 +205,12 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
     if training.first_batch == training.batches:
         # All but the validation of an epoch.
         training.epoch, training.first_batch = training.epoch + 1, 0
+    probed = SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=PROBED, shuffle=False)
+    with named_errors(job.dataset_dir, job.manifest, probed):
+        probe = Probe(built, probed)
     curves = Curves(
         logs.local,
-        Probe(built, SplitFeed(job.dataset_dir, job.manifest, "validation", batch_size=PROBED, shuffle=False)),
+        probe,
         histograms=section.tensorboard.histograms,
         settings=flat(section.model_dump(mode="json", include={"compile", "fit", "model", "seed", "dtype_policy"})),
         failed=lambda error: console.event(
@@ -249,7 +249,8 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
     profile = profiled(all_callbacks, steps, profile_of, logs.local)
     with console.progress("train", training.batches * epochs, lambda: _progress(keeper, epochs)):
         try:
-            with stop.deferred(), meter.looking(), profile:
+            named = named_errors(job.dataset_dir, job.manifest, training, validation)
+            with named, stop.deferred(), meter.looking(), profile:
                 model.fit(
                     distributed(batches, devices, workers),
                     validation_data=distributed(validation_batches, devices, workers),
@@ -262,11 +263,6 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
                     shuffle=False,  # the feed shuffles; Keras would warn that it can not
                     verbose=0,
                 )
-        except tf.errors.OpError:
-            for feed in (training, validation):
-                if feed.error is not None:
-                    raise feed.error from None
-            raise
         finally:
             training.close()
             folder.flush()
