@@ -114,7 +114,8 @@ class TrainImages(Section):
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> "TrainImages":
-        if "zca_epsilon" in self.model_fields_set and self.normalize != "zca":
+        # The default stands in rendered files.
+        if self.zca_epsilon != 1e-6 and self.normalize != "zca":
             raise ValueError(f"zca_epsilon is of normalize: zca, and normalize is {self.normalize}")
         return self
 

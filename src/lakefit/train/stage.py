@@ -189,6 +189,9 @@ def _train(job: TrainJob, console: Console, stop: Stop, logs: Mirror, at: Place 
         # Metrics have variables, too, which a checkpoint holds.
         build_without_data(model, validation_batches)
     if found is None:
+        if section.images.normalize != "none":
+            text = f"{section.images.normalize}: what normalizes images is learned from the training split's"
+            console.event("normalize", text, images=training.rows)
         unknown = give_first_weights(built, section, job.source, job.dataset_dir, job.manifest)
         if section.warm_start is not None:
             text = f"the weights of {section.warm_start} are what this run begins with"
