@@ -34,11 +34,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     return folder, write_pictures(folder, rows=400)
 
 
+def about(normalize: str) -> dict[str, Any]:
+    return {"normalize": normalize, **({"zca_epsilon": 1e-2} if normalize == "zca" else {})}
+
+
 def normalizing(normalize: str, written: tuple[Path, Manifest]) -> keras.Model:
     """Return the model from pixels to normalized pixels, as it learns from the training split."""
-    built = build(FEATURES, model=MODEL, images={"normalize": normalize, "zca_epsilon": 1e-2})
+    built = build(FEATURES, model=MODEL, images=about(normalize))
     feed = SplitFeed(*written, "train", batch_size=64, shuffle=False)
-    learn_normalization(built.model, TrainImages(normalize=normalize, zca_epsilon=1e-2), feed)  # type: ignore[arg-type]
+    learn_normalization(built.model, TrainImages(**about(normalize)), feed)
     flatten = next(layer for layer in built.model.layers if layer.name.startswith("flatten"))
     return keras.Model(built.model.inputs, flatten.input)
 
@@ -59,10 +63,10 @@ def test_pixels_are_those_of_image_data_generator(normalize: str, written: tuple
 def test_what_is_learned_is_of_the_training_split_and_is_never_trained(
     normalize: str, written: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
-    section: dict[str, Any] = section_of(model=MODEL, images={"normalize": normalize, "zca_epsilon": 1e-2})
+    section: dict[str, Any] = section_of(model=MODEL, images=about(normalize))
     section["fit"] = {"epochs": 1, "batch_size": 64}
     fit(written[0], tmp_path, section)
-    built = build(FEATURES, model=MODEL, images={"normalize": normalize, "zca_epsilon": 1e-2})
+    built = build(FEATURES, model=MODEL, images=about(normalize))
     built.model.optimizer, built.model.compiled = None, False
     built.model.load_weights(tmp_path / "model.weights.h5")
     due = normalizing(normalize, written)
