@@ -1,11 +1,14 @@
 """The learning rate that is suggested is the one at which the loss falls fastest before it is lost."""
 
+import itertools
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lakefit.tune.ranges import HIGHEST, LOWEST, STEPS, smoothed, suggested
+from lakefit.tune.ranges import HIGHEST, LOWEST, STEPS, _rates, smoothed, suggested
 
 RATES = [LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)) for step in range(STEPS)]
 
@@ -31,3 +34,16 @@ def test_the_mean_is_of_the_losses_about_each() -> None:
     assert smoothed([1.0] * 50) == [1.0] * 50
     line = [float(step) for step in range(50)]
     assert smoothed(line)[25] == 25.0
+
+
+@pytest.mark.parametrize(("losses", "kept"), [([1.0, 0.5, math.nan, 0.4], 2), ([1.0, 0.5, math.inf], 2)])
+def test_the_range_ends_where_the_loss_is_no_number(losses: list[float], kept: int) -> None:
+    given = iter(losses)
+    model: Any = SimpleNamespace(
+        optimizer=SimpleNamespace(learning_rate=0.0),
+        reset_metrics=lambda: None,
+        train_on_batch=lambda *_, **__: {"loss": next(given)},
+    )
+    found = _rates(model, itertools.repeat((0, 0)))
+    assert found["losses"] == losses[:kept]
+    assert len(found["rates"]) == kept
