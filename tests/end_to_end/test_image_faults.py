@@ -115,11 +115,13 @@ def test_what_looks_alike_is_reduced_and_says_to_what(folder: Path) -> None:
         ("clean.0.image.channels=1", "features.images.channels: clean makes 'image' an image of 1 channels, and 3"),
         ("clean.0.image.resize=[8, 9]", "features.images.size: clean resizes 'image' to [8, 9]; give that, or interp"),
         ("train.images={zca_epsilon: 1.0}", "zca_epsilon is of normalize: zca, and normalize is none"),
+        ("features={numeric: {columns: [image_width]}}", "photos.yaml:18:3: train.images: there are no images among"),
     ],
 )
 def test_what_the_file_alone_shows_is_said_at_once(
     folder: Path, change: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (folder / "photos.yaml").write_text(PIPELINE + "  images: {augment: [RandomFlip]}\n")
     assert main(["validate", "photos.yaml", "--set", change]) == 2
     assert said in capsys.readouterr().err
 

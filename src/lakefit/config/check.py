@@ -13,6 +13,7 @@ from lakefit.config.images import made_columns
 from lakefit.config.pipeline import Pipeline
 from lakefit.config.rows import Split
 from lakefit.config.sql import Kind, SqlError, expression_columns, kind_of, no_predicate, query_columns
+from lakefit.config.train import Model, TrainImages
 
 RESERVED = frozenset(
     f"_{name}"
@@ -300,6 +301,13 @@ def _check_features(check: _Check, pipeline: Pipeline, in_label: set[str]) -> No
 
 def _check_images(check: _Check, pipeline: Pipeline) -> None:
     """Check that images are given the size and mode in which the model takes them, where `clean` says which."""
+    train = pipeline.train
+    if not pipeline.features.images:
+        no_images = "there are no images among the features; features.images names their columns"
+        if train.images != TrainImages():
+            check.problem(("train", "images"), no_images)
+        if isinstance(train.model, Model) and train.model.application is not None:
+            check.problem(("train", "model", "application"), no_images)
     last = {name: step.image for step in pipeline.clean if step.image is not None for name in step.columns}
     for number, section in enumerate(pipeline.features.images):
         for name in section.columns:

@@ -16,7 +16,7 @@ from lakefit.config.hooks import Hooks
 from lakefit.config.rows import Deduplicate, Label, Reject, Require, Split
 from lakefit.config.sections import Section
 from lakefit.config.source import Name, PathText, Source
-from lakefit.config.train import Model, Train, TrainImages
+from lakefit.config.train import Train
 from lakefit.config.tune import Tune
 
 if TYPE_CHECKING:
@@ -110,15 +110,6 @@ class Pipeline(Section):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"label: of several labels each needs a name of its own; {twice!r} comes twice")
-        return self
-
-    @model_validator(mode="after")
-    def _has_the_images_it_trains_on(self) -> "Pipeline":
-        model = self.train.model
-        application = isinstance(model, Model) and model.application is not None
-        if (application or self.train.images != TrainImages()) and not self.features.images:
-            at = "model.application" if application else "images"
-            raise ValueError(f"train.{at}: there are no images among the features; features.images names their columns")
         return self
 
     @property

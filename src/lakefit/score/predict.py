@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lakefit.config.features import Features
 from lakefit.config.sql import ROW
 from lakefit.dataset.features import LabelFeature
+from lakefit.dataset.inputs import local_path
 from lakefit.dataset.mirror import mirrored
 from lakefit.dataset.object_path import AnyPath, any_path
 from lakefit.dataset.predictions import by_label, prediction_columns, rows_at_once
@@ -88,6 +89,9 @@ def _score_rows(table: pa.Table, plan: ScorePlan, scored: "_File", rejects: "_Fi
         good = pc.and_(good, pc.is_null(found))
     lines = pa.table({"_row": identity, "_file": pc.struct_field(struct, "file"), "_record": record, "_reason": reason})
     lines = lines.filter(pc.is_valid(reason))
+    # As preparation writes it in its rejects.
+    paths = pa.array([local_path(uri) for uri in lines["_file"].to_pylist()], pa.string())
+    lines = lines.set_column(1, "_file", paths)
     counts["reasons"].update(lines["_reason"].to_pylist())
     rejects.add(lines)
     rows = table.append_column("_identity", identity).filter(good)
