@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from fitting import fit, section_of
 from lakefit.config import ConfigError
@@ -54,6 +56,18 @@ def test_images_go_through_its_preprocessing_and_its_weights(file: Path) -> None
 
     due = bare.predict(keras.applications.mobilenet_v2.preprocess_input(images.copy()), verbose=0)
     np.testing.assert_allclose(found / due.std(), due / due.std(), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_in_the_form_of_keras_releases_are_read(tmp_path: Path) -> None:
+    bare, path = application(), tmp_path / "mobilenet_v2_no_top.h5"
+    with h5py.File(path, "w") as written:
+        save_weights_to_hdf5_group(written, bare)
+    section = model(weights=str(path))
+    built = build(FEATURES, model=section)
+    load_application(built.model, Model(**section), SOURCE)
+    inner = next(layer for layer in built.model.layers if isinstance(layer, keras.Model))
+    for one, other in zip(inner.get_weights(), bare.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(("trainable", "changed"), [("top", False), ("all", True)])
