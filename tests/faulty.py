@@ -1,6 +1,7 @@
 """What tests of faults share: a shop in which commands are started, disturbed and finished, and how often."""
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -74,7 +75,8 @@ class Shop:
         return (self.folder / "stderr.txt").read_text(encoding="utf-8")
 
     def has(self, pattern: str) -> bool:
-        return any((self.folder / "lake").glob(pattern))
+        # Not pathlib's, for which a folder that goes meanwhile is an error.
+        return bool(glob.glob(pattern, root_dir=self.folder / "lake"))
 
     def here(self, *arguments: str) -> int:
         """Run `lakefit prepare` in this process and its session; return the exit code. `said` is what it said."""

@@ -1,5 +1,6 @@
 """`lakefit tune`: a study survives whatever is killed, repeats nothing, and what it finds is what every run uses."""
 
+import glob
 import json
 import os
 import shutil
@@ -157,7 +158,9 @@ def test_a_study_that_is_stopped_goes_on(prepared: Path, tmp_path: Path, number:
     folder = tmp_path / "shop"
     shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("studies", "runs"))
     first = Tuning(folder)
-    while first.process.poll() is None and not list(folder.glob("lake/shop/studies/*/trials/*/checkpoints/*.npz")):
+    while first.process.poll() is None and not glob.glob(
+        "lake/shop/studies/*/trials/*/checkpoints/*.npz", root_dir=folder
+    ):
         time.sleep(0.02)
     running = first.trainings()
     if group:
@@ -179,7 +182,9 @@ def test_trials_are_tasks_of_a_cluster_and_go_on_where_an_executor_is_killed(pre
     shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("studies", "runs"))
     with standalone(tmp_path, 2) as cluster:
         process = cluster.submit("tune", "shop.yaml", "--json", cwd=folder)
-        while process.poll() is None and not list(folder.glob("lake/shop/studies/*/trials/*/checkpoints/*.npz")):
+        while process.poll() is None and not glob.glob(
+            "lake/shop/studies/*/trials/*/checkpoints/*.npz", root_dir=folder
+        ):
             time.sleep(0.05)
         executors = [pid for pid in cluster.executors() if any(map(_trains, children(pid)))]
         kill_tree(executors[0])
