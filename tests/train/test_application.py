@@ -12,7 +12,6 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from fitting import fit, section_of
 from lakefit.config import ConfigError
 from lakefit.config.file import PipelineSource
-from lakefit.config.train import Model
 from lakefit.dataset.features import Features, ImageFeature, LabelFeature, NumericFeature
 from lakefit.train.application import load_application
 from models import build, train
@@ -46,7 +45,7 @@ def application(**changes: Any) -> keras.Model:
 
 def test_images_go_through_its_preprocessing_and_its_weights(file: Path) -> None:
     built = build(FEATURES, model=model(weights=str(file)))
-    load_application(built.model, Model(**model(weights=str(file))), SOURCE)
+    load_application(built.model, train(model=model(weights=str(file))), SOURCE)
     bare = application()
     bare.load_weights(file)
     images = np.random.default_rng(1).integers(0, 256, (4, *SHAPE)).astype(np.float32)
@@ -64,7 +63,7 @@ def test_weights_in_the_form_of_keras_releases_are_read(tmp_path: Path) -> None:
         save_weights_to_hdf5_group(written, bare)
     section = model(weights=str(path))
     built = build(FEATURES, model=section)
-    load_application(built.model, Model(**section), SOURCE)
+    load_application(built.model, train(model=section), SOURCE)
     inner = next(layer for layer in built.model.layers if isinstance(layer, keras.Model))
     for one, other in zip(inner.get_weights(), bare.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -124,7 +123,7 @@ def test_weights_that_are_not_there_or_of_something_else_are_named(tmp_path: Pat
     ):
         section = model(weights=str(path))
         with pytest.raises(ConfigError) as refused:
-            load_application(build(FEATURES, model=section).model, Model(**section), SOURCE)
+            load_application(build(FEATURES, model=section).model, train(model=section), SOURCE)
         assert f"train.model.weights: {tmp_path}/{said}" in str(refused.value)
 
 

@@ -92,11 +92,6 @@ class Model(Section):
             raise ValueError("an application needs weights (a file, or none) and trainable (top or all)")
         return self
 
-    @property
-    def weights_file(self) -> str | None:
-        """The file of an application's weights, where there is one."""
-        return None if self.weights == "none" else self.weights
-
 
 class TrainImages(Section):
     """What becomes of images between the file and the model's own layers.
@@ -291,7 +286,7 @@ class Train(Section):
     @property
     def application_weights(self) -> str | None:
         """The file of weights that an application begins with, where there is one."""
-        return self.model.weights_file if isinstance(self.model, Model) else None
+        return self.model.weights if isinstance(self.model, Model) and self.model.weights != "none" else None
 
     def own_code(self) -> Iterator[tuple[Key, str]]:
         """Yield (key in the file, `module:Name`) of all code of the user's."""

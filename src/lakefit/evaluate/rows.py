@@ -19,8 +19,7 @@ READ_ROWS = 65_536
 @dataclass(frozen=True, slots=True)
 class SplitRows:
     """inputs: numeric (n, k) float32 and so on, as the model takes them, but for images; labels by name; in the order
-    of
-    the files.
+    of the files.
 
     labels: (n,) float32 0 and 1, or places of classes; of several classes a row (n, classes) float32 0 and 1; a
     regression's is (n,) float64, in its own unit.

@@ -28,20 +28,20 @@ def write_unischema(folder: AnyPath, manifest: Manifest, pipeline: Pipeline) -> 
     four channels, which Petastorm's codec does not decode, nothing is written. A pickle, as Petastorm wants it, and the
     same as JSON, as `lakefit.petastorm` reads it.
     """
-    for split in manifest.splits.values():
-        if not split.files or any(image.shape[2] == 4 for image in manifest.features.images):
-            continue
-        first = folder / split.files[0].path
-        with open_input(first) as file:
-            schema = pq.read_schema(file)
-        unischema = _unischema(schema, manifest, pipeline)
-        pickled = pickle.dumps(unischema, protocol=2)
+    splits = [split for split in manifest.splits.values() if split.files]
+    if not splits or any(image.shape[2] == 4 for image in manifest.features.images):
+        return
+    with open_input(folder / splits[0].files[0].path) as file:
+        schema = pq.read_schema(file)
+    unischema = _unischema(schema, manifest, pipeline)
+    pickled = pickle.dumps(unischema, protocol=2)
+    for split in splits:
         metadata = {
             b"dataset-toolkit.unischema.v1": pickled,
             b"dataset-toolkit.num_row_groups_per_file.v1": _row_groups(split).encode(),
             KEY: to_json(unischema, pickled).encode(),
         }
-        with new_file(first.parent / COMMON_METADATA) as temporary:
+        with new_file((folder / split.files[0].path).parent / COMMON_METADATA) as temporary:
             pq.write_metadata(schema.with_metadata(metadata), temporary)
 
 

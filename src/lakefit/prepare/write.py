@@ -124,8 +124,7 @@ def files_of_range(staged: Sequence[tuple[int, str]], number: int, bucket_bits: 
 
 class _Output:
     """One file being written: row groups of exactly `rows_per_group` rows, or of fewer where those hold `GROUP_BYTES`
-    of
-    images and the like, whatever the pieces that come in."""
+    of images and the like, whatever the pieces that come in."""
 
     def __init__(self, plan: WritePlan, folder: str, number: int) -> None:
         self._plan = plan

@@ -1,7 +1,6 @@
 """One of `keras.applications` on a dataset's images, without its top and with its preprocessing."""
 
 import inspect
-import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -10,13 +9,13 @@ import keras
 
 from lakefit.config import PipelineSource, Problem, nearest
 from lakefit.config.file import Key
-from lakefit.config.train import Model, keras_name_and_arguments
+from lakefit.config.train import Model, Train, keras_name_and_arguments
 from lakefit.dataset.features import ImageFeature, LabelFeature
 from lakefit.dataset.object_path import any_path
-from lakefit.dataset.publish import local_file
 from lakefit.train.inputs import Inputs
 from lakefit.train.objects import refusal
 from lakefit.train.own_model import MODEL
+from lakefit.train.weights import load_all_weights
 
 _OURS = ("include_top", "weights", "input_tensor", "input_shape", "pooling", "classes", "classifier_activation")
 _KEY: Key = (*MODEL, "application")
@@ -62,21 +61,18 @@ def top_of(label: LabelFeature) -> str | dict[str, dict[str, Any] | None]:
     return {"Dense": {"units": label.outputs, "activation": activation}}
 
 
-def load_application(model: keras.Model, section: Model, source: PipelineSource) -> None:
+def load_application(model: keras.Model, train: Train, source: PipelineSource) -> None:
     """Give the application in a model the weights of `train.model.weights`.
 
     Raises:
         ConfigError: there is no such file, or it is of another application.
     """
-    if section.weights_file is None:
+    if train.application_weights is None:
         return
     application = next(layer for layer in model.layers if isinstance(layer, keras.Model))
-    key, path = (*MODEL, "weights"), any_path(section.weights_file)
+    key, path = (*MODEL, "weights"), any_path(train.application_weights)
     try:
-        with warnings.catch_warnings(), local_file(path) as file:
-            # Of layers that the file does not have, Keras only warns.
-            warnings.simplefilter("error", UserWarning)
-            application.load_weights(file)
+        load_all_weights(application, path)
     except FileNotFoundError:
         raise source.error(Problem(key, f"{path}: there is no such file")) from None
     except Exception as error:

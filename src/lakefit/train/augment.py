@@ -56,11 +56,8 @@ class Augmentation:
             for run in runs(layers):
                 if len(run) > 1:
                     images = moved(images, run)
-                elif isinstance(run[0], _MIXING):
-                    mixed = run[0]({"images": images, "labels": target}, training=True)
-                    images, target = mixed["images"], mixed["labels"]
                 else:
-                    images = run[0](images, training=True)
+                    images, target = _through(run[0], images, target)
             changed[column] = tf.ensure_shape(images, arrays[column].shape)
         return changed, target
 
@@ -78,7 +75,7 @@ def build_augmentation(built: BuiltModel, train: Train, source: PipelineSource, 
     made = {feature.name: _layers(train.images.augment, feature, source) for feature in features}
     for place, layer in enumerate(made[features[0].name]):
         if isinstance(layer, _MIXING):
-            why = _why_not_mixed(built, train)
+            why = _why_not_mixed(built)
             if why is not None:
                 at = (*_AUGMENT, place)
                 raise source.error(Problem(at, f"{type(layer).__name__} mixes images and their labels, and {why}"))
@@ -117,10 +114,7 @@ def _layers(
             raise source.error(Problem((*at, name, "mode"), message))
         before = tuple(images.shape[1:])
         try:
-            if isinstance(layer, _MIXING):
-                images = layer({"images": images, "labels": tf.zeros((2, 1))}, training=True)["images"]
-            else:
-                images = layer(images, training=True)
+            images, _ = _through(layer, images, tf.zeros((2, 1)))
         except Exception as error:
             message = f"the layer does not fit images of {before}: {refusal(error)}"
             raise source.error(Problem(at, message)) from error
@@ -139,7 +133,15 @@ def _layers(
     return tuple(layers)
 
 
-def _why_not_mixed(built: BuiltModel, train: Train) -> str | None:
+def _through(layer: keras.layers.Layer, images: Any, target: Any) -> tuple[Any, Any]:
+    """Return images and labels as a layer leaves them."""
+    if not isinstance(layer, _MIXING):
+        return layer(images, training=True), target
+    mixed = layer({"images": images, "labels": target}, training=True)
+    return mixed["images"], mixed["labels"]
+
+
+def _why_not_mixed(built: BuiltModel) -> str | None:
     labels = built.description.labels
     if len(labels) > 1:
         return "there are several labels"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from lakefit.config import ConfigError, PipelineSource, Problem, load_pipeline, validate_pipeline
 from lakefit.config.file import with_values
-from lakefit.config.train import Model
+from lakefit.config.train import Train
 from lakefit.config.tune import Tune
 from lakefit.dataset.manifest import read_manifest
 from lakefit.dataset.object_path import any_path
@@ -21,6 +21,7 @@ from lakefit.launch.quiet import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     from lakefit.train.inputs import DatasetDescription
+    from lakefit.train.model import BuiltModel
 
 
 class Question(TypedDict):
@@ -46,11 +47,8 @@ def check_model(question: Question) -> Answer:
     """Build the model and its callbacks and look for the devices; return what is wrong."""
     import_tensorflow_quietly()
     from lakefit.train.application import load_application
-    from lakefit.train.augment import build_augmentation
-    from lakefit.train.compiled import build_callbacks
     from lakefit.train.devices import check_share, strategy
     from lakefit.train.inputs import DatasetDescription, NotLearnedError, describe
-    from lakefit.train.model import build_model
     from lakefit.train.unlearned import unlearned_features, unlearned_labels
     from lakefit.train.warm_start import artifact_description
 
@@ -67,11 +65,8 @@ def check_model(question: Question) -> Answer:
         several = pipeline.train.workers
         replicas = several if several > 1 else strategy(pipeline.train.devices, source).num_replicas_in_sync
         check_share(pipeline.train, replicas, None, source)
-        built = build_model(data, pipeline.train, source)
-        build_callbacks(pipeline.train, built.logged, source)
-        build_augmentation(built, pipeline.train, source)
-        if isinstance(pipeline.train.model, Model):
-            load_application(built.model, pipeline.train.model, source)
+        built = _built(data, pipeline.train, source)
+        load_application(built.model, pipeline.train, source)
         if pipeline.train.warm_start is not None:
             artifact_description(any_path(pipeline.train.warm_start), data, source)
         if question["search"] and pipeline.tune is not None:
@@ -83,12 +78,20 @@ def check_model(question: Question) -> Answer:
     return Answer(problem=None, put_off=None)
 
 
-def _try_search(tune: Tune, logged: Sequence[str] | None, data: "DatasetDescription", source: PipelineSource) -> None:
-    """Build the model once with each value of each key, all others as the file has them; raise ConfigError."""
+def _built(data: "DatasetDescription", train: Train, source: PipelineSource) -> "BuiltModel":
+    """Build all that a training builds of its section; raise ConfigError."""
     from lakefit.train.augment import build_augmentation
     from lakefit.train.compiled import build_callbacks
     from lakefit.train.model import build_model
 
+    built = build_model(data, train, source)
+    build_callbacks(train, built.logged, source)
+    build_augmentation(built, train, source)
+    return built
+
+
+def _try_search(tune: Tune, logged: Sequence[str] | None, data: "DatasetDescription", source: PipelineSource) -> None:
+    """Build the model once with each value of each key, all others as the file has them; raise ConfigError."""
     if logged is not None and tune.objective not in logged:
         message = f"{tune.objective!r} is not measured; there are {', '.join(logged)}"
         raise source.error(Problem(("tune", "objective"), message))
@@ -96,10 +99,7 @@ def _try_search(tune: Tune, logged: Sequence[str] | None, data: "DatasetDescript
         for value in values:
             of_trial = with_values(source, {key: value})
             try:
-                train = validate_pipeline(of_trial).train
-                built = build_model(data, train, of_trial)
-                build_callbacks(train, built.logged, of_trial)
-                build_augmentation(built, train, of_trial)
+                _built(data, validate_pipeline(of_trial).train, of_trial)
             except ConfigError as error:
                 said = f"{json.dumps(value)}: {error.problems[0].message}"
                 raise source.error(Problem(("tune", "search", key), said)) from None

@@ -1,7 +1,7 @@
 """What a model has learned before its first step: from files, and of the training split's images."""
 
 from lakefit.config import PipelineSource
-from lakefit.config.train import Model, Train
+from lakefit.config.train import Train
 from lakefit.dataset.manifest import Manifest
 from lakefit.dataset.object_path import AnyPath
 from lakefit.feed.images import named_errors
@@ -21,8 +21,7 @@ def give_first_weights(
     Raises ConfigError where a file is not there or does not fit.
     """
     unknown = 0
-    if isinstance(section.model, Model):
-        load_application(built.model, section.model, source)
+    load_application(built.model, section, source)
     if section.warm_start is not None:
         unknown = warm_start(built, section, source)
     if section.images.normalize != "none":

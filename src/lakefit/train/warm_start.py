@@ -1,6 +1,5 @@
 """`train.warm_start`: begin with the weights of an exported model, embeddings row by row, by what they stand for."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +13,10 @@ from lakefit.config.train import Train
 from lakefit.dataset.features import Features, LabelFeature
 from lakefit.dataset.layout import ARTIFACT, WEIGHTS
 from lakefit.dataset.object_path import AnyPath, any_path
-from lakefit.dataset.publish import local_file, read_json
+from lakefit.dataset.publish import read_json
 from lakefit.train.inputs import DatasetDescription, embedding_name
 from lakefit.train.model import BuiltModel, build_model
+from lakefit.train.weights import load_all_weights
 
 _KEY: Key = ("train", "warm_start")
 
@@ -49,11 +49,7 @@ def warm_start(built: BuiltModel, train: Train, source: PipelineSource) -> int:
     # The file holds no optimizer.
     first.optimizer, first.compiled = None, False
     try:
-        with warnings.catch_warnings():
-            # Of layers that the file does not have, Keras only warns.
-            warnings.simplefilter("error", UserWarning)
-            with local_file(folder / WEIGHTS) as weights:
-                first.load_weights(weights)
+        load_all_weights(first, folder / WEIGHTS)
     except (OSError, ValueError, KeyError, UserWarning) as error:
         message = f"{folder / WEIGHTS}: the weights do not fit the model: {str(error).strip().splitlines()[0]}"
         raise source.error(Problem(_KEY, message)) from error
